@@ -1,0 +1,260 @@
+"""The model card: what a version is, how it is fed, how good it is, and the hash of every file beside it.
+
+An artifact is a folder with `card.json` and the files that the card lists. Nothing in it is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NoReturn
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from model.errors import ArtifactCorrupt, ArtifactUnsafe, CardInvalid
+from model.inspection import inspect, refuse_pickle
+
+__all__ = [
+    "CARD",
+    "ONNX",
+    "WEIGHTS",
+    "Card",
+    "DataOrigin",
+    "EngineFile",
+    "Metrics",
+    "Preprocessing",
+    "Recipe",
+    "Thresholds",
+    "check_name",
+    "digest",
+    "parse_card",
+    "read",
+    "read_verified",
+    "verify",
+    "write",
+]
+
+CARD: Final = "card.json"
+WEIGHTS: Final = "weights.safetensors"
+ONNX: Final = "model.onnx"
+_CARD_BYTES = 8 << 20
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_-])){0,63}")
+_FILE = re.compile(rf"{_NAME.pattern}(?:/{_NAME.pattern})?")
+_DOS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Threshold = Annotated[float, Field(ge=0, le=2, description="above 1: never reached")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Triple = tuple[float, float, float]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _OpenPart(_Part):
+    """A part whose named fields are required and which may say more, in plain JSON."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+
+class Preprocessing(_Part):
+    """How bytes become the network's input; `mean` and `std` are RGB on the scale 0 to 1."""
+
+    resize: Literal["squish"]
+    resample: Literal["bicubic"]
+    mean: Triple
+    std: Annotated[Triple, Field(description="all above 0")]
+
+    @model_validator(mode="after")
+    def _spread(self) -> "Preprocessing":
+        if min(self.std) <= 0:
+            raise ValueError("std must be above 0 in every channel")
+        return self
+
+
+class Thresholds(_Part):
+    """Least calibrated probability for the decisions `model` and `make`, fitted to `target_precision`."""
+
+    model: Threshold
+    make: Threshold
+    target_precision: Share
+
+
+class Metrics(_OpenPart):
+    """Accuracy of the serving path on `images` photos of `split`, as shares. `coverage`: the share decided `model`."""
+
+    split: str
+    images: Annotated[int, Field(ge=0)]
+    top1: Share
+    top5: Share
+    make: Share
+    ece: Share
+    coverage: Share
+
+
+class Recipe(_OpenPart):
+    """How it was trained; `name` is the recipe's."""
+
+    name: str
+
+
+class DataOrigin(_OpenPart):
+    """What it was trained on. `holdout`: content hashes of the photos it was only ever judged on."""
+
+    fingerprint: str
+    images: Annotated[int, Field(ge=0)]
+    split_seed: int | None
+    holdout: tuple[Sha256, ...]
+
+
+class EngineFile(_OpenPart):
+    """The file an engine loads. `top1_delta`: its top-1 less that of the float32 network on the same images."""
+
+    file: str
+    precision: Literal["float32", "float16", "int8"]
+    top1_delta: Annotated[float, Field(ge=-1, le=1)]
+
+
+class Card(_Part):
+    """One model version. Frozen; every field is required and no other is accepted."""
+
+    format: Literal[1]
+    name: str
+    architecture: Literal["resnet34"]
+    classes: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...]
+    image_size: Annotated[int, Field(ge=4, le=1024)]
+    preprocessing: Preprocessing
+    temperature: Annotated[float, Field(gt=0, le=1000)]
+    thresholds: Thresholds
+    metrics: Metrics
+    recipe: Recipe
+    data: DataOrigin
+    engines: dict[Literal["onnx", "torch"], EngineFile]
+    files: dict[str, Sha256]
+    created_at: AwareDatetime
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Card":
+        check_name(self.name)
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes must be at least two, all different")
+        for file in self.files:
+            if file == CARD or not _FILE.fullmatch(file) or any(map(_DOS_DEVICES.fullmatch, file.split("/"))):
+                raise ValueError(f"files: {file!r} is not a file name an artifact may have")
+        if not self.engines:
+            raise ValueError("engines must not be empty")
+        for name, engine in self.engines.items():
+            if engine.file not in self.files:
+                raise ValueError(f"engines: {name} loads {engine.file!r}, which is not among the files")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """The bytes of `card.json`: the same card always gives the same bytes."""
+        text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, allow_nan=False, indent=1)
+        return text.encode() + b"\n"
+
+
+def check_name(name: str) -> str:
+    """`name` if it can name a version, which becomes a folder; raises ValueError otherwise."""
+    if not _NAME.fullmatch(name) or _DOS_DEVICES.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot name a version: use 1 to 64 letters, digits, '.', '_' and '-', starting with a letter or "
+            "digit, without two dots in a row or one at the end"
+        )
+    return name
+
+
+def parse_card(data: bytes, origin: object = CARD) -> Card:
+    """The card in the bytes of a `card.json`; raises CardInvalid naming `origin` and each field that is wrong."""
+    if len(data) > _CARD_BYTES:
+        raise CardInvalid(f"{origin} has {len(data)} bytes; a card has at most {_CARD_BYTES}")
+    try:
+        json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
+        return Card.model_validate_json(data)
+    except ValidationError as exc:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in exc.errors()[:5])
+        raise CardInvalid(f"{origin} is not a valid model card: {wrong}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise CardInvalid(f"{origin} is not a valid model card: {exc}") from exc
+
+
+def read(folder: Path) -> Card:
+    """The card of the artifact in `folder`, without looking at the other files. Raises CardInvalid."""
+    path = folder / CARD
+    try:
+        return parse_card(path.read_bytes(), path)
+    except OSError as exc:
+        raise CardInvalid(
+            f"{folder} is no model version: {CARD} cannot be read ({exc.strerror}). Give a published version's folder."
+        ) from exc
+
+
+def write(folder: Path, card: Card) -> Path:
+    """Writes `card.json` into `folder` in one step, durably, and returns its path."""
+    path, draft = folder / CARD, folder / f".{CARD}.draft"
+    with draft.open("wb") as file:
+        file.write(card.to_bytes())
+        file.flush()
+        os.fsync(file.fileno())
+    return draft.replace(path)
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of `card.json` in hex: since the card holds the hash of every file, it names the whole content."""
+    read(folder)
+    return hashlib.sha256((folder / CARD).read_bytes()).hexdigest()
+
+
+def read_verified(folder: Path, card: Card, file: str) -> bytes:
+    """The bytes of one listed file, hashed and inspected: what is loaded must be exactly these bytes.
+
+    Raises ArtifactCorrupt if the file is missing or its hash differs, ArtifactUnsafe if it is of a kind never loaded.
+    """
+    expected, path = card.files.get(file), folder / file
+    if expected is None:
+        raise ArtifactCorrupt(f"version {card.name} has no file {file}; its card lists {', '.join(card.files)}")
+    refuse_pickle(path)
+    if path.is_symlink() or path.parent.is_symlink():
+        raise ArtifactUnsafe(f"{path} is a link; an artifact holds only its own files")
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ArtifactCorrupt(f"{path} cannot be read ({exc.strerror}). Import version {card.name} again.") from exc
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise ArtifactCorrupt(
+            f"{path} is damaged or was replaced: its SHA-256 is {found}, the card says {expected}. "
+            "Import the version again."
+        )
+    inspect(path, data)
+    return data
+
+
+def verify(folder: Path) -> Card:
+    """The card, after every listed file was hashed and inspected and no pickle was found in the folder.
+
+    Raises CardInvalid, ArtifactCorrupt or ArtifactUnsafe.
+    """
+    card = read(folder)
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise ArtifactUnsafe(f"{path} is a link; an artifact holds only its own files")
+        if path.is_file():
+            refuse_pickle(path)
+    for file in card.files:
+        read_verified(folder, card, file)
+    return card
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return found

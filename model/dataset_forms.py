@@ -1,0 +1,119 @@
+"""The forms a labelled data set may have: the Stanford Cars devkit, a CSV, a folder a class.
+
+The devkit: Krause, Stark, Deng and Fei-Fei, "3D Object Representations for Fine-Grained Categorization", 3DRR 2013.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from model.errors import DatasetError
+
+__all__ = ["SPLITS", "Listed", "read_listing", "some"]
+
+SPLITS: Final = ("train", "calibration", "holdout")
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".mpo"})
+_NAMED: Final = 8  # how many offenders an error names
+
+
+class Listed(NamedTuple):
+    """One line of a data set before its file was opened; `split` is None where the data names none."""
+
+    file: Path
+    label: str
+    split: str | None
+
+
+def read_listing(path: Path) -> tuple[list[Listed], list[str]]:
+    """What is listed at `path`, and the class names in their order. Raises DatasetError."""
+    if path.is_file() and path.suffix.lower() == ".csv":
+        listed = _read_csv(path)
+    elif (path / "devkit").is_dir():
+        rows, names = _read_devkit(path)
+        return [Listed(file, label, None) for file, label in rows], names
+    elif (path / "labels.csv").is_file():
+        listed = _read_csv(path / "labels.csv")
+    elif path.is_dir():
+        listed = _read_folders(path)
+    else:
+        raise DatasetError(
+            f"{path} is no data set. Give a folder with one subfolder a class, a CSV with the columns file,label, or "
+            "the folder that holds the Stanford Cars `cars_train` and `devkit`."
+        )
+    return listed, _class_order(path, {entry.label for entry in listed})
+
+
+def _class_order(path: Path, present: set[str]) -> list[str]:
+    """By name, or as a `classes.json` beside the data has them: the position of a class is part of its weights."""
+    file = (path if path.is_dir() else path.parent) / "classes.json"
+    if not file.is_file():
+        return sorted(present)
+    try:
+        names = json.loads(file.read_text("utf-8"))
+    except ValueError as exc:
+        raise DatasetError(f"{file} is no JSON list of class names: {exc}") from exc
+    if not isinstance(names, list) or not present <= set(map(str, names)):
+        raise DatasetError(f"{file} lacks classes that the labels use: {some(sorted(present - set(map(str, names))))}")
+    return [str(name) for name in names]
+
+
+def _read_csv(path: Path) -> list[Listed]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise DatasetError(f"{path} cannot be read as CSV in UTF-8: {exc}") from exc
+    if not rows or not {"file", "label"} <= set(rows[0]):
+        raise DatasetError(f"{path} needs a first line `file,label` or `file,label,split` and photos after it")
+    listed = []
+    for row in rows:
+        name, label, split = ((row.get(column) or "").strip() for column in ("file", "label", "split"))
+        if not name or not label or split not in ("", *SPLITS):
+            line = ",".join(str(value) for value in row.values())
+            raise DatasetError(
+                f"{path}: {line!r} needs a file, a label, and as split one of {', '.join(SPLITS)} or nothing"
+            )
+        folder = path.parent if (path.parent / name).exists() else path.parent / "images"
+        listed.append(Listed(folder / name, label, split or None))
+    return listed
+
+
+def _read_folders(path: Path) -> list[Listed]:
+    return [
+        Listed(file, folder.name, None)
+        for folder in sorted(path.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not file.name.startswith(".")
+    ]
+
+
+def _read_devkit(path: Path) -> tuple[list[tuple[Path, str]], list[str]]:
+    """The photos of `cars_train` with their class names, and all class names in the official order."""
+    from scipy.io import loadmat
+
+    meta, annotations = path / "devkit" / "cars_meta.mat", path / "devkit" / "cars_train_annos.mat"
+    try:
+        names = [str(name) for name in _flat(loadmat(meta, squeeze_me=True)["class_names"])]
+        rows = _flat(loadmat(annotations, squeeze_me=True)["annotations"])
+        return [(path / "cars_train" / str(row["fname"]), names[int(row["class"]) - 1]) for row in rows], names
+    except (OSError, KeyError, ValueError, IndexError, TypeError) as exc:
+        raise DatasetError(
+            f"{path} is not the published Stanford Cars devkit: {meta.name} and {annotations.name} are needed in "
+            f"{path / 'devkit'}, and the photos in {path / 'cars_train'} ({exc})"
+        ) from exc
+
+
+def _flat(array: Any) -> Any:
+    """MATLAB's arrays of one element come squeezed to no dimension."""
+    return array.reshape(-1)
+
+
+def some(names: Iterable[object]) -> str:
+    """The first few names, for an error's text."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:_NAMED]) + (f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else "")

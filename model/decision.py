@@ -1,0 +1,93 @@
+"""From logits to what may be said: calibration, the decision, pooling."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.card import Card
+from model.labels import parse
+
+__all__ = ["Decision", "Decisions", "calibrate", "decide", "decide_all", "make_table", "pool"]
+
+Decision = Literal["model", "make", "unknown"]
+_LEAST_PROBABILITY = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What is said of N images, one element each.
+
+    `top` is the index of the best class and `confidence` its probability. `make` is the make with the largest summed
+    probability and `make_confidence` that sum: where the decision is `make`, it may differ from the best class's make,
+    and it is the one to show.
+    """
+
+    decision: list[Decision]
+    top: NDArray[np.intp]
+    confidence: NDArray[np.float32]
+    make: list[str]
+    make_confidence: NDArray[np.float32]
+
+
+def calibrate(logits: NDArray[np.floating], temperature: float) -> NDArray[np.float32]:
+    """softmax(logits / temperature) over the last axis, float32, same shape.
+
+    Temperature scaling: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+    """
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    scaled -= scaled.max(axis=-1, keepdims=True)
+    np.exp(scaled, out=scaled)
+    scaled /= scaled.sum(axis=-1, keepdims=True)
+    return scaled.astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def make_table(classes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+    """The makes in order of first appearance, and for each class (C,) the index of its make."""
+    makes = [parse(name).make for name in classes]
+    names = tuple(dict.fromkeys(makes))
+    position = {name: index for index, name in enumerate(names)}
+    index = np.array([position[make] for make in makes], dtype=np.intp)
+    index.setflags(write=False)
+    return names, index
+
+
+def decide_all(probabilities: NDArray[np.floating], card: Card) -> Decisions:
+    """The decisions for calibrated probabilities (N, C).
+
+    `model` if the best class reaches the card's model threshold, else `make` if the best make's summed probability
+    reaches the make threshold, else `unknown`.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float32)
+    names, index = make_table(card.classes)
+    by_make = np.zeros((len(probabilities), len(names)), dtype=np.float32)
+    np.add.at(by_make.T, index, probabilities.T)
+    top, best = probabilities.argmax(axis=1), by_make.argmax(axis=1)
+    rows = np.arange(len(probabilities))
+    confidence, make_confidence = probabilities[rows, top], by_make[rows, best].clip(max=1.0)
+    sure = confidence >= card.thresholds.model
+    sure_make = make_confidence >= card.thresholds.make
+    decision: list[Decision] = [
+        "model" if of_model else "make" if of_make else "unknown"
+        for of_model, of_make in zip(sure.tolist(), sure_make.tolist(), strict=True)
+    ]
+    make = [names[i] for i in best.tolist()]
+    return Decisions(decision, top, confidence, make, make_confidence)
+
+
+def decide(probabilities: NDArray[np.floating], card: Card) -> Decision:
+    """The decision for one image's calibrated probabilities (C,)."""
+    return decide_all(np.asarray(probabilities)[None], card).decision[0]
+
+
+def pool(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
+    """One distribution (C,) for K images of the same car, from their calibrated probabilities (K, C).
+
+    The normalised geometric mean, which is the mean of the logits: one sure photo outweighs several vague ones,
+    and one photo of something else cannot decide alone. K must be at least 1.
+    """
+    logs = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), _LEAST_PROBABILITY))
+    return calibrate(logs.mean(axis=0), 1.0)

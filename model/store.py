@@ -1,0 +1,172 @@
+"""Where published versions live: a local folder or any fsspec URL, each version in a folder of its name.
+
+A reader never sees half a version: locally a finished folder is renamed into place; an object store has no rename, so
+`card.json` is written last and a folder without it does not count. Versions are immutable.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from model import card as cards
+from model.card import CARD, Card, check_name, parse_card, read_verified
+from model.errors import ArtifactCorrupt, ArtifactExists, CardInvalid, ModelError, StoreUnavailable
+
+__all__ = ["Store"]
+
+
+class Store:
+    """The versions under `url` (a path, `file://…` or an fsspec URL); remote ones are kept in `cache_dir`."""
+
+    def __init__(self, url: str, cache_dir: Path) -> None:
+        """Opens nothing yet. Raises StoreUnavailable for a chained URL (`::`)."""
+        if "::" in url:
+            raise StoreUnavailable(f"{url} chains protocols, which a model store may not; give one URL (CARS_MODELS)")
+        self.url, self._cache = url.rstrip("/") or "/", cache_dir
+        scheme, separator, rest = url.partition("://")
+        self._local = (
+            Path(rest if scheme == "file" else url).expanduser() if scheme == "file" or not separator else None
+        )
+
+    def put(self, folder: Path, name: str) -> str:
+        """Stores the verified artifact in `folder` as `name`; returns its digest. Only what its card lists is taken.
+
+        The same content again changes nothing; raises ArtifactExists for other content under a name that is taken,
+        the errors of `card.verify` for the artifact, and StoreUnavailable.
+        """
+        _check(name)
+        card = cards.verify(folder)
+        if card.name != name:
+            raise CardInvalid(f"the card in {folder} is that of version {card.name}, not of {name}")
+        digest = cards.digest(folder)
+        stored = self.digest(name)
+        if stored is None:
+            with self._unavailable():
+                self._put_local(folder, card) if self._local else self._put_remote(folder, card)
+            stored = self.digest(name)
+        if stored != digest:
+            raise ArtifactExists(
+                f"{self.url} already has a version {name} with other content; versions are never replaced: "
+                "give this one another name"
+            )
+        return digest
+
+    def digest(self, name: str) -> str | None:
+        """SHA-256 of the stored version's card, in hex; None if there is no such version. Raises StoreUnavailable."""
+        _check(name)
+        with self._unavailable():
+            try:
+                return hashlib.sha256(self._card_bytes(name)).hexdigest()
+            except FileNotFoundError:
+                return None
+
+    def fetch(self, name: str, digest: str) -> Path:
+        """A local folder with the version `name`, every hash verified, its card being the one with this `digest`.
+
+        Raises ArtifactCorrupt where the store holds something else or nothing, ArtifactUnsafe, and StoreUnavailable.
+        """
+        _check(name)
+        if self._local:
+            return _verified(self._local / name, digest)
+        cached = self._cache / f"{name}-{digest[:16]}"
+        if cached.exists():
+            try:
+                return _verified(cached, digest)
+            except ModelError:
+                shutil.rmtree(cached, ignore_errors=True)
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=self._cache) as draft, self._unavailable():
+            self._download(name, digest, Path(draft) / name)
+            try:
+                (Path(draft) / name).rename(cached)
+            except OSError:
+                # Another process was faster; its copy has to pass as ours did.
+                if not cached.exists():
+                    raise
+        return _verified(cached, digest)
+
+    def _card_bytes(self, name: str) -> bytes:
+        if self._local:
+            return (self._local / name / CARD).read_bytes()
+        files, root = self._remote()
+        data: bytes = files.cat_file(f"{root}/{name}/{CARD}")
+        return data
+
+    def _remote(self) -> tuple[Any, str]:
+        files, root = fsspec.core.url_to_fs(self.url)
+        return files, root.rstrip("/")
+
+    def _put_local(self, folder: Path, card: Card) -> None:
+        root = self._local or Path()
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{card.name}-", dir=root) as draft:
+            copy = Path(draft) / card.name
+            for file in card.files:
+                (copy / file).parent.mkdir(parents=True, exist_ok=True)
+                (copy / file).write_bytes(read_verified(folder, card, file))
+            (copy / CARD).write_bytes((folder / CARD).read_bytes())
+            try:
+                copy.rename(root / card.name)
+            except OSError as exc:
+                if self.digest(card.name) is None:
+                    raise ArtifactExists(
+                        f"{root / card.name} exists and is no model version ({exc.strerror}); move it away"
+                    ) from exc
+
+    def _put_remote(self, folder: Path, card: Card) -> None:
+        files, root = self._remote()
+        for file in card.files:
+            files.pipe_file(f"{root}/{card.name}/{file}", read_verified(folder, card, file))
+        files.pipe_file(f"{root}/{card.name}/{CARD}", (folder / CARD).read_bytes())
+
+    def _download(self, name: str, digest: str, target: Path) -> None:
+        files, root = self._remote()
+        try:
+            data = self._card_bytes(name)
+            target.mkdir(parents=True)
+            (target / CARD).write_bytes(data)
+            for file in parse_card(data, f"{self.url}/{name}/{CARD}").files:
+                (target / file).parent.mkdir(exist_ok=True)
+                files.get_file(f"{root}/{name}/{file}", str(target / file))
+        except FileNotFoundError as exc:
+            raise ArtifactCorrupt(
+                f"{self.url} has no complete version {name}: {exc}. Publish or import it again."
+            ) from exc
+        _verified(target, digest)
+
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        """Turns what drivers raise, each its own, into StoreUnavailable; a missing file is the caller's matter."""
+        try:
+            yield
+        except (ModelError, FileNotFoundError):
+            raise
+        except ImportError as exc:
+            raise StoreUnavailable(f"{self.url} needs a driver: {exc}. For s3:// install the extra `s3`.") from exc
+        except Exception as exc:
+            raise StoreUnavailable(
+                f"the model store {self.url} cannot be used: {exc}. Check CARS_MODELS, its credentials and permissions."
+            ) from exc
+
+
+def _check(name: str) -> None:
+    try:
+        check_name(name)
+    except ValueError as exc:
+        raise CardInvalid(str(exc)) from exc
+
+
+def _verified(folder: Path, digest: str) -> Path:
+    if not (folder / CARD).is_file():
+        raise ArtifactCorrupt(f"{folder} has no {CARD}: the version is not there. Import it again.")
+    found = cards.digest(folder)
+    if found != digest:
+        raise ArtifactCorrupt(f"{folder / CARD} is not the card that was registered: SHA-256 {found}, not {digest}")
+    cards.verify(folder)
+    return folder
