@@ -1,0 +1,214 @@
+"""What a run adds to fastai's loop: views, precision, the average of the weights, checkpoints, progress, stopping."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from model.errors import ModelError
+from model.training.augment import mix, normalize, plain_view, random_view
+from model.training.batches import Batches
+from model.training.errors import TrainingFailed
+from model.training.fastai_parts import Callback, CancelFitException, LRFinder, ParamScheduler
+from model.training.recipes import Plan
+
+_TELL_SECONDS = 2.0  # between two reports within an epoch
+_SHARE_MIXED_UNTIL = 0.9  # of the run: the last epochs see photos as they are
+
+
+class TrainingStopped(ModelError):
+    """The run was asked to stop; its checkpoint stands, and starting it again goes on from there."""
+
+
+class MakeViews(Callback):  # type: ignore[misc]  # fastai has no types
+    """Turns stored bytes into the network's input: a random view in training, a plain one to be judged on."""
+
+    order = 5
+
+    def __init__(self, plan: Plan, *, classes: int, epochs_before: int) -> None:
+        self.plan, self.classes, self.epochs_before = plan, classes, epochs_before
+
+    def before_batch(self) -> None:
+        epoch = self.epochs_before + self.epoch
+        size = self.plan.size_at(epoch)
+        photos, labels = self.learn.xb[0], self.learn.yb[0]
+        if not self.training:
+            self.learn.xb = (normalize(plain_view(photos, size)),)
+            return
+        pixels = random_view(photos, size, self.plan.views)
+        late = epoch >= _SHARE_MIXED_UNTIL * self.plan.epochs
+        if self.plan.mixing and not late and self.iter % 2:
+            pixels, shares = mix(pixels, F.one_hot(labels, self.classes).float())
+            self.learn.yb = (shares,)
+        self.learn.xb = (normalize(pixels),)
+
+
+class HalfPrecision(Callback):  # type: ignore[misc]
+    """The forward pass in bfloat16 where the processor multiplies it natively; its range needs no loss scaling."""
+
+    order = 10
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.context: AbstractContextManager[Any] | None = None
+
+    def before_batch(self) -> None:
+        self.context = torch.autocast(self.device.type, dtype=torch.bfloat16)
+        self.context.__enter__()  # type: ignore[no-untyped-call]
+
+    def after_pred(self) -> None:
+        self._leave()
+        self.learn.pred = self.learn.pred.float()
+
+    def after_cancel_batch(self) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self.context is not None:
+            self.context.__exit__(None, None, None)
+            self.context = None
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is worth using there."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16"))
+
+
+class AverageWeights(Callback):  # type: ignore[misc]
+    """An exponential moving average of the weights and norms' statistics, judged in place of the last weights.
+
+    Tarvainen and Valpola (NeurIPS 2017). The average spans at most a thirtieth of the run, so that short runs profit.
+    """
+
+    order = 20
+
+    def __init__(self, network: torch.nn.Module, *, decay: float, steps: int) -> None:
+        reached = min(decay, 1 - 1 / max(2.0, steps / 30))
+        step = get_ema_multi_avg_fn(reached)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(network, multi_avg_fn=step, use_buffers=True)
+        self.last: torch.nn.Module | None = None
+
+    def after_step(self) -> None:
+        self.average.update_parameters(self.learn.model)
+
+    def before_validate(self) -> None:
+        self.last, self.learn.model = self.learn.model, self.average.module.eval()
+
+    def after_validate(self) -> None:
+        if self.last is not None:
+            self.learn.model, self.last = self.last, None
+
+
+class FollowEpochs(Callback):  # type: ignore[misc]
+    """Seeds each epoch by its number, tells how the run goes, stops it on request, and has each epoch kept.
+
+    An epoch's random numbers depend on nothing before it: one that is repeated after a kill goes as it would have gone.
+    """
+
+    order = 80  # after fastai has skipped the epochs that were run before
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        seed: int,
+        epochs_before: int,
+        tell: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+        keep: Callable[[int, dict[str, Any]], None],
+    ) -> None:
+        self.plan, self.seed, self.epochs_before = plan, seed, epochs_before
+        self.tell, self.should_stop, self.keep = tell, should_stop, keep
+        self.running = False
+        self.failure: Exception | None = None
+
+    def before_epoch(self) -> None:
+        number = self.epochs_before + self.epoch
+        torch.manual_seed(self.seed * 100_003 + number)
+        batches: Batches = self.dls.train
+        batches.epoch = number
+        self.running, self.photos, self.losses = True, 0, 0.0
+        self.started = self.told = time.monotonic()
+
+    def after_batch(self) -> None:
+        if not self.training:
+            return
+        self.photos += len(self.learn.yb[0])
+        self.losses = self.losses + self.learn.loss.detach()
+        self._guard(self._follow_batch)
+
+    def after_epoch(self) -> None:
+        if not self.running:
+            return
+        self.running = False
+        self._guard(self._follow_epoch)
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """Ends the fit at an error, which is raised after it: fastai would replace the error's own text."""
+        try:
+            step()
+        except Exception as exc:
+            self.failure = exc
+            raise CancelFitException from exc
+
+    def _follow_batch(self) -> None:
+        if self.should_stop():
+            raise TrainingStopped(f"stopped in epoch {self.epochs_before + self.epoch + 1}, as asked")
+        if time.monotonic() - self.told >= _TELL_SECONDS:
+            self.told = time.monotonic()
+            self.tell(self._record(self.epochs_before + self.epoch, (self.iter + 1) / self.n_iter, self.iter + 1))
+
+    def _follow_epoch(self) -> None:
+        record = self._record(self.epochs_before + self.epoch + 1, 0.0, self.n_train)
+        if not math.isfinite(record["train_loss"]):
+            raise TrainingFailed(
+                f"the loss became {record['train_loss']} in epoch {record['epoch']}; start anew with a lower peak rate"
+            )
+        valid = self.recorder.values[-1]
+        record |= {"valid_loss": float(valid[1]), "accuracy": float(valid[2])}
+        self.keep(self.epoch + 1, record)
+        self.tell(record)
+
+    @property
+    def n_train(self) -> int:
+        return len(self.dls.train)
+
+    def _record(self, done: int, share: float, steps: int) -> dict[str, Any]:
+        elapsed = max(1e-6, time.monotonic() - self.started)
+        rate = self.photos / elapsed
+        left = (self.plan.epochs - done - share) * self.n_train * self.dls.train.batch
+        return {
+            "epoch": done,
+            "epochs": self.plan.epochs,
+            "epoch_share": share,
+            "train_loss": float(self.losses) / max(1, steps),
+            "valid_loss": None,
+            "accuracy": None,
+            "images_per_second": rate,
+            "eta_seconds": left / rate if rate else None,
+            "image_size": self.plan.size_at(self.epochs_before + self.epoch),
+        }
+
+
+class FindRate(LRFinder):  # type: ignore[misc]
+    """fastai's learning-rate finder, keeping the weights it comes back to in memory and not in a pickle on disk."""
+
+    def before_fit(self) -> None:
+        ParamScheduler.before_fit(self)
+        self.weights = {name: tensor.clone() for name, tensor in self.learn.model.state_dict().items()}
+        self.best_loss = float("inf")
+
+    def after_fit(self) -> None:
+        self.learn.opt.zero_grad()
+        self.learn.opt.clear_state()
+        self.learn.model.load_state_dict(self.weights)

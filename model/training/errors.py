@@ -1,0 +1,13 @@
+"""What can go wrong in training and publishing, beside `model.errors`."""
+
+from model.errors import ModelError
+
+__all__ = ["PublishingFailed", "TrainingFailed"]
+
+
+class TrainingFailed(ModelError):
+    """A run cannot start or go on; the text says what to change."""
+
+
+class PublishingFailed(ModelError):
+    """Trained weights do not make a version that can be trusted; nothing was published."""

@@ -1,0 +1,195 @@
+"""What a model version is worth on labelled photos."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from model import card as cards
+from model.card import Card
+from model.datasets import Dataset, open_dataset
+from model.decision import calibrate, decide_all, make_table
+from model.engine import choose, open_engine
+from model.errors import DatasetError
+from model.training.calibration import (
+    ECE_BINS,
+    expected_calibration_error,
+    negative_log_likelihood,
+    simulated_error_limit,
+)
+from model.training.photos import decode_files
+
+__all__ = ["evaluate_version", "judge", "top1_of_version"]
+
+Floats = npt.NDArray[np.floating]
+Labels = npt.NDArray[np.integer]
+Hits = npt.NDArray[np.bool_]
+
+CONFUSIONS_KEPT = 25
+CURVE_POINTS = 50
+_CHUNK = 256  # photos decoded at once
+
+
+def evaluate_version(
+    folder: Path, dataset: Path | Dataset, *, split: str = "all", engine: str = "auto", device: str = "auto"
+) -> dict[str, Any]:
+    """The numbers of `judge` for the version in ``folder`` on labelled photos (a path, or
+    an opened data set), by this machine's engine.
+
+    ``split`` is one of the data's own splits or, where it names none, of those drawn with the seed in the card; "all"
+    takes every photo. Added are the version, the files left out as unreadable, and how many photos are in the card's
+    holdout: others may have been trained on. Raises the errors of `card.verify`, `open_dataset` and `open_engine`.
+    """
+    card = cards.verify(folder)
+    if isinstance(dataset, Path):
+        dataset = open_dataset(dataset, split_seed=None if split == "all" else card.data.split_seed or 0)
+    opened = dataset.ordered(card.classes)
+    photos, labels = opened.of(split), opened.labels(split)
+    if not photos:
+        raise DatasetError(f"the data has no photos in {split!r}; leave the split out to judge all of them")
+    logits = _logits(folder, card, [photo.file for photo in photos], engine=engine, device=device)
+    known = set(card.data.holdout)
+    told = {"version": card.name, "split": split, "engine": choose(engine, device, card)[1]}
+    return (
+        told
+        | judge(logits, labels, card)
+        | {
+            "in_holdout_of_card": sum(photo.digest in known for photo in photos),
+            "unreadable": [{"file": str(file), "reason": reason} for file, reason in opened.unreadable],
+        }
+    )
+
+
+def top1_of_version(
+    folder: Path, dataset: Dataset, *, split: str = "holdout", engine: str = "auto", device: str = "auto"
+) -> float:
+    """Top-1 of a version on a split, by class name: a class that the version does not know is one it gets wrong.
+
+    This compares a candidate with a version in use that may have other classes. Raises as `evaluate_version` does.
+    """
+    card = cards.verify(folder)
+    photos = dataset.of(split)
+    if not photos:
+        raise DatasetError(f"the data has no photos in {split!r}")
+    said = _logits(folder, card, [photo.file for photo in photos], engine=engine, device=device).argmax(axis=1)
+    pairs = zip(said.tolist(), photos, strict=True)
+    right = sum(card.classes[index] == dataset.classes[photo.label] for index, photo in pairs)
+    return float(right / len(photos))
+
+
+def judge(logits: Floats, labels: Labels, card: Card) -> dict[str, Any]:
+    """Every number about these photos that a card carries, as JSON values; shares are 0..1.
+
+    ``logits`` are (N, C) as the engine gave them, ``labels`` (N,) the true classes; temperature and thresholds are
+    the card's. Counts stand beside the shares that people compare between machines.
+    """
+    probabilities = calibrate(logits, card.temperature)
+    decisions = decide_all(probabilities, card)
+    ranks = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
+    hit = decisions.top == labels
+    names, make_of = make_table(card.classes)
+    make_hit = np.array(decisions.make) == np.array(names)[make_of[labels]]
+    decided = _decided(np.array(decisions.decision), hit, make_hit)
+    return {
+        "images": len(labels),
+        "top1": _share(hit),
+        "top1_count": int(hit.sum()),
+        "top5": _share(ranks < 5),
+        "top5_count": int((ranks < 5).sum()),
+        "make": _share(make_hit),
+        "make_count": int(make_hit.sum()),
+        "nll": negative_log_likelihood(logits, labels, card.temperature),
+        "ece": expected_calibration_error(decisions.confidence, hit),
+        "ece_bins": ECE_BINS,
+        "ece_limit": simulated_error_limit(decisions.confidence),
+        "coverage_at_target": coverage_at(decisions.confidence, hit, card.thresholds.target_precision),
+        "coverage": decided["model"]["coverage"],
+        "decisions": decided,
+        "risk_coverage": risk_coverage(decisions.confidence, hit),
+        "area_under_risk_coverage": area_under_risk_coverage(decisions.confidence, hit),
+        "confusions": confusions(decisions.top, labels, card.classes),
+        "per_class": per_class(decisions.top, labels, card.classes),
+    }
+
+
+def _logits(folder: Path, card: Card, files: Sequence[Path], *, engine: str, device: str) -> Floats:
+    loaded = open_engine(engine, device, folder, card)
+    try:
+        parts = [
+            loaded.logits(decode_files(files[start : start + _CHUNK], card.image_size))
+            for start in range(0, len(files), _CHUNK)
+        ]
+    finally:
+        loaded.unload()
+    return np.concatenate(parts)
+
+
+def coverage_at(confidence: Floats, hit: Hits, precision: float) -> float:
+    """The largest share of photos, taken by falling confidence, that are right with ``precision`` (0 where none are).
+
+    This describes the ranking of these photos, with hindsight; what the fitted thresholds really keep and let
+    through is under "decisions".
+    """
+    covered = np.arange(1, len(hit) + 1)
+    enough = np.cumsum(_by_confidence(confidence, hit)) / covered >= precision
+    return float(covered[enough].max(initial=0) / max(1, len(hit)))
+
+
+def risk_coverage(confidence: Floats, hit: Hits) -> list[dict[str, float]]:
+    """Points of the risk-coverage curve: answering only the most confident share, how many answers are wrong."""
+    risk = 1 - np.cumsum(_by_confidence(confidence, hit)) / np.arange(1, len(hit) + 1)
+    ranked = np.sort(confidence)[::-1]
+    picks = np.unique(np.linspace(0, len(hit) - 1, min(CURVE_POINTS, len(hit))).round().astype(int))
+    return [
+        {"coverage": float((i + 1) / len(hit)), "risk": float(risk[i]), "threshold": float(ranked[i])} for i in picks
+    ]
+
+
+def area_under_risk_coverage(confidence: Floats, hit: Hits) -> float:
+    """Mean risk over all coverages; less is better (Geifman et al., ICLR 2019)."""
+    return float((1 - np.cumsum(_by_confidence(confidence, hit)) / np.arange(1, len(hit) + 1)).mean())
+
+
+def confusions(predicted: Labels, labels: Labels, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The most frequent mistakes, most frequent first."""
+    wrong = predicted != labels
+    pairs = Counter(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+    ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:CONFUSIONS_KEPT]
+    return [{"label": classes[true], "predicted": classes[said], "count": n} for (true, said), n in ordered]
+
+
+def per_class(predicted: Labels, labels: Labels, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """For each class with photos or predictions: how many there are, and its recall and precision (null over none)."""
+    table = []
+    for index, name in enumerate(classes):
+        of_class, said = labels == index, predicted == index
+        right = int((of_class & said).sum())
+        photos, claims = int(of_class.sum()), int(said.sum())
+        if photos or claims:
+            recall, precision = (right / n if n else None for n in (photos, claims))
+            table.append({"label": name, "images": photos, "right": right, "recall": recall, "precision": precision})
+    return table
+
+
+def _decided(decision: npt.NDArray[np.str_], hit: Hits, make_hit: Hits) -> dict[str, Any]:
+    """How many photos each decision takes, and how often it is right (of `unknown`: nothing is claimed)."""
+    table: dict[str, Any] = {}
+    for name, right in (("model", hit), ("make", make_hit), ("unknown", None)):
+        chosen = decision == name
+        table[name] = {"images": int(chosen.sum()), "coverage": _share(chosen)}
+        if right is not None:
+            table[name]["precision"] = _share(right[chosen]) if chosen.any() else None
+    return table
+
+
+def _by_confidence(confidence: Floats, hit: Hits) -> Hits:
+    return np.asarray(hit[np.argsort(-np.asarray(confidence, dtype=np.float64), kind="stable")])
+
+
+def _share(hits: Hits) -> float:
+    return float(hits.mean()) if len(hits) else 0.0

@@ -1,0 +1,148 @@
+"""From trained weights to the graph that is shipped, with proof that it computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+
+from model.card import Preprocessing
+from model.network import build
+from model.training.errors import PublishingFailed
+from model.training.onnx_graph import INPUT, OUTPUT, Weights, build_graph
+from model.training.photos import Images
+from model.training.quantize import CALIBRATIONS, quantize
+
+Floats = npt.NDArray[np.float32]
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which pretrained weights expect
+PREPROCESSING = Preprocessing(resize="squish", resample="bicubic", mean=MEAN, std=STD)
+LARGEST_LOSS = 0.005  # of top-1, above which int8 is not shipped
+_PARITY = 1e-3  # of the largest logit: float32 sums taken in another order differ by far less
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """The graph to ship. ``reference``: the float32 graph's logits by split; ``parity``: their gap to torch's."""
+
+    graph: onnx.ModelProto
+    precision: Literal["int8", "float16"]
+    calibration: str | None
+    reference: Mapping[str, Floats]
+    parity: float
+    rejected: tuple[dict[str, Any], ...]
+
+
+def half_weights(state: Mapping[str, Any], classes: int) -> dict[str, npt.NDArray[np.generic]]:
+    """A network's state, torch tensors or arrays of torchvision's names, rounded to float16 as it is stored.
+
+    Raises PublishingFailed if the tensors are not those of a ResNet34 with that many classes, or not finite in float16.
+    """
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in build(classes).state_dict().items()}
+    arrays = {name: value.detach().cpu().numpy() if torch.is_tensor(value) else value for name, value in state.items()}
+    found = {name: np.shape(value) for name, value in arrays.items()}
+    if found != expected:
+        odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise PublishingFailed(
+            f"the weights are not those of a ResNet34 with {classes} classes: see {', '.join(odd[:5])}"
+        )
+    with np.errstate(over="ignore"):
+        halves = {name: _halved(np.asarray(value)) for name, value in arrays.items()}
+    broken = [name for name, value in halves.items() if not np.isfinite(value).all()]
+    if broken:
+        raise PublishingFailed(f"{broken[0]} holds numbers that float16 cannot (or NaN); the training has diverged")
+    return halves
+
+
+def graph_logits(graph: onnx.ModelProto, images: Images, *, batch: int = 32) -> Floats:
+    """The logits (N, C) of a graph on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    parts = [session.run([OUTPUT], {INPUT: images[i : i + batch]})[0] for i in range(0, len(images), batch)]
+    return np.concatenate(parts)
+
+
+def float_graph(weights: Weights, size: int, *, half: bool = False) -> onnx.ModelProto:
+    """The graph at an image size, with this project's normalization."""
+    return build_graph(weights, image_size=size, mean=MEAN, std=STD, half=half)
+
+
+def export(
+    weights: Weights,
+    *,
+    size: int,
+    sample: Images,
+    judged: Mapping[str, tuple[Images, npt.NDArray[np.integer]]],
+    report: Callable[[str], None],
+) -> Exported:
+    """The int8 graph if some way to quantize costs at most half a point of top-1 on each split, else float16 weights.
+
+    ``sample``: training photos that the activations' ranges are taken from; ``judged``: images and labels by split.
+    """
+    graph = float_graph(weights, size)
+    reference = {split: graph_logits(graph, images) for split, (images, _) in judged.items()}
+    some = next(iter(judged.values()))[0][:8]
+    parity = check_parity(weights, graph, some)
+    report(f"the float32 graph agrees with torch to {parity:.1e}")
+    rejected: list[dict[str, Any]] = []
+    for calibration in CALIBRATIONS:
+        smaller = quantize(graph, sample, calibration=calibration)
+        deltas = {
+            split: float(_top1(graph_logits(smaller, images), labels) - _top1(reference[split], labels))
+            for split, (images, labels) in judged.items()
+        }
+        report(f"int8 ({calibration.name}): " + ", ".join(f"{100 * d:+.2f} points on {s}" for s, d in deltas.items()))
+        if min(deltas.values()) >= -LARGEST_LOSS:
+            return Exported(
+                graph=smaller, precision="int8", calibration=calibration.name,
+                reference=reference, parity=parity, rejected=tuple(rejected),
+            )  # fmt: skip
+        rejected.append({"precision": "int8", "calibration": calibration.name, "top1_delta": deltas})
+    return Exported(
+        graph=float_graph(weights, size, half=True), precision="float16", calibration=None,
+        reference=reference, parity=parity, rejected=tuple(rejected),
+    )  # fmt: skip
+
+
+def check_parity(weights: Weights, graph: onnx.ModelProto, images: Images) -> float:
+    """The largest distance between torch's and the graph's logits; PublishingFailed if it is no rounding error."""
+    network = build(len(weights["fc.bias"])).eval()
+    network.load_state_dict({name: torch.from_numpy(np.array(value)).float() for name, value in weights.items()})
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, STD))
+    with torch.inference_mode():
+        expected = network((torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - mean) / std).numpy()
+    distance = float(np.abs(expected - graph_logits(graph, images)).max())
+    if not distance <= _PARITY * max(1.0, float(np.abs(expected).max())):
+        raise PublishingFailed(
+            f"the exported graph's logits differ from torch's by {distance:.3g}; nothing was published"
+        )
+    return distance
+
+
+def best_size(
+    weights: Weights, sizes: Sequence[int], decoded: Callable[[int], Images], labels: npt.NDArray[np.integer]
+) -> int:
+    """The size with the best float32 top-1 on the photos that ``decoded(size)`` gives; the smaller of equals."""
+    if len(sizes) == 1:
+        return sizes[0]
+    scores = {size: _top1(graph_logits(float_graph(weights, size), decoded(size)), labels) for size in sorted(sizes)}
+    return max(scores, key=lambda size: scores[size])
+
+
+def _halved(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    kind = np.float16 if np.issubdtype(array.dtype, np.floating) else array.dtype
+    return np.ascontiguousarray(array, dtype=kind).reshape(
+        array.shape
+    )  # a 0-d array would come back with one dimension
+
+
+def _top1(logits: Floats, labels: npt.NDArray[np.integer]) -> float:
+    return float((logits.argmax(axis=1) == labels).mean())

@@ -1,0 +1,71 @@
+"""Confidence thresholds that keep a promised precision.
+
+A threshold is fitted on photos the network was not trained on, as the lowest one whose precision there is convincing:
+not the observed share of right answers has to reach the target, but the lower end of its one-sided 90 % Wilson
+interval (Wilson, JASA 1927). Among many candidate thresholds the luckiest would otherwise win, and on new photos the
+promise would be broken about every second time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+Hits = npt.NDArray[np.bool_]
+
+TARGET_PRECISION = 0.95
+NEVER = 1.01  # no confidence reaches it: what a threshold is when none keeps the promise
+_Z90 = 1.2816  # the standard normal's 90th percentile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Least confidences for the decisions; ``NEVER`` where no threshold keeps ``target_precision``."""
+
+    model: float
+    make: float
+    target_precision: float
+
+
+def lower_bound(right: Floats, total: Floats, *, z: float = _Z90) -> Floats:
+    """The lower end of the one-sided Wilson interval of ``right / total``, elementwise."""
+    share = right / total
+    center = share + z**2 / (2 * total)
+    spread = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return np.asarray((center - spread) / (1 + z**2 / total))
+
+
+def fit_threshold(confidence: Floats, hit: Hits, *, target: float = TARGET_PRECISION) -> float:
+    """The lowest threshold at and above which answers are right with ``target`` precision, or ``NEVER``.
+
+    Lies halfway between the last confidence let in and the first one kept out, so that the last bit of another
+    machine's arithmetic changes no decision of these photos.
+    """
+    if not len(confidence):
+        return NEVER
+    order = np.argsort(-np.asarray(confidence, dtype=np.float64), kind="stable")
+    ranked = np.asarray(confidence, dtype=np.float64)[order]
+    total = np.arange(1, len(ranked) + 1, dtype=np.float64)
+    convincing = lower_bound(np.cumsum(hit[order]).astype(np.float64), total) >= target
+    convincing &= np.append(ranked[:-1] != ranked[1:], True)  # equal confidences are let in together or not at all
+    if not convincing.any():
+        return NEVER
+    last = int(np.flatnonzero(convincing)[-1])
+    return float(ranked[last] if last + 1 == len(ranked) else (ranked[last] + ranked[last + 1]) / 2)
+
+
+def fit_thresholds(
+    model: tuple[Floats, Hits], make: tuple[Floats, Hits], *, target: float = TARGET_PRECISION
+) -> Thresholds:
+    """Thresholds of both decisions from each photo's (confidence, is it right), of the model and of the make.
+
+    The one for `make` is fitted on the photos that do not reach `model`, since those are the ones it decides.
+    """
+    of_model = fit_threshold(*model, target=target)
+    rest = model[0] < of_model
+    return Thresholds(
+        model=of_model, make=fit_threshold(make[0][rest], make[1][rest], target=target), target_precision=target
+    )

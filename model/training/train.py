@@ -1,0 +1,177 @@
+"""One training run, from a data set and a recipe to weights that can be published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from model import card as cards
+from model.datasets import Dataset
+from model.training import plots
+from model.training.augment import normalize, plain_view
+from model.training.batches import Batches, PhotoTable, load_table
+from model.training.budget import fit_to_minutes
+from model.training.callbacks import TrainingStopped
+from model.training.errors import TrainingFailed
+from model.training.losses import LossKind
+from model.training.recipes import Plan, make_plan
+from model.training.stages import Run
+from model.training.starting import starting_network
+
+__all__ = ["Trained", "TrainingStopped", "train"]
+
+_PLAN = "plan.json"
+_DEFAULT_INIT = {"original": "imagenet", "scratch": "scratch"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a run gives. ``report`` is the card's recipe; ``image_sizes`` are what publishing may choose from."""
+
+    weights: Mapping[str, torch.Tensor]
+    report: dict[str, Any]
+    image_sizes: tuple[int, ...]
+    plots: tuple[Path, ...]
+
+
+def train(
+    dataset: Dataset,
+    *,
+    recipe: str,
+    run_folder: Path,
+    init: str | Path | None = None,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    seed: int = 0,
+    device: str = "auto",
+    pretrained: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Trains by a recipe in ``run_folder``; called again after a kill with the same folder, it goes on.
+
+    ``init``: `scratch`, `imagenet` (from the file ``pretrained`` if given), a published version's folder or a
+    .safetensors file; what the recipe starts from if None. ``minutes``: every phase is cut in proportion if the run
+    would take longer. ``options`` replace fields of the recipe's plan.
+    ``on_progress`` gets, every few seconds and after each epoch, the keys epoch (completed), epochs, epoch_share,
+    train_loss, valid_loss and accuracy (of `calibration`, None within an epoch), images_per_second, eta_seconds.
+    Raises TrainingStopped once ``should_stop()`` is true, TrainingFailed, DatasetError, or the errors of `card.verify`.
+    """
+    run_folder.mkdir(parents=True, exist_ok=True)
+    where = _device(device)
+    start = init if init is not None else _DEFAULT_INIT.get(recipe)
+    if start is None:
+        raise TrainingFailed(
+            f"the recipe {recipe} goes on from a model: give `--init` with a version, imagenet or scratch"
+        )
+    identity = {
+        "recipe": recipe,
+        "data": dataset.fingerprint,
+        "classes": list(dataset.classes),
+        "init": Path(start).name,
+        "seed": seed,
+    }
+    begun = _begun_plan(run_folder, identity)
+    size, loss = _of_version(start)
+    gpu = where.type == "cuda"
+    plan = begun or make_plan(recipe, gpu=gpu, epochs=epochs, image_size=size, loss=loss, options=options)
+    network = starting_network(start, dataset.classes, pretrained=pretrained, seed=seed)
+    tables = {
+        split: load_table(dataset, split, plan.stored_size, folder=run_folder, device=where)
+        for split in ("train", "calibration")
+    }
+    if begun is None:
+        if minutes is not None:
+            plan = fit_to_minutes(plan, network, tables["train"], device=where, minutes=minutes)
+        _write_plan(run_folder, identity, plan)
+    run = Run(
+        plan=plan,
+        network=network,
+        train=tables["train"],
+        calibration=tables["calibration"],
+        classes=len(dataset.classes),
+        folder=run_folder,
+        device=where,
+        seed=seed,
+        tell=on_progress,
+        should_stop=should_stop,
+    )
+    run.go()
+    return _finished(run, start=start)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _begun_plan(folder: Path, identity: Mapping[str, Any]) -> Plan | None:
+    """The plan that the folder's run began with, or None if none has begun."""
+    file = folder / _PLAN
+    if not file.exists():
+        return None
+    document = json.loads(file.read_text())
+    if document["identity"] != identity:
+        raise TrainingFailed(f"{folder} holds a run of another recipe, data or start; use a new folder")
+    return Plan.from_json(document["plan"])
+
+
+def _write_plan(folder: Path, identity: Mapping[str, Any], plan: Plan) -> None:
+    draft = folder / f"{_PLAN}.new"
+    draft.write_text(json.dumps({"identity": identity, "plan": plan.to_json()}, indent=1))
+    draft.replace(folder / _PLAN)
+
+
+def _of_version(start: str | Path) -> tuple[int | None, LossKind | None]:
+    """The image size and the loss of the version that a run starts from."""
+    if str(start) in _DEFAULT_INIT.values() or not Path(start).is_dir():
+        return None, None
+    card = cards.read(Path(start))
+    loss = card.recipe.model_dump().get("loss")
+    return card.image_size, loss if loss in ("cosine", "smooth", "cross_entropy") else None
+
+
+def _finished(run: Run, *, start: str | Path) -> Trained:
+    """The better of the last and the averaged weights, by accuracy on `calibration`."""
+    size = run.plan.size_at(run.plan.epochs - 1)
+    candidates: dict[str, nn.Module] = {"last": run.network}
+    if run.average is not None:
+        candidates["average"] = run.average.average.module
+    scores = {name: _accuracy(network, run.calibration, size, run.device) for name, network in candidates.items()}
+    chosen = max(scores, key=lambda name: (scores[name], name == "average"))
+    folder = run.folder / "plots"
+    folder.mkdir(exist_ok=True)
+    plots.draw_history(folder / "history.png", run.history)
+    report = {
+        "name": run.plan.recipe,
+        "loss": run.plan.loss,
+        "init": Path(start).name,
+        "seed": run.seed,
+        "epochs": run.plan.epochs,
+        "plan": run.plan.to_json(),
+        "peak_rates": run.rates,
+        "weights": chosen,
+        "calibration_accuracy": scores,
+        "device": run.device.type,
+        "history": run.history,
+    }
+    weights = {name: tensor.detach().cpu() for name, tensor in candidates[chosen].state_dict().items()}
+    drawn = tuple(sorted(folder.glob("*.png")))
+    return Trained(weights=weights, report=report, image_sizes=run.plan.test_sizes, plots=drawn)
+
+
+@torch.inference_mode()
+def _accuracy(network: nn.Module, table: PhotoTable, size: int, device: torch.device) -> float:
+    network.eval()
+    right = 0
+    for photos, labels in Batches(table=table, batch=128, training=False, device=device):
+        right += int((network(normalize(plain_view(photos, size))).argmax(dim=1) == labels).sum())
+    return right / len(table.labels)
