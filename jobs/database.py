@@ -1,0 +1,167 @@
+"""Connections and transactions, and every difference between SQLite and PostgreSQL that is not a statement's own.
+
+SQLite runs in WAL mode; a writing transaction takes its lock at the start (`BEGIN IMMEDIATE`), so that two writers
+wait for each other and neither fails half-way. Times are the database's, never the machine's.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+
+from jobs.errors import DatabaseUnavailable, ForeignDatabase
+from jobs.tables import Utc
+
+__all__ = ["VERSION_TABLE", "Database", "bulk_insert", "later", "now"]
+
+VERSION_TABLE = "cars_schema"  # Alembic's; a database with tables but without this one belongs to another program
+BUSY_SECONDS = 60  # how long a writer waits for SQLite's lock before it fails
+
+
+class now(FunctionElement[datetime]):
+    """The database's clock at this moment (not at the start of the transaction)."""
+
+    type = Utc()
+    inherit_cache = True
+
+
+class later(FunctionElement[datetime]):
+    """`later(seconds)`: the database's clock, so many seconds ahead (or back, if negative)."""
+
+    type = Utc()
+    inherit_cache = True
+
+
+@compiles(now, "postgresql")
+def _(_element: Any, _compiler: Any, **_kw: Any) -> str:
+    return "clock_timestamp()"
+
+
+@compiles(now, "sqlite")
+def _(_element: Any, _compiler: Any, **_kw: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+@compiles(later, "postgresql")
+def _(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"clock_timestamp() + make_interval(secs => {compiler.process(element.clauses, **kw)})"
+
+
+@compiles(later, "sqlite")
+def _(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {compiler.process(element.clauses, **kw)} || ' seconds')"
+
+
+class Database:
+    """An engine and its transactions. Safe in several threads; make a new one in a forked process."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = self._sqlite() if self.sqlite else self._postgres()
+        self._reader = self.engine if self.sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def _sqlite(self) -> Engine:
+        assert self.url.database
+        folder = Path(self.url.database).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise DatabaseUnavailable(f"the folder {folder} cannot be made ({exc}); set CARS_HOME to another") from exc
+        engine = create_engine(self.url, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None})
+        event.listen(engine, "connect", _sqlite_connect)
+        event.listen(engine, "begin", _sqlite_begin)
+        return engine
+
+    def _postgres(self) -> Engine:
+        return create_engine(
+            self.url,
+            pool_size=4,
+            max_overflow=12,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 10, "application_name": "cars"},
+        )
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for statements that only read; each sees its own moment (in SQLite, all see the first's)."""
+        with self._translated(), self._reader.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        """A transaction that writes: committed at the end, rolled back on an exception.
+
+        Not `durable`: the server may forget it if it loses power within the next moment (a lease, a heartbeat).
+        """
+        with self._translated(), self.engine.connect() as connection:
+            connection = connection.execution_options(cars_write=True)
+            with connection.begin():
+                if not durable and not self.sqlite:
+                    connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")
+                yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OperationalError, InterfaceError, psycopg.OperationalError) as exc:  # the last: in the midst of a COPY
+            place = self.url.render_as_string(hide_password=True)
+            raise DatabaseUnavailable(
+                f"the database at {place} does not answer ({_first_line(getattr(exc, 'orig', exc))}); "
+                "check CARS_DATABASE_URL and that it is running"
+            ) from exc
+        except DBAPIError as exc:
+            if not isinstance(exc.orig, sqlite3.DatabaseError) or "not a database" not in str(exc.orig):
+                raise
+            raise ForeignDatabase(f"{self.url.database} is no SQLite database; set CARS_DATABASE_URL") from exc
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _first_line(exc: BaseException | None) -> str:
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+
+
+def _sqlite_connect(connection: sqlite3.Connection, _record: Any) -> None:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables or VERSION_TABLE in tables:  # else another program's file, which stays as it is
+        connection.execute("PRAGMA journal_mode=WAL").close()
+    for pragma in (
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+        "temp_store=MEMORY",
+        "cache_size=-32000",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    write = connection.get_execution_options().get("cars_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def bulk_insert(connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Insert many rows at once: COPY in PostgreSQL, executemany in SQLite. The values are the driver's own types."""
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - names of our own tables
+        if values := [tuple(row) for row in rows]:
+            connection.exec_driver_sql(sql, values)
+        return
+    raw: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    with raw.cursor() as cursor, cursor.copy(f"COPY {table.name} ({', '.join(columns)}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)

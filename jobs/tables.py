@@ -1,0 +1,280 @@
+"""The tables, typed. Times are UTC; content hashes are SHA-256 of the bytes that were decoded."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Text,
+    TypeDecorator,
+    false,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+__all__ = [
+    "Base",
+    "BatchRow",
+    "CorrectionRow",
+    "ImageRow",
+    "JobRow",
+    "PredictionRow",
+    "PromotionRow",
+    "TrainingRunRow",
+    "Utc",
+    "VersionRow",
+    "WorkerRow",
+]
+
+
+class Utc(TypeDecorator[datetime]):
+    """A point in time: `timestamptz` in PostgreSQL, text in UTC in SQLite; always aware in Python."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC) if dialect.name == "postgresql" else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+Id = BigInteger().with_variant(Integer, "sqlite")
+Json = JSON().with_variant(JSONB(), "postgresql")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy as it is
+        datetime: Utc,
+        str: Text,
+        bytes: LargeBinary,
+        float: Float(53),
+        dict[str, Any]: Json,
+    }
+
+
+class VersionRow(Base):
+    """A model version that workers can load: its card, and where its files lie."""
+
+    __tablename__ = "model_versions"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(120), unique=True)
+    state: Mapped[str] = mapped_column(String(20))
+    location: Mapped[str] = mapped_column(String(20))  # "bundled" with the program, or in the "store"
+    digest: Mapped[str] = mapped_column(String(64))  # SHA-256 of card.json, which holds the hashes of the other files
+    card: Mapped[dict[str, Any]]
+    registered_at: Mapped[datetime]
+
+
+class PromotionRow(Base):
+    """Which version was live from when: the newest row names production."""
+
+    __tablename__ = "promotions"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    version_id: Mapped[int] = mapped_column(Id, ForeignKey("model_versions.id"), index=True)
+    reason: Mapped[str] = mapped_column(String(20))  # initial, promote, rollback, training
+    promoted_at: Mapped[datetime]
+
+
+class JobRow(Base):
+    """One submission. `pending` is not stored: it is what `total` leaves over."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint("ok + failed + canceled <= total", name="counts"),
+        Index(
+            "ix_jobs_open", "id", postgresql_where=text("finished_at IS NULL"), sqlite_where=text("finished_at IS NULL")
+        ),
+        {"sqlite_autoincrement": True},  # an id is never given twice, not even after a deletion
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str]
+    key: Mapped[str | None] = mapped_column(String(200), unique=True)
+    source: Mapped[str]
+    state: Mapped[str] = mapped_column(String(30))
+    version_id: Mapped[int] = mapped_column(Id, ForeignKey("model_versions.id"), index=True)
+    top_k: Mapped[int] = mapped_column(SmallInteger)
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    total: Mapped[int] = mapped_column(Integer, server_default="0")
+    ok: Mapped[int] = mapped_column(Integer, server_default="0")
+    failed: Mapped[int] = mapped_column(Integer, server_default="0")
+    canceled: Mapped[int] = mapped_column(Integer, server_default="0")
+    cached: Mapped[int] = mapped_column(Integer, server_default="0")  # of ok: predicted before
+    skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are no images
+    error: Mapped[str | None]
+    scan_owner: Mapped[str | None] = mapped_column(String(120))
+    scan_attempt: Mapped[int] = mapped_column(Integer, server_default="0")
+    scan_expires_at: Mapped[datetime | None]
+    scanned_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class BatchRow(Base):
+    """The pending images of a job between two ordinals: one message, one lease, one transaction of results."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        Index("ix_batches_job", "job_id", "state", "id"),
+        Index("ix_batches_queue", "state", "priority", "sent_at"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[int] = mapped_column(Id, ForeignKey("jobs.id", ondelete="CASCADE"))
+    first: Mapped[int] = mapped_column(Integer)
+    last: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(10))
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    attempt: Mapped[int] = mapped_column(Integer, server_default="0")  # grows with each claim: the fencing token
+    owner: Mapped[str | None] = mapped_column(String(120))
+    expires_at: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]
+
+
+class ImageRow(Base):
+    """One file of a job, in the order of the listing; its prediction is found by the job's version and the content
+    hash.
+
+    Only the primary key is an index, and in PostgreSQL pages are left half empty: settling an image then rewrites its
+    row in place and touches no index, which is the larger part of the database's work in a job.
+    """
+
+    __tablename__ = "images"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    job_id: Mapped[int] = mapped_column(Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    ordinal: Mapped[int] = mapped_column(Integer, primary_key=True)
+    path: Mapped[str]
+    listing: Mapped[str | None]
+    status: Mapped[str] = mapped_column(String(10))
+    deaths: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # processes that died while working on it
+    content_hash: Mapped[bytes | None]
+    error_code: Mapped[str | None] = mapped_column(String(20))
+    error_message: Mapped[str | None]
+    finished_at: Mapped[datetime | None]
+
+
+class PredictionRow(Base):
+    """What one model version says of one image content."""
+
+    __tablename__ = "predictions"
+    __table_args__ = (
+        Index("ix_predictions_label", "label", "confidence"),
+        Index("ix_predictions_car", "make", "model", "year"),
+    )
+
+    version_id: Mapped[int] = mapped_column(Id, ForeignKey("model_versions.id"), primary_key=True)
+    content_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    label: Mapped[str]
+    make: Mapped[str]
+    model: Mapped[str]
+    body: Mapped[str | None]
+    year: Mapped[int | None] = mapped_column(SmallInteger)
+    confidence: Mapped[float]
+    decision: Mapped[str] = mapped_column(String(10))
+    probabilities: Mapped[bytes]  # float16, little-endian, one a class in the card's order
+    created_at: Mapped[datetime]
+
+
+class WorkerRow(Base):
+    """One worker process (the parent); alive while its heartbeat is under 15 s old."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int] = mapped_column(Integer)
+    queues: Mapped[str]
+    concurrency: Mapped[int] = mapped_column(Integer)
+    device: Mapped[str] = mapped_column(String(40))
+    release: Mapped[str] = mapped_column(String(40))
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+
+
+class TrainingRunRow(Base):
+    """One execution of the training task. `token` tells it from runs of other databases that share a model store."""
+
+    __tablename__ = "training_runs"
+    __table_args__ = (
+        Index(
+            "ix_training_runs_open",
+            "id",
+            postgresql_where=text("finished_at IS NULL"),
+            sqlite_where=text("finished_at IS NULL"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    token: Mapped[str] = mapped_column(String(8))
+    state: Mapped[str] = mapped_column(String(20))
+    dataset: Mapped[str]
+    recipe: Mapped[str] = mapped_column(String(40))
+    init: Mapped[str]  # scratch, imagenet, a version's name, or the path of a file
+    epochs: Mapped[int | None] = mapped_column(Integer)
+    options: Mapped[dict[str, Any]]
+    progress: Mapped[dict[str, Any]]
+    candidate: Mapped[dict[str, Any] | None]  # numbers on the holdout
+    production: Mapped[dict[str, Any] | None]  # those of the version that was live, on the same photos
+    version_id: Mapped[int | None] = mapped_column(Id, ForeignKey("model_versions.id"), index=True)
+    promoted: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    reason: Mapped[str | None]
+    error: Mapped[str | None]
+    owner: Mapped[str | None] = mapped_column(String(120))
+    attempt: Mapped[int] = mapped_column(Integer, server_default="0")  # grows with each claim: the fencing token
+    deaths: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # since the last whole epoch
+    expires_at: Mapped[datetime | None]
+    cancel_requested: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class CorrectionRow(Base):
+    """What a person says is on a photo. Its bytes are kept beside the model versions, by their hash."""
+
+    __tablename__ = "corrections"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    content_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    label: Mapped[str]
+    job_id: Mapped[int | None] = mapped_column(Id)  # where the photo was seen; the job may be gone since
+    path: Mapped[str | None]
+    created_at: Mapped[datetime]

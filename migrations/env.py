@@ -1,0 +1,16 @@
+"""Alembic's entry: runs inside the caller's transaction and connection (see jobs/schema.py)."""
+
+from alembic import context
+
+from jobs.schema import VERSION_TABLE
+from jobs.tables import Base
+
+connection = context.config.attributes["connection"]
+context.configure(
+    connection=connection,
+    target_metadata=Base.metadata,
+    version_table=VERSION_TABLE,
+    render_as_batch=connection.dialect.name == "sqlite",
+)
+with context.begin_transaction():
+    context.run_migrations()
