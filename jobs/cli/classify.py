@@ -1,0 +1,70 @@
+"""`cars classify`: a folder in, one row an image out, with a worker of its own where none is alive."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.cli.jobs import StrictOption, finish
+from jobs.cli.output import FormatOption, notice
+from jobs.cli.progress import follow
+from jobs.cli.results import OutputOption, check_output, present
+from jobs.cli.session import LocalWorker, session
+from jobs.cli.signals import Terminated, terminable
+from jobs.cli.workers_alive import anyone_classifies
+from jobs.errors import WorkerFailed
+from jobs.status import JobState
+
+if TYPE_CHECKING:
+    from jobs.client import Client, Job
+
+__all__ = ["classify"]
+
+_PATIENCE = 1.0  # seconds: an idle worker ends slowly by itself, and killing one loses nothing
+
+
+def classify(
+    ctx: typer.Context,
+    folder: Annotated[str, typer.Argument(help="A folder of images: a path, or a URL such as s3://bucket/photos.")],
+    top_k: Annotated[int | None, typer.Option(min=1, help="How many labels each result names; default 5.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="VERSION", help="Model version; default: production.")] = None,
+    strict: StrictOption = False,
+    output: OutputOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Classify a folder of images and print one row an image.
+
+    Runs a worker of its own for as long when none is alive.
+    """
+    check_output(output, form)
+    door = session(ctx)
+    worker = door.local_worker()
+    with terminable(), door.client() as client:
+        try:
+            job, ended = _run(client, worker, folder=folder, model=model, top_k=top_k or 5)
+            worker.dismiss()  # it takes seconds to end; meanwhile the results are printed
+            if ended["state"] in (JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS):
+                present(job.results(), output=output, form=form, top_k=top_k, one_job=True)
+            finish(ended, strict=strict, skipped=job.skipped())
+        finally:
+            worker.stop(patience=_PATIENCE)
+
+
+def _run(
+    client: "Client", worker: LocalWorker, *, folder: str, model: str | None, top_k: int
+) -> tuple["Job", dict[str, Any]]:
+    """Submit the folder and see the job to its end; returns it with its last status."""
+    job = client.submit(folder, model=model, top_k=top_k)  # first: what is wrong with the folder is said at once
+    try:
+        return job, follow(job, watch=lambda: _see_to_work(client, worker))
+    except (KeyboardInterrupt, Terminated, WorkerFailed):
+        notice(
+            f"job {job.id} is kept, with what is done; go on: cars worker, then cars wait {job.id}; "
+            f"end it: cars cancel {job.id}"
+        )
+        raise
+
+
+def _see_to_work(client: "Client", worker: LocalWorker) -> None:
+    """Start the local worker when nobody else is alive (any more); raises WorkerFailed when it has gone away."""
+    if not worker.running() and not anyone_classifies(client):
+        worker.start()

@@ -1,0 +1,173 @@
+"""Commands about jobs: submit, jobs, status, wait, cancel, retry, delete, prune."""
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from jobs.cli.output import FormatOption, RecordFormatOption, error, notice, print_record, print_rows
+from jobs.cli.progress import follow, summary
+from jobs.cli.session import session
+from jobs.cli.table import Column, Row, moment, plain
+from jobs.cli.workers_alive import nobody_works
+from jobs.progress import done
+from jobs.spans import readable, span
+from jobs.status import JobState, Priority
+
+__all__ = ["cancel", "delete", "finish", "list_jobs", "prune", "retry", "status", "submit", "wait"]
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 3 when some images failed.")]
+
+_STATE_STYLES = {
+    JobState.COMPLETED: "green",
+    JobState.COMPLETED_WITH_ERRORS: "yellow",
+    JobState.FAILED: "red",
+    JobState.CANCELED: "dim",
+}
+
+
+def _progress(row: Row) -> str:
+    return f"{done(dict(row)):,}/{row['total']:,}"
+
+
+def _count(name: str) -> Column:
+    return Column(name, show=lambda row: f"{row[name]:,}" if row[name] else "", right=True)
+
+
+_ROWS = (
+    Column("id"),
+    Column("name", shrinks="to start"),
+    Column("state", style=lambda row: _STATE_STYLES.get(row["state"], "")),
+    Column("done", show=_progress, right=True),
+    _count("failed"),
+    Column("created", show=moment("created_at")),
+    Column("source", shrinks="to end"),
+)
+
+_RECORD = (
+    *map(Column, ("id", "name", "state", "error", "source", "model_version")),
+    Column("done", show=_progress),
+    *map(_count, ("ok", "failed", "canceled", "cached")),
+    Column("rate", show=lambda row: f"{row['images_per_second']:.3g} images/s" if row["images_per_second"] else ""),
+    Column("left", show=lambda row: readable(row["eta_seconds"]) if row["eta_seconds"] else ""),
+    *(Column(name, show=moment(f"{name}_at")) for name in ("created", "started", "finished")),
+)
+
+
+def submit(
+    ctx: typer.Context,
+    folder: Annotated[str, typer.Argument(help="A folder of images: a path, or a URL such as s3://bucket/photos.")],
+    name: Annotated[str | None, typer.Option(help="A name to recognise the job by.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="VERSION", help="Model version; default: production.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="How many labels each result names.")] = 5,
+    priority: Annotated[Priority, typer.Option(help="Which jobs come first.")] = Priority.NORMAL,
+    key: Annotated[str | None, typer.Option(help="Submitting the same key again gives the same job.")] = None,
+) -> None:
+    """Submit a folder of images as a job and print its id."""
+    with session(ctx).client() as client:
+        job = client.submit(folder, name=name, model=model, top_k=top_k, priority=priority.value, key=key)
+        typer.echo(job.id)
+        if words := nobody_works(client):
+            notice(words)
+
+
+def list_jobs(
+    ctx: typer.Context,
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    form: FormatOption = None,
+) -> None:
+    """List jobs, newest first."""
+    with session(ctx).client() as client:
+        count = print_rows(client.jobs(state=state.value if state else None, limit=limit), _ROWS, form)
+    if not count:
+        notice("no such jobs" if state else "no jobs yet; make one: cars submit FOLDER")
+
+
+def status(ctx: typer.Context, job: JobArgument, form: RecordFormatOption = None) -> None:
+    """Show how far a job is."""
+    with session(ctx).client() as client:
+        print_record(client.job(job).status(), form, columns=_RECORD)
+
+
+def wait(
+    ctx: typer.Context,
+    job: JobArgument,
+    timeout: Annotated[str | None, typer.Option(metavar="SPAN", help="Give up after 30s, 15m, 2h, …")] = None,
+    strict: StrictOption = False,
+) -> None:
+    """Wait for a job to end, with its progress; exits 1 when it failed or was canceled."""
+    patience = _span(timeout, "--timeout") if timeout else None
+    with session(ctx).client() as client:
+        waited = client.job(job)
+        try:
+            ended = follow(waited, watch=lambda: nobody_works(client), timeout=patience)
+            skipped = waited.skipped()
+        except KeyboardInterrupt:
+            notice(f"job {job} goes on; wait for it again: cars wait {job}; end it: cars cancel {job}")
+            raise
+    finish(ended, strict=strict, skipped=skipped)
+
+
+def cancel(ctx: typer.Context, job: JobArgument) -> None:
+    """Cancel a job; results it has already are kept. Cancelling again does no harm."""
+    with session(ctx).client() as client:
+        ended = client.job(job).cancel()
+    notice(f"job {job} {ended['state'].replace('_', ' ')}: {ended['ok']:,} of {ended['total']:,} images have a result")
+
+
+def retry(ctx: typer.Context, job: JobArgument) -> None:
+    """Classify the failed images of a job once more."""
+    with session(ctx).client() as client:
+        failed = client.job(job).status()["failed"]
+        client.job(job).retry()
+        notice(f"job {job}: {failed:,} failed images are to be classified again; wait for it: cars wait {job}")
+        if failed and (words := nobody_works(client)):
+            notice(words)
+
+
+def delete(ctx: typer.Context, job: JobArgument) -> None:
+    """Delete a job that has ended, with every prediction that no other job refers to."""
+    with session(ctx).client() as client:
+        client.job(job).delete()
+    notice(f"job {job} deleted")
+
+
+def prune(
+    ctx: typer.Context,
+    older_than: Annotated[str, typer.Option(metavar="SPAN", help="Ended longer ago than this: 90d, 12h, 2w, …")],
+) -> None:
+    """Delete jobs that ended long ago, with every prediction that no other job refers to."""
+    age = _span(older_than, "--older-than")
+    with session(ctx).client() as client:
+        gone = client.prune(age)
+    notice(f"deleted {gone['jobs']:,} jobs and {gone['predictions']:,} predictions")
+
+
+def finish(ended: Row, *, strict: bool, skipped: int) -> None:
+    """Say how a job ended and leave, unless all is well, with the exit code that goes with it.
+
+    `skipped`: how many files the folder has that are no images.
+    """
+    notice(summary(dict(ended)))
+    if skipped:
+        files = "1 file that is no image was" if skipped == 1 else f"{skipped:,} files that are no images were"
+        notice(f"{files} left out")
+    match ended["state"]:
+        case JobState.FAILED:
+            error(f"the job failed: {plain(ended['error'])}")
+            raise typer.Exit(1)
+        case JobState.CANCELED:
+            raise typer.Exit(1)
+    if ended["failed"]:
+        notice(f"why images failed: cars errors {ended['id']}; to try them again: cars retry {ended['id']}")
+        if strict:
+            raise typer.Exit(3)
+
+
+def _span(text: str, option: str) -> timedelta:
+    try:
+        return span(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint=option) from exc

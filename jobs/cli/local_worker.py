@@ -1,0 +1,112 @@
+"""A worker process for the length of one command: `cars classify` on a machine where none is alive."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from jobs.errors import WorkerFailed
+from jobs.settings import load
+
+__all__ = ["WorkerProcess", "require_model_packages", "require_training_packages"]
+
+_LOG_LIMIT = 5 * 2**20
+_LAST_LINES = 12
+
+
+def require_model_packages(find: Callable[[str], object] = find_spec) -> None:
+    """Raise WorkerFailed unless this Python can decode images and run a model; imports neither."""
+    missing = [] if find("PIL") else ["Pillow"]
+    if ":" not in load().engine and not any(map(find, ("onnxruntime", "torch"))):
+        missing.append("onnxruntime")
+    if missing:
+        raise WorkerFailed(
+            f"this installation is only the client: {' and '.join(missing)} missing, so no worker can run here; "
+            "pip install 'car-classifier[cpu]' (or [gpu]), or start `cars worker` where it is installed"
+        )
+
+
+def require_training_packages(find: Callable[[str], object] = find_spec) -> None:
+    """Raise WorkerFailed unless this Python can train and publish; imports nothing."""
+    needed = ("fastai", "torch", "torchvision", "onnx", "onnxruntime", "PIL", "matplotlib", "scipy", "imagehash")
+    if missing := [name for name in needed if not find(name)]:
+        raise WorkerFailed(
+            f"this installation cannot train: {', '.join(missing)} missing; pip install 'car-classifier[train]' "
+            "(./cars installs the extras that CARS_EXTRAS names: CARS_EXTRAS=cpu,train), or start "
+            "`cars worker --queues train` where it is installed"
+        )
+
+
+class WorkerProcess:
+    """`python -P -m workers worker` in a process group of its own, writing to `CARS_HOME/worker.log`."""
+
+    def __init__(self, *options: str, require: Callable[[], None] = require_model_packages) -> None:
+        self._options = options
+        self._require = require
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: Path | None = None
+        self._log_start = 0
+
+    def start(self) -> None:
+        self._require()
+        home = load().home
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            self._log = home / "worker.log"
+            if self._log.exists() and self._log.stat().st_size > _LOG_LIMIT:
+                self._log.write_bytes(b"")
+            with self._log.open("ab") as log:
+                self._log_start = log.tell()
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "workers", "worker", *self._options],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    # Ctrl-C in the terminal must reach this command only: it decides how its worker ends.
+                    start_new_session=True,
+                )
+        except OSError as exc:
+            raise WorkerFailed(f"a local worker could not be started: {exc}; is CARS_HOME ({home}) writable?") from exc
+
+    def running(self) -> bool:
+        if self._process is None:
+            return False
+        if (code := self._process.poll()) is None:
+            return True
+        ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        raise WorkerFailed(f"the local worker {ending} before the work was done; {self._last_words()}")
+
+    def dismiss(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+
+    def stop(self, *, patience: float) -> None:
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        try:
+            process.terminate()
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            pass  # killing loses nothing: the batch in work comes back when its lease ends
+        finally:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def _last_words(self) -> str:
+        if self._log is None:
+            return "it left no log"
+        with contextlib.suppress(OSError), self._log.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode(errors="replace").strip().splitlines()
+            if lines:
+                return f"its last words (all of them in {self._log}):\n" + "\n".join(lines[-_LAST_LINES:])
+        return f"it wrote nothing to {self._log}"

@@ -1,0 +1,160 @@
+"""Text tables that stream: one layout for all rows, taken from the first of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+__all__ = ["Column", "Row", "moment", "percent", "plain", "print_table", "safe"]
+
+Row = Mapping[str, Any]
+
+_CHUNK = 200  # rows that are laid out together
+_GAP = "  "
+_NARROWEST = 12
+# Control and bidirectional characters: a file name must not be able to drive the terminal.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: `show` makes the text of a row's cell (default: the value under `name`), `style` its rich style.
+
+    One that `shrinks` gives way where a terminal is narrow, and keeps the start or the end of its text.
+    """
+
+    name: str
+    show: Callable[[Row], str] | None = None
+    style: Callable[[Row], str] | None = None
+    right: bool = False
+    shrinks: Literal["to start", "to end"] | None = None
+
+    def text(self, row: Row) -> str:
+        return safe(self.show(row) if self.show else plain(row.get(self.name)))
+
+
+def safe(text: str) -> str:
+    """The text with control characters as escapes."""
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def plain(value: object) -> str:
+    """A value as a table shows it: times in local time to the minute, None as nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M")
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def moment(name: str) -> Callable[[Row], str]:
+    """Shows the time under `name`, which may be an ISO text, as `plain` shows times."""
+
+    def show(row: Row) -> str:
+        value = row.get(name)
+        return plain(datetime.fromisoformat(value) if isinstance(value, str) else value)
+
+    return show
+
+
+def percent(name: str) -> Callable[[Row], str]:
+    """Shows the fraction under `name` in per cent."""
+
+    def show(row: Row) -> str:
+        value = row.get(name)
+        return "" if value is None else f"{value:.1%}"
+
+    return show
+
+
+def print_table(rows: Iterable[Row], columns: Sequence[Column], *, header: bool = True) -> int:
+    """Print rows to stdout as they come; returns how many there were.
+
+    On a terminal the columns that may shrink are cut to its width; elsewhere nothing is cut, and a cell longer than
+    those before it widens its column from there on.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    rows, count, widths = iter(rows), 0, [0] * len(columns)
+    titles = [Text(column.name.replace("_", " "), style="dim") for column in columns] if header else []
+    while chunk := list(islice(rows, _CHUNK)):
+        lines = [[Text(column.text(row), style=_style(column, row)) for column in columns] for row in chunk]
+        first = not any(widths)
+        if first or not console.is_terminal:
+            widths = _widths([titles, *lines] if titles else lines, widths)
+        if first and console.is_terminal:
+            widths = _fitted(widths, columns, room=console.width)
+        with console.capture() as capture:
+            for line in [titles, *lines] if first and titles else lines:
+                console.print(_line(line, columns, widths), soft_wrap=True)
+        sys.stdout.write(capture.get())  # not by the console: where the reader has gone away, it exits with 1
+        count += len(chunk)
+    return count
+
+
+def _style(column: Column, row: Row) -> str:
+    return column.style(row) if column.style else ""
+
+
+def _widths(lines: Sequence[Sequence[Text]], least: Sequence[int]) -> list[int]:
+    return [max(width, *(line[i].cell_len for line in lines)) for i, width in enumerate(least)]
+
+
+def _fitted(widths: list[int], columns: Sequence[Column], *, room: int) -> list[int]:
+    """The widths, those that may shrink cut back, widest first, until a line fits into `room` cells."""
+    widths = list(widths)
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - room
+    shrinking = [i for i, column in enumerate(columns) if column.shrinks]
+    while excess > 0 and shrinking:
+        widest = max(shrinking, key=lambda i: widths[i])
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+        excess -= 1
+    return widths
+
+
+def _cut(text: Text, width: int, *, keep_end: bool) -> Text:
+    """A copy of at most `width` cells, with an ellipsis where something is missing."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    if not keep_end or text.cell_len <= width:
+        shown = text.copy()
+        shown.truncate(width, overflow="ellipsis")
+        return shown
+    start, room = len(text), width - 1
+    while start and (room := room - cell_len(text.plain[start - 1])) >= 0:
+        start -= 1
+    return Text("…" + text.plain[start:], style=text.style)
+
+
+def _line(cells: Sequence[Text], columns: Sequence[Column], widths: Sequence[int]) -> Text:
+    from rich.text import Text
+
+    line = Text()
+    for i, (cell, column, width) in enumerate(zip(cells, columns, widths, strict=True)):
+        shown = _cut(cell, width, keep_end=column.shrinks == "to end")
+        if column.right:
+            shown.pad_left(width - shown.cell_len)
+        elif i < len(cells) - 1:
+            shown.pad_right(width - shown.cell_len)
+        line.append(_GAP if i else "").append_text(shown)
+    return line

@@ -1,0 +1,412 @@
+"""The Python face: `Client` submits jobs and queries results, `Job` follows one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from sqlalchemy.exc import IntegrityError
+
+from jobs import labels, registry, schema, shapes, sources, training
+from jobs import settings as configuration
+from jobs.database import Database
+from jobs.errors import ClientClosed, JobNotFound, NotPossible, SettingsInvalid, SourceEmpty
+from jobs.queries import jobs, predictions, results, workers
+from jobs.results import Results, make_filter
+from jobs.settings import Settings
+from jobs.status import Priority
+from jobs.training import Training
+from jobs.waiting import wait
+
+if TYPE_CHECKING:
+    from jobs import broker
+
+__all__ = ["Client", "Job"]
+
+logger = logging.getLogger(__name__)
+PAGE = 500
+
+
+class Client:
+    """Submits jobs, follows them, queries results. Use it in a `with` block or call `close()`.
+
+    Without arguments it takes CARS_* from the environment: by default SQLite in CARS_HOME, which it migrates itself.
+    Raises SettingsInvalid, DatabaseUnavailable, SchemaMissing, SchemaTooNew or ForeignDatabase.
+    """
+
+    def __init__(
+        self, *, database_url: str | None = None, broker_url: str | None = None, settings: Settings | None = None
+    ) -> None:
+        if settings is not None and (database_url or broker_url):
+            raise SettingsInvalid("give either settings, or database_url and broker_url")
+        self.settings = settings or configuration.load(database_url=database_url, broker_url=broker_url)
+        self._database: Database | None = Database(self.settings.database)
+        self._doorbell: broker.Doorbell | None = None
+        self._checked = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give connections back; the client cannot be used any more."""
+        if self._database is not None:
+            self._database.close()
+        if self._doorbell is not None:
+            self._doorbell.close()
+        self._database = self._doorbell = None
+
+    @property
+    def database(self) -> Database:
+        """The database, migrated if it is the embedded one, else checked (once a client)."""
+        if self._database is None:
+            raise ClientClosed("this client is closed; make a new one")
+        if not self._checked:
+            schema.prepare(self._database)
+            self._checked = True
+        return self._database
+
+    # -- jobs --------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        source: str,
+        *,
+        name: str | None = None,
+        model: str | None = None,
+        top_k: int = 5,
+        priority: Literal["low", "normal", "high"] = "normal",
+        key: str | None = None,
+    ) -> Job:
+        """Enqueue a folder (a local path or an fsspec URL) and return its job at once.
+
+        `model` pins a model version (default: the one in production); `top_k` labels are kept in each result;
+        the same `key` gives the same job, whatever else is asked. Raises SourceMissing, SourceNotAllowed, SourceEmpty,
+        VersionNotFound or SettingsInvalid.
+        """
+        if priority not in list(Priority):
+            raise SettingsInvalid(f"priority must be one of {', '.join(Priority)}, not {priority!r}")
+        if top_k < 1:
+            raise SettingsInvalid(f"top_k must be at least 1, not {top_k}")
+        if key is not None and not 0 < len(key) <= 200:
+            raise SettingsInvalid("key must have 1 to 200 characters")
+        if key is not None and (known := self._by_key(key)) is not None:
+            return Job(self, str(known))
+        canonical = sources.canonical(str(source))
+        self._check_source(canonical)
+        values = {"source": canonical, "name": name or _last_part(canonical), "key": key, "top_k": min(top_k, 32_000)}
+        job_id = self._add_job({**values, "priority": Priority(priority).rank}, model=model)
+        self._ring("scan", job_id)
+        return Job(self, str(job_id))
+
+    def _by_key(self, key: str) -> int | None:
+        with self.database.read() as connection:
+            return jobs.by_key(connection, key)
+
+    def _check_source(self, canonical: str) -> None:
+        with sources.open_source(
+            canonical, roots=self.settings.roots, max_file_bytes=self.settings.max_file_bytes
+        ) as source:
+            if not sources.has_images(source):
+                raise SourceEmpty(
+                    f"{canonical} has no images (files ending in .jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif "
+                    ".mpo, or without an ending); check the folder"
+                )
+
+    def _add_job(self, values: dict[str, Any], *, model: str | None) -> int:
+        try:
+            with self.database.write() as connection:
+                version = registry.resolve(connection, model)
+                return jobs.add(connection, {**values, "version_id": version.id})
+        except IntegrityError:
+            known = self._by_key(values["key"]) if values["key"] else None
+            if known is None:
+                raise
+            return known
+
+    def _ring(self, work: Literal["scan", "train"], number: int) -> None:
+        if self.settings.embedded:  # only the worker's own processes could hear it
+            return
+        from jobs import broker  # Celery is slow to load, and most commands ring for nothing
+
+        if self._doorbell is None:
+            self._doorbell = broker.Doorbell(self.settings)
+        self._doorbell.ring({"scan": broker.SCAN_JOB, "train": broker.TRAIN_MODEL}[work], number)
+
+    def job(self, id: str) -> Job:
+        """The job with this id. Raises JobNotFound."""
+        job = Job(self, str(id))
+        job.status()
+        return job
+
+    def jobs(self, *, state: str | None = None, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Statuses of jobs, newest first."""
+        before: int | None = None
+        left = limit if limit is not None else -1
+        while left != 0:
+            size = PAGE if left < 0 else min(PAGE, left)
+            with self.database.read() as connection:
+                rows = jobs.page(connection, before=before, state=state, limit=size)
+            yield from (shapes.status(row) for row in rows)
+            if len(rows) < size:
+                return
+            before, left = rows[-1].id, left - len(rows)
+
+    def delete(self, job: str | Job) -> None:
+        """Delete an ended job, its images, and the predictions that no other job refers to. Raises NotPossible if it
+        runs."""
+        with self.database.write() as connection:
+            if not jobs.remove(connection, self._id(job)):
+                status = self.job(_text(job)).status()
+                raise NotPossible(f"job {status['id']} is {status['state']}: cancel it first")
+        self._prune_predictions()
+
+    def prune(self, older_than: timedelta) -> dict[str, int]:
+        """Delete jobs that ended longer ago, and predictions no job refers to; returns how many of each."""
+        moment = datetime.now().astimezone() - older_than
+        removed = 0
+        while True:
+            with self.database.read() as connection:
+                ids = jobs.ended_before(connection, moment, limit=50)
+            done = 0
+            for job_id in ids:  # a transaction each: a million rows deleted at once would hold others up
+                with self.database.write() as connection:
+                    done += jobs.remove(connection, job_id)
+            removed += done
+            if not done:
+                return {"jobs": removed, "predictions": self._prune_predictions()}
+
+    def _prune_predictions(self) -> int:
+        removed = 0
+        while True:
+            with self.database.write() as connection:
+                gone = predictions.prune(connection, limit=10_000)
+            removed += gone
+            if not gone:
+                return removed
+
+    def _id(self, job: str | Job) -> int:
+        text = _text(job)
+        if not (text.isascii() and text.isdigit()) or len(text) > 18:
+            raise JobNotFound(f"no job {text!r}; `cars jobs` lists them")
+        return int(text)
+
+    # -- results -----------------------------------------------------------------------------------------------------
+
+    def results(self, job: str | Job | None = None, *, top_k: int | None = None, **filters: Any) -> Results:
+        """Results, of one job or of all, streamed in the order of job and path.
+
+        Filters: label, make, model, body, year, decision, min_confidence, max_confidence, listing, since, until,
+        version (the model version), status. Times are ISO 8601 text, dates or datetimes (UTC unless they say
+        otherwise).
+        """
+        if top_k is not None and top_k < 1:
+            raise SettingsInvalid(f"top_k must be at least 1, not {top_k}")
+        unknown = filters.keys() - results.Filter.__dataclass_fields__.keys()
+        if unknown:
+            raise SettingsInvalid(f"no such filter: {', '.join(sorted(unknown))}")
+        job_id = None
+        if job is not None:
+            job_id = self._id(job)
+            self.job(_text(job))
+        return Results(self.database, make_filter(job_id, **filters), top_k=top_k)
+
+    def errors(self, job: str | Job) -> Iterator[dict[str, str]]:
+        """The job's failed images: job, path, code, message."""
+        job_id = self._id(job)
+        self.job(_text(job))
+        after = -1
+        while True:
+            with self.database.read() as connection:
+                rows = results.errors(connection, job_id, after=after, limit=PAGE)
+            yield from (shapes.failure(row, job_id) for row in rows)
+            if len(rows) < PAGE:
+                return
+            after = rows[-1].ordinal
+
+    # -- model versions ----------------------------------------------------------------------------------------------
+
+    def models(self) -> list[dict[str, Any]]:
+        """The registered model versions, newest first."""
+        return registry.listing(self.database)
+
+    def model(self, name: str = "production") -> dict[str, Any]:
+        """A version's card with its registry fields. Raises VersionNotFound."""
+        return registry.describe(self.database, name)
+
+    def promote(self, name: str) -> None:
+        """Make a version production for the jobs submitted from now on. Raises VersionNotFound, NotPossible."""
+        registry.promote(self.database, name)
+
+    def rollback(self) -> str:
+        """Go back to the version that was production before; returns its name. Raises NotPossible."""
+        return registry.rollback(self.database)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Which version was live from when until when, oldest first."""
+        return registry.history(self.database)
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        dataset: str | os.PathLike[str],
+        *,
+        recipe: Literal["original", "scratch", "finetune"] = "finetune",
+        init: str | None = None,
+        epochs: int | None = None,
+        min_gain: float = 0.0,
+        force: bool = False,
+        promote: bool = True,
+        drop_small_classes: bool = False,
+        seed: int = 0,
+        plan: Mapping[str, Any] | None = None,
+    ) -> Training:
+        """Enqueue a training run on labelled photos and return it at once; a worker of the queue `train` takes it.
+
+        `init`: what it starts from: a version's name, `imagenet`, `scratch` or a .safetensors file; by default
+        production for `finetune`, `imagenet` for `original`. What comes out is judged on the data's holdout beside the
+        version in production, and goes live if its top-1 is higher, by `min_gain` (a share) at least; else it is kept
+        as `rejected`. `force` lets it go live whatever it is worth; without `promote` it never does. `plan` replaces
+        fields of the recipe's plan. Raises SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound or
+        NotPossible; what is wrong with the photos themselves is the `error` of the run.
+        """
+        options = {"force": force, "promote": promote, "drop_small_classes": drop_small_classes, "seed": seed}
+        run = training.enqueue(
+            self,
+            dataset,
+            recipe=recipe,
+            init=init,
+            epochs=epochs,
+            min_gain=min_gain,
+            options={**options, "plan": dict(plan or {})},
+        )
+        self._ring("train", int(run.id))
+        return run
+
+    def training(self, id: str) -> Training:
+        """The training run with this id. Raises RunNotFound."""
+        run = Training(self, str(id))
+        run.status()
+        return run
+
+    def trainings(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """Statuses of training runs, newest first."""
+        return training.listing(self, limit=limit)
+
+    def label(self, image: str, label: str, *, new_class: bool = False) -> dict[str, Any]:
+        """Say what is on a photo, `JOB:PATH` or a file, for the next training; returns the correction.
+
+        The photo's bytes are kept. Raises NotPossible for a class that no version knows unless it is a `new_class`,
+        JobNotFound, ImageNotFound or SourceError.
+        """
+        return labels.label(self, image, label, new_class=new_class)
+
+    def labels(self) -> Iterator[dict[str, Any]]:
+        """All corrections: content_hash, label, job, path, created_at."""
+        return labels.listing(self)
+
+    def import_labels(self, file: str | os.PathLike[str], *, new_class: bool = False) -> int:
+        """Take corrections from a CSV with `label` and `image` (or `job` and `path`); all of them or none. How many."""
+        return labels.import_file(self, Path(file), new_class=new_class)
+
+    def export_labels(self, file: str | os.PathLike[str]) -> int:
+        """Write all corrections to a CSV; how many."""
+        return labels.export_file(self, Path(file))
+
+    # -- operations --------------------------------------------------------------------------------------------------
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Workers that were seen in the last week; alive when their heartbeat is under 15 s old."""
+        with self.database.read() as connection:
+            rows = workers.page(connection)
+        return [shapes.worker(row, alive_seconds=workers.ALIVE_SECONDS) for row in rows]
+
+    def migrate(self) -> dict[str, str | None]:
+        """Bring the database to this release's schema; see `jobs.schema.migrate`."""
+        if self._database is None:
+            raise ClientClosed("this client is closed; make a new one")
+        return schema.migrate(self._database)
+
+    def check(self) -> list[dict[str, Any]]:
+        """What `cars doctor` shows: check, ok, detail, advice."""
+        from jobs.checkup import checkup
+
+        return checkup(self)
+
+
+class Job:
+    """One submission, by id; asks the database each time."""
+
+    def __init__(self, client: Client, id: str) -> None:
+        self._client = client
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"Job(id={self.id!r})"
+
+    def status(self) -> dict[str, Any]:
+        """Where it stands, as one moment saw it. Raises JobNotFound."""
+        with self._client.database.read() as connection:
+            row = jobs.get(connection, self._client._id(self))
+        if row is None:
+            raise JobNotFound(f"no job {self.id!r}; `cars jobs` lists them")
+        return shapes.status(row)
+
+    def wait(self, timeout: float | None = None, *, progress: bool = False) -> dict[str, Any]:
+        """Wait until the job has ended; returns its status. `progress` draws a bar on stderr.
+
+        Raises WaitTimeout after `timeout` seconds, NoWorkerAlive when for a minute no worker is alive to do the work.
+        """
+        return wait(self, self._client, timeout=timeout, progress=progress)
+
+    def cancel(self) -> dict[str, Any]:
+        """Stop the job; what is done is kept. A job that has ended stays as it is. Returns its status."""
+        self.status()
+        with self._client.database.write() as connection:
+            jobs.cancel(connection, self._client._id(self))
+        return self.status()
+
+    def retry(self) -> dict[str, Any]:
+        """Classify the failed images again; returns the status. Raises NotPossible while the job runs."""
+        with self._client.database.write() as connection:
+            again = jobs.retry(connection, self._client._id(self), batch_size=self._client.settings.batch_size)
+        status = self.status()
+        if again is None:
+            raise NotPossible(f"job {self.id} is {status['state']}: wait for its end, or cancel it")
+        return status
+
+    def skipped(self) -> int:
+        """How many files the source has that are no images, as far as it has been listed."""
+        with self._client.database.read() as connection:
+            row = jobs.get(connection, self._client._id(self))
+        return 0 if row is None else int(row.skipped)
+
+    def delete(self) -> None:
+        """Delete the job; see `Client.delete`."""
+        self._client.delete(self)
+
+    def results(self, *, top_k: int | None = None, **filters: Any) -> Results:
+        """The job's results; filters as in `Client.results`."""
+        return self._client.results(self, top_k=top_k, **filters)
+
+    def errors(self) -> Iterator[dict[str, str]]:
+        """The job's failed images."""
+        return self._client.errors(self)
+
+
+def _text(job: str | Job) -> str:
+    return job.id if isinstance(job, Job) else str(job)
+
+
+def _last_part(source: str) -> str:
+    return source.rstrip("/").rpartition("/")[2] or source

@@ -1,0 +1,150 @@
+"""Every error that a user of the client can meet.
+
+    CarClassifierError
+    ├── SettingsInvalid            a CARS_* variable or an argument is not usable
+    ├── ClientClosed               the client was used after close()
+    ├── DatabaseError
+    │   ├── DatabaseUnavailable    no connection
+    │   ├── SchemaMissing          `cars migrate` has not run
+    │   ├── SchemaTooNew           the database was migrated by a newer release
+    │   └── ForeignDatabase        the database belongs to another program
+    ├── BrokerUnavailable          the broker does not answer
+    ├── SourceError
+    │   ├── SourceMissing          no such folder
+    │   ├── SourceNotAllowed       outside CARS_SOURCE_ROOTS, or a protocol that is not listed
+    │   └── SourceEmpty            a folder without images
+    ├── NotFound
+    │   ├── JobNotFound
+    │   ├── ImageNotFound
+    │   ├── RunNotFound
+    │   └── VersionNotFound
+    ├── NotPossible                the job or version is in a state that does not allow it
+    ├── NoWorkerAlive              nothing would ever do the work
+    ├── WorkerFailed               a local worker could not be started or went away
+    └── WaitTimeout                the job did not end in time
+
+`ImageUnavailable` is not among them: it never leaves a worker, it becomes the error of one image's row.
+"""
+
+__all__ = [
+    "BrokerUnavailable",
+    "CarClassifierError",
+    "ClientClosed",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "ForeignDatabase",
+    "ImageNotFound",
+    "ImageUnavailable",
+    "JobNotFound",
+    "NoWorkerAlive",
+    "NotFound",
+    "NotPossible",
+    "RunNotFound",
+    "SchemaMissing",
+    "SchemaTooNew",
+    "SettingsInvalid",
+    "SourceEmpty",
+    "SourceError",
+    "SourceMissing",
+    "SourceNotAllowed",
+    "VersionNotFound",
+    "WaitTimeout",
+    "WorkerFailed",
+]
+
+
+class CarClassifierError(Exception):
+    """The root: catch this to catch everything the client raises on purpose."""
+
+
+class SettingsInvalid(CarClassifierError):
+    """A setting or an argument cannot be used; the text names it and what it may be."""
+
+
+class ClientClosed(CarClassifierError):
+    """The client was used after `close()`; make a new one."""
+
+
+class DatabaseError(CarClassifierError):
+    """The database cannot serve."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """No connection to the database."""
+
+
+class SchemaMissing(DatabaseError):
+    """The database has no tables yet, or old ones: run `cars migrate`."""
+
+
+class SchemaTooNew(DatabaseError):
+    """A newer release has migrated the database: update this one."""
+
+
+class ForeignDatabase(DatabaseError):
+    """The database holds tables of another program; nothing was changed."""
+
+
+class BrokerUnavailable(CarClassifierError):
+    """The broker does not answer."""
+
+
+class SourceError(CarClassifierError):
+    """The source cannot be used."""
+
+
+class SourceMissing(SourceError):
+    """There is no such folder, or it cannot be listed."""
+
+
+class SourceNotAllowed(SourceError):
+    """The source lies outside the roots that workers may read."""
+
+
+class SourceEmpty(SourceError):
+    """The source has no images."""
+
+
+class NotFound(CarClassifierError):
+    """No such thing in the database."""
+
+
+class JobNotFound(NotFound):
+    """No job has this id."""
+
+
+class ImageNotFound(NotFound):
+    """No such image in the job, or its photo is not kept."""
+
+
+class RunNotFound(NotFound):
+    """No training run has this id."""
+
+
+class VersionNotFound(NotFound):
+    """No model version has this name."""
+
+
+class NotPossible(CarClassifierError):
+    """The thing is in a state that does not allow what was asked."""
+
+
+class NoWorkerAlive(CarClassifierError):
+    """No worker is alive to do the work."""
+
+
+class WorkerFailed(CarClassifierError):
+    """A local worker could not be started, or went away before the job was done."""
+
+
+class WaitTimeout(CarClassifierError):
+    """The job was not done in the time given; it goes on."""
+
+
+class ImageUnavailable(Exception):
+    """One image cannot be read: `code` is an image error code, `message` says why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message

@@ -1,0 +1,75 @@
+"""The photos that people have corrected, kept by the hash of their bytes, so that they are there when training comes.
+
+They lie beside the model versions (CARS_MODELS), where every client and every training worker can reach them. The
+folder starts with a dot, as no version's name can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from jobs.errors import ImageNotFound, NotPossible
+
+__all__ = ["KeptPhotos"]
+
+FOLDER = ".corrections"
+
+
+class KeptPhotos:
+    """The kept photos of a model store (a local folder or an fsspec URL)."""
+
+    def __init__(self, model_store: str) -> None:
+        scheme, separator, rest = model_store.partition("://")
+        local = scheme == "file" or not separator
+        self._local = Path(rest if separator else model_store).expanduser() / FOLDER if local else None
+        self._url = f"{model_store.rstrip('/')}/{FOLDER}"
+
+    def keep(self, content: bytes) -> bytes:
+        """Store a photo, whole or not at all; returns its SHA-256. Raises NotPossible where nothing can be written."""
+        content_hash = hashlib.sha256(content).digest()
+        try:
+            if self._local is not None:
+                _write(self._local / content_hash.hex(), content)
+            else:
+                self._write_remote(content_hash.hex(), content)
+        except Exception as exc:  # every driver raises its own
+            raise NotPossible(f"the photo cannot be kept in {self._url}: {exc}; check CARS_MODELS") from exc
+        return content_hash
+
+    def read(self, content_hash: bytes) -> bytes:
+        """A kept photo, its hash verified. Raises ImageNotFound when it is missing or damaged."""
+        name = content_hash.hex()
+        try:
+            content = (self._local / name).read_bytes() if self._local is not None else self._read_remote(name)
+        except Exception as exc:  # every driver raises its own
+            raise ImageNotFound(f"the corrected photo {name} is not in {self._url}: {exc}") from exc
+        if hashlib.sha256(content).digest() != content_hash:
+            raise ImageNotFound(f"the corrected photo {name} in {self._url} is damaged: label it again")
+        return content
+
+    def _write_remote(self, name: str, content: bytes) -> None:
+        import fsspec
+
+        files, root = fsspec.core.url_to_fs(self._url)
+        files.pipe_file(f"{root.rstrip('/')}/{name}", content)
+
+    def _read_remote(self, name: str) -> bytes:
+        import fsspec
+
+        files, root = fsspec.core.url_to_fs(self._url)
+        content: bytes = files.cat_file(f"{root.rstrip('/')}/{name}")
+        return content
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f"{secrets.token_hex(8)}.part")
+    try:
+        draft.write_bytes(content)
+        draft.replace(file)
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

@@ -1,0 +1,191 @@
+"""Statements on batches: the window, leases, and what happens when one is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, func, insert, select, update
+
+from jobs.database import later, now
+from jobs.queries import jobs
+from jobs.status import BatchState, ImageErrorCode, ImageStatus, JobState
+from jobs.tables import BatchRow, ImageRow, JobRow
+
+__all__ = ["Claim", "add", "claim", "close", "dispatch", "release", "renew", "take_back"]
+
+IN_FLIGHT = (BatchState.SENT, BatchState.LEASED)
+MAX_DEATHS = 3  # an image whose process dies for the third time is given up
+MAX_ATTEMPTS = 5  # a batch that fails (without killing its process) so often fails its job
+
+
+class Claim(NamedTuple):
+    """A leased batch. `attempt` is the fencing token: results commit only while it is the newest."""
+
+    id: int
+    job_id: int
+    first: int
+    last: int
+    attempt: int
+
+
+def add(connection: Connection, job_id: int, *, first: int, last: int, size: int, priority: int) -> None:
+    """Cut the ordinals `first … last` into waiting batches of `size`."""
+    rows = [
+        {
+            "job_id": job_id,
+            "first": at,
+            "last": min(at + size - 1, last),
+            "state": BatchState.WAITING,
+            "priority": priority,
+        }
+        for at in range(first, last + 1, size)
+    ]
+    connection.execute(insert(BatchRow), rows)
+
+
+def dispatch(connection: Connection, job_id: int, *, window: int) -> list[int]:
+    """Move waiting batches into the job's window; returns the ids to ring for after the commit. Locks the job."""
+    row = jobs.lock(connection, job_id)
+    if row is None or row.state != JobState.RUNNING:
+        return []
+    of_job = BatchRow.job_id == job_id
+    in_flight = connection.scalar(select(func.count()).where(of_job, BatchRow.state.in_(IN_FLIGHT))) or 0
+    if in_flight >= window:
+        return []
+    next_ones = (
+        select(BatchRow.id)
+        .where(of_job, BatchRow.state == BatchState.WAITING)
+        .order_by(BatchRow.id)
+        .limit(window - in_flight)
+    )
+    ids = list(connection.scalars(next_ones))
+    if ids:
+        connection.execute(update(BatchRow).where(BatchRow.id.in_(ids)).values(state=BatchState.SENT, sent_at=now()))
+    return ids
+
+
+def claim(connection: Connection, *, owner: str, seconds: float) -> Claim | None:
+    """Lease the batch that is next in turn: by priority, then by the time it entered its window. None when there is
+    none.
+
+    A message says that there is work, not which: so a lost or repeated message changes nothing but the moment.
+    """
+    chosen = (
+        select(BatchRow.id)
+        .where(BatchRow.state == BatchState.SENT)
+        .order_by(BatchRow.priority.desc(), BatchRow.sent_at, BatchRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    row = connection.execute(
+        update(BatchRow)
+        .where(BatchRow.id == chosen.scalar_subquery(), BatchRow.state == BatchState.SENT)
+        .values(state=BatchState.LEASED, owner=owner, attempt=BatchRow.attempt + 1, expires_at=later(seconds))
+        .returning(BatchRow.id, BatchRow.job_id, BatchRow.first, BatchRow.last, BatchRow.attempt)
+    ).one_or_none()
+    return Claim(*row) if row else None
+
+
+def _held(held: Claim) -> Any:
+    return and_(BatchRow.id == held.id, BatchRow.attempt == held.attempt, BatchRow.state == BatchState.LEASED)
+
+
+def renew(connection: Connection, held: Claim, *, seconds: float) -> bool:
+    """Push the lease ahead; False when it was lost."""
+    return bool(connection.execute(update(BatchRow).where(_held(held)).values(expires_at=later(seconds))).rowcount)
+
+
+def close(connection: Connection, held: Claim) -> bool:
+    """Mark the batch done; False when the lease was lost, and then nothing of it may be committed."""
+    done = {"state": BatchState.DONE, "expires_at": None}
+    return bool(connection.execute(update(BatchRow).where(_held(held)).values(done)).rowcount)
+
+
+def release(connection: Connection, held: Claim, *, error: str | None, attempts: int = MAX_ATTEMPTS) -> bool:
+    """Give a batch back; with an `error` in the last of so many attempts its job fails. False when the lease was lost.
+
+    The batch stays in the window with no message: a worker with nothing to do finds it.
+    """
+    jobs.lock(connection, held.job_id)
+    again = {"state": BatchState.SENT, "owner": None, "expires_at": None, "sent_at": now()}
+    if not connection.execute(update(BatchRow).where(_held(held)).values(again)).rowcount:
+        return False
+    if error is not None and held.attempt >= attempts:
+        jobs.fail(connection, held.job_id, error)
+    return True
+
+
+def expired(connection: Connection) -> list[tuple[int, int]]:
+    """(batch id, job id) of leases that ran out."""
+    out = and_(BatchRow.state == BatchState.LEASED, BatchRow.expires_at < now())
+    return [
+        (a, b)
+        for a, b in connection.execute(select(BatchRow.id, BatchRow.job_id).where(out).order_by(BatchRow.id).limit(100))
+    ]
+
+
+def held_by(connection: Connection, prefix: str) -> Sequence[tuple[int, int, str]]:
+    """(batch id, job id, owner) of leases whose owner's name begins so."""
+    held = and_(BatchRow.state == BatchState.LEASED, BatchRow.owner.startswith(prefix, autoescape=True))
+    rows = connection.execute(select(BatchRow.id, BatchRow.job_id, BatchRow.owner).where(held))
+    return [(batch_id, job_id, owner) for batch_id, job_id, owner in rows if owner is not None]
+
+
+def sent_for(connection: Connection, *, patience: float, limit: int) -> int:
+    """How many batches (at most `limit`) have been in a window for `patience` seconds without being claimed."""
+    overdue = (
+        select(BatchRow.id).where(BatchRow.state == BatchState.SENT, BatchRow.sent_at < later(-patience)).limit(limit)
+    )
+    return connection.scalar(select(func.count()).select_from(overdue.subquery())) or 0
+
+
+def stalled(connection: Connection) -> list[int]:
+    """Running jobs with waiting batches and none in flight: a crash came between two steps."""
+    waiting = select(BatchRow.id).where(BatchRow.job_id == JobRow.id, BatchRow.state == BatchState.WAITING).exists()
+    flying = select(BatchRow.id).where(BatchRow.job_id == JobRow.id, BatchRow.state.in_(IN_FLIGHT)).exists()
+    return list(
+        connection.scalars(
+            select(JobRow.id).where(JobRow.finished_at.is_(None), JobRow.state == JobState.RUNNING, waiting, ~flying)
+        )
+    )
+
+
+def take_back(connection: Connection, batch_id: int, *, job_id: int, owner: str | None = None) -> int:
+    """Requeue a lost batch as batches of one image; images whose process died for the third time fail. Returns how
+    many failed.
+
+    With `owner` the batch is taken from that (dead) owner at once, otherwise only if its lease has run out.
+    """
+    job = jobs.lock(connection, job_id)
+    gone = BatchRow.owner == owner if owner is not None else BatchRow.expires_at < now()
+    batch = connection.execute(
+        update(BatchRow)
+        .where(BatchRow.id == batch_id, BatchRow.state == BatchState.LEASED, gone)
+        .values(state=BatchState.DONE, expires_at=None)
+        .returning(BatchRow.first, BatchRow.last, BatchRow.priority)
+    ).one_or_none()
+    if batch is None or job is None or job.state != JobState.RUNNING:
+        return 0
+    pending = and_(
+        ImageRow.job_id == job_id,
+        ImageRow.ordinal.between(batch.first, batch.last),
+        ImageRow.status == ImageStatus.PENDING,
+    )
+    connection.execute(update(ImageRow).where(pending).values(deaths=ImageRow.deaths + 1))
+    crashed = connection.execute(
+        update(ImageRow)
+        .where(pending, ImageRow.deaths >= MAX_DEATHS)
+        .values(
+            status=ImageStatus.FAILED,
+            error_code=ImageErrorCode.WORKER_CRASHED,
+            error_message=f"the process that worked on this image died {MAX_DEATHS} times",
+            finished_at=now(),
+        )
+    ).rowcount
+    rest = list(connection.scalars(select(ImageRow.ordinal).where(pending).order_by(ImageRow.ordinal)))
+    if rest:
+        single = {"job_id": job_id, "state": BatchState.WAITING, "priority": batch.priority}
+        connection.execute(insert(BatchRow), [{**single, "first": at, "last": at} for at in rest])
+    jobs.count_up(connection, job_id, jobs.Counts(failed=crashed))
+    return crashed

@@ -1,0 +1,253 @@
+"""Statements on jobs: their rows, their states, their scan lease."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, and_, case, delete, func, insert, or_, select, update
+
+from jobs.database import later, now
+from jobs.status import BatchState, ImageStatus, JobState
+from jobs.tables import BatchRow, ImageRow, JobRow, VersionRow
+
+__all__ = ["Counts", "add", "by_key", "cancel", "claim_scan", "fail", "finish", "get", "lock", "page", "retry"]
+
+SHOWN = (JobRow, VersionRow.name.label("model_version"), now().label("now"))
+TERMINAL = tuple(state for state in JobState if state.terminal)
+
+
+class Counts(NamedTuple):
+    """What one transaction adds to a job's counters."""
+
+    ok: int = 0
+    failed: int = 0
+    cached: int = 0
+
+
+def add(connection: Connection, values: dict[str, Any]) -> int:
+    """Insert a queued job and return its id."""
+    row = {**values, "state": JobState.QUEUED, "created_at": now()}
+    return connection.execute(insert(JobRow).values(row).returning(JobRow.id)).scalar_one()
+
+
+def by_key(connection: Connection, key: str) -> int | None:
+    return connection.scalar(select(JobRow.id).where(JobRow.key == key))
+
+
+def get(connection: Connection, job_id: int) -> Row[Any] | None:
+    """The job's columns, `model_version` (a name) and `now` (the database's clock)."""
+    return connection.execute(_shown().where(JobRow.id == job_id)).one_or_none()
+
+
+def page(connection: Connection, *, before: int | None, state: str | None, limit: int) -> Sequence[Row[Any]]:
+    """Jobs, newest first, below the id `before`."""
+    query = _shown().order_by(JobRow.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(JobRow.id < before)
+    if state is not None:
+        query = query.where(JobRow.state == state)
+    return connection.execute(query).all()
+
+
+def _shown() -> Any:
+    return select(*JobRow.__table__.columns, *SHOWN[1:]).join(VersionRow, VersionRow.id == JobRow.version_id)
+
+
+def lock(connection: Connection, job_id: int) -> Row[Any] | None:
+    """The job's columns, the row locked until the end of the transaction."""
+    return connection.execute(
+        select(*JobRow.__table__.columns).where(JobRow.id == job_id).with_for_update()
+    ).one_or_none()
+
+
+def claim_scan(connection: Connection, job_id: int, *, owner: str, seconds: float) -> int | None:
+    """Take the lease of the job's scan; returns the attempt number, or None where there is nothing to scan or another
+    has it."""
+    free = or_(JobRow.scan_expires_at.is_(None), JobRow.scan_expires_at < now())
+    return connection.scalar(
+        update(JobRow)
+        .where(
+            JobRow.id == job_id,
+            JobRow.scanned_at.is_(None),
+            JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]),
+            free,
+        )
+        .values(
+            scan_owner=owner,
+            scan_attempt=JobRow.scan_attempt + 1,
+            scan_expires_at=later(seconds),
+            state=JobState.RUNNING,
+            started_at=func.coalesce(JobRow.started_at, now()),
+        )
+        .returning(JobRow.scan_attempt)
+    )
+
+
+def renew_scan(connection: Connection, job_id: int, *, attempt: int, seconds: float) -> bool:
+    """Push the scan's lease ahead; False when it was lost."""
+    mine = and_(JobRow.id == job_id, JobRow.scan_attempt == attempt, JobRow.scan_owner.is_not(None))
+    return bool(connection.execute(update(JobRow).where(mine).values(scan_expires_at=later(seconds))).rowcount)
+
+
+def release_scan(connection: Connection, job_id: int, *, attempt: int, done: bool) -> None:
+    """End a slice of a scan; `done` when the listing has come to its end."""
+    values: dict[str, Any] = {"scan_owner": None, "scan_expires_at": None}
+    if done:
+        values["scanned_at"] = now()
+    connection.execute(update(JobRow).where(JobRow.id == job_id, JobRow.scan_attempt == attempt).values(values))
+
+
+def waiting_scans(connection: Connection, *, patience: float) -> list[int]:
+    """Jobs whose scan nobody holds: never begun for `patience` seconds, between slices, or of a dead worker."""
+    return list(
+        connection.scalars(
+            select(JobRow.id)
+            .where(
+                JobRow.finished_at.is_(None),
+                JobRow.scanned_at.is_(None),
+                JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]),
+                or_(JobRow.scan_expires_at.is_(None), JobRow.scan_expires_at < now()),
+                JobRow.created_at < later(-patience),
+            )
+            .order_by(JobRow.priority.desc(), JobRow.id)
+            .limit(20)
+        )
+    )
+
+
+def scanning_owners(connection: Connection, prefix: str) -> list[str]:
+    return list(
+        connection.scalars(select(JobRow.scan_owner).where(JobRow.scan_owner.startswith(prefix, autoescape=True)))
+    )
+
+
+def drop_scan_owner(connection: Connection, owner: str) -> None:
+    """Free the scans of a process that is known to be dead."""
+    connection.execute(update(JobRow).where(JobRow.scan_owner == owner).values(scan_owner=None, scan_expires_at=None))
+
+
+def count_up(connection: Connection, job_id: int, counts: Counts) -> bool:
+    """Add to a running job's counters; False when the job is not running any more."""
+    result = connection.execute(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state == JobState.RUNNING)
+        .values(ok=JobRow.ok + counts.ok, failed=JobRow.failed + counts.failed, cached=JobRow.cached + counts.cached)
+    )
+    return bool(result.rowcount)
+
+
+def finish(connection: Connection, job_id: int) -> bool:
+    """Give a job whose images are all accounted for its final state; False when it is not there yet."""
+    pending = JobRow.total - JobRow.ok - JobRow.failed - JobRow.canceled
+    result = connection.execute(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.scanned_at.is_not(None), pending == 0)
+        .values(
+            state=case(
+                (JobRow.canceled > 0, JobState.CANCELED.value),  # canceled earlier, then retried
+                (JobRow.failed > 0, JobState.COMPLETED_WITH_ERRORS.value),
+                else_=JobState.COMPLETED.value,
+            ),
+            finished_at=now(),
+        )
+    )
+    return bool(result.rowcount)
+
+
+def finishable(connection: Connection) -> list[int]:
+    """Running jobs with nothing left to do."""
+    pending = JobRow.total - JobRow.ok - JobRow.failed - JobRow.canceled
+    return list(
+        connection.scalars(
+            select(JobRow.id).where(
+                JobRow.finished_at.is_(None),
+                JobRow.state == JobState.RUNNING,
+                JobRow.scanned_at.is_not(None),
+                pending == 0,
+            )
+        )
+    )
+
+
+def fail(connection: Connection, job_id: int, error: str) -> None:
+    """End a job that cannot be done as a whole; its pending images become canceled."""
+    _stop(connection, job_id, state=JobState.FAILED, error=error)
+
+
+def cancel(connection: Connection, job_id: int) -> bool:
+    """Stop a job: pending images become canceled, leases are void. False when it has ended already."""
+    return _stop(connection, job_id, state=JobState.CANCELED, error=None)
+
+
+def _stop(connection: Connection, job_id: int, *, state: JobState, error: str | None) -> bool:
+    row = lock(connection, job_id)
+    if row is None or JobState(row.state).terminal:
+        return False
+    connection.execute(
+        update(BatchRow)
+        .where(BatchRow.job_id == job_id, BatchRow.state != BatchState.DONE)
+        .values(state=BatchState.DONE, expires_at=None)
+    )
+    pending = (ImageRow.job_id == job_id) & (ImageRow.status == ImageStatus.PENDING)
+    stopped = connection.execute(
+        update(ImageRow).where(pending).values(status=ImageStatus.CANCELED, finished_at=now())
+    ).rowcount
+    values = {"state": state, "error": error, "finished_at": now(), "canceled": JobRow.canceled + stopped}
+    connection.execute(
+        update(JobRow).where(JobRow.id == job_id).values(**values, scan_owner=None, scan_expires_at=None)
+    )
+    return True
+
+
+def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None:
+    """Make the failed images of an ended job pending again, in new batches; how many, or None if the job has not
+    ended."""
+    row = lock(connection, job_id)
+    if row is None or not JobState(row.state).terminal:
+        return None
+    failed = (ImageRow.job_id == job_id) & (ImageRow.status == ImageStatus.FAILED)
+    ordinals = list(connection.scalars(select(ImageRow.ordinal).where(failed).order_by(ImageRow.ordinal)))
+    if not ordinals:
+        return 0
+    cleared = {
+        "status": ImageStatus.PENDING,
+        "deaths": 0,
+        "error_code": None,
+        "error_message": None,
+        "finished_at": None,
+    }
+    connection.execute(update(ImageRow).where(failed).values(cleared))
+    batches = [
+        {"job_id": job_id, "first": part[0], "last": part[-1], "state": BatchState.WAITING, "priority": row.priority}
+        for part in (ordinals[at : at + batch_size] for at in range(0, len(ordinals), batch_size))
+    ]
+    connection.execute(insert(BatchRow), batches)
+    reopened = {"state": JobState.RUNNING, "failed": JobRow.failed - len(ordinals), "finished_at": None, "error": None}
+    connection.execute(
+        update(JobRow).where(JobRow.id == job_id).values(**reopened, scanned_at=func.coalesce(JobRow.scanned_at, now()))
+    )
+    return len(ordinals)
+
+
+def ended_before(connection: Connection, moment: datetime, *, limit: int) -> list[int]:
+    return list(
+        connection.scalars(
+            select(JobRow.id)
+            .where(JobRow.finished_at.is_not(None), JobRow.finished_at < moment)
+            .order_by(JobRow.id)
+            .limit(limit)
+        )
+    )
+
+
+def remove(connection: Connection, job_id: int) -> bool:
+    """Delete an ended job with its images and batches; False when it has not ended."""
+    row = lock(connection, job_id)
+    if row is None or not JobState(row.state).terminal:
+        return False
+    connection.execute(delete(BatchRow).where(BatchRow.job_id == job_id))
+    connection.execute(delete(ImageRow).where(ImageRow.job_id == job_id))
+    connection.execute(delete(JobRow).where(JobRow.id == job_id))
+    return True

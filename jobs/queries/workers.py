@@ -1,0 +1,47 @@
+"""Statements on workers: the heartbeat rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from jobs.database import later, now
+from jobs.tables import WorkerRow
+
+__all__ = ["ALIVE_SECONDS", "alive", "beat", "classifiers", "forget", "page"]
+
+ALIVE_SECONDS = 15
+FORGOTTEN_SECONDS = 7 * 86_400
+
+
+def beat(connection: Connection, row: dict[str, Any]) -> None:
+    """Write a worker's heartbeat; the row is made the first time."""
+    if not connection.execute(update(WorkerRow).where(WorkerRow.id == row["id"]).values(seen_at=now())).rowcount:
+        connection.execute(insert(WorkerRow).values(**row, started_at=now(), seen_at=now()))
+        connection.execute(delete(WorkerRow).where(WorkerRow.seen_at < later(-FORGOTTEN_SECONDS)))
+
+
+def forget(connection: Connection, worker_id: str) -> None:
+    """Remove the row of a worker that stops in good order."""
+    connection.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
+
+
+def alive(connection: Connection) -> Sequence[Any]:
+    """Workers with a fresh heartbeat."""
+    return connection.execute(
+        select(*WorkerRow.__table__.columns).where(WorkerRow.seen_at > later(-ALIVE_SECONDS))
+    ).all()
+
+
+def page(connection: Connection) -> Sequence[Any]:
+    """All known workers, the last seen first, with `now` (the database's clock)."""
+    return connection.execute(
+        select(*WorkerRow.__table__.columns, now().label("now")).order_by(WorkerRow.seen_at.desc())
+    ).all()
+
+
+def classifiers(connection: Connection) -> int:
+    """How many engine processes are alive on the queue `classify`."""
+    return sum(row.concurrency for row in alive(connection) if "classify" in row.queues.split(","))

@@ -1,0 +1,126 @@
+"""Settings: the CARS_* environment variables, read once, frozen."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from platformdirs import user_data_path
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from jobs.errors import SettingsInvalid
+
+__all__ = ["Settings", "environment", "load"]
+
+
+class Settings(BaseSettings):
+    """What `CARS_*` variables say; every field has a default that works on a laptop."""
+
+    model_config = SettingsConfigDict(env_prefix="CARS_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    home: Path = Field(default_factory=lambda: user_data_path("car-classifier", appauthor=False))
+    database_url: str = ""
+    broker_url: str = "memory://"
+    models: str = ""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    engine: str = Field(default="auto", pattern=r"^(auto|onnx|torch|[\w.]+:\w+)$")
+    source_roots: Annotated[tuple[str, ...] | None, NoDecode] = None
+    batch_size: int = Field(default=128, ge=1, le=10_000)
+    window: int | None = Field(default=None, ge=1, le=10_000)
+    lease_seconds: float = Field(default=20, ge=1, le=3600)
+    stall_seconds: float = Field(default=120, ge=2, le=86_400)
+    max_pixels: int = Field(default=50_000_000, ge=1)
+    max_file_mb: float = Field(default=64, gt=0, le=4096)
+    pretrained: Path | None = None
+    log_format: Literal["text", "json"] = "text"
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("source_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: Any) -> Any:
+        """Roots are separated by commas, line ends, or colons as in PATH (one before `//` is part of a URL)."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in re.split(r",|\n|:(?!//)", value) if part.strip())
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        if not value:
+            return value
+        try:
+            url = make_url(value)
+        except ArgumentError as exc:
+            raise ValueError("must be a URL such as postgresql://user@host/name or sqlite:////path/cars.db") from exc
+        if url.get_backend_name() in {"postgresql", "postgres"}:
+            return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+        if url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}:
+            return value
+        raise ValueError("must be postgresql://… or sqlite:///PATH (a file: several processes share it)")
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.home / 'cars.db'}"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the broker lives inside each worker, so that a client elsewhere only writes rows."""
+        return self.broker_url.startswith("memory://")
+
+    @property
+    def sqlite(self) -> bool:
+        return self.database.startswith("sqlite")
+
+    @property
+    def model_store(self) -> str:
+        """Folder or fsspec URL where published model versions lie."""
+        return self.models or str(self.home / "models")
+
+    @property
+    def roots(self) -> tuple[str, ...] | None:
+        """What workers may read; None: anything (the default on the embedded database only)."""
+        if self.source_roots is not None:
+            return self.source_roots
+        return None if self.sqlite else ()
+
+    @property
+    def max_file_bytes(self) -> int:
+        return int(self.max_file_mb * 2**20)
+
+
+def load(**overrides: Any) -> Settings:
+    """Settings from the environment, `overrides` on top (None means: not given).
+
+    Raises SettingsInvalid with the name of each variable that cannot be used.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as exc:
+        raise SettingsInvalid("; ".join(_line(error) for error in exc.errors())) from exc
+
+
+def _line(error: Mapping[str, Any]) -> str:
+    name = "_".join(str(part) for part in error["loc"])
+    shown = "" if name.endswith("_url") else f" (it is {error['input']!r})"  # a URL may hold a password
+    return f"CARS_{name.upper()}: {error['msg']}{shown}"
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The process environment with these settings in it, for a child process that reads CARS_* itself."""
+    given = {
+        f"CARS_{name.upper()}": (",".join(value) or ",") if isinstance(value, tuple) else str(value)
+        for name, value in settings.model_dump().items()
+        if name in settings.model_fields_set and value is not None
+    }
+    return {**os.environ, **given}

@@ -1,0 +1,43 @@
+"""The images of a source: which there are, in what order, and their bytes. The only place that touches user paths.
+
+text = canonical("photos/")                      # what a job's row keeps: done once, where the user's folder is
+with open_source(text, roots=None, max_file_bytes=64_000_000) as source:
+    for entry in source.scan():                  # streamed, sorted, resumable with after=entry.path
+        if entry.error is None:
+            source.read(entry.path)
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+
+from jobs.sources.addresses import canonical, local_root, parse, permitted_folder, permitted_url
+from jobs.sources.entries import Entry, Source
+from jobs.sources.local import LocalSource
+from jobs.sources.paths import decode, encode
+from jobs.sources.remote import open_remote
+
+__all__ = ["Entry", "Source", "canonical", "decode", "encode", "has_images", "open_source"]
+
+
+def open_source(source: str, *, roots: Sequence[str] | None, max_file_bytes: int) -> Source:
+    """Opens what `canonical` returned (never a user's text itself: a backslash means something else there).
+
+    `roots`: the absolute folders and URL prefixes that may be read; None allows every local folder and supported
+    URL. A local source is judged by its real path, after links. `max_file_bytes`: no larger file is ever read.
+
+    Raises `SourceNotAllowed` (outside the roots, a protocol that is not listed, a chained URL), `SourceMissing` (no
+    such folder) and `SourceError` (a package for the protocol is not installed). A remote source is not contacted
+    before its first scan or read.
+    """
+    address = parse(source)
+    if address.protocol:
+        permitted_url(address, roots)
+        return open_remote(address, max_file_bytes=max_file_bytes)
+    real = permitted_folder(address, roots)
+    return LocalSource(local_root(address, real), paths=(real, address.folder), max_file_bytes=max_file_bytes)
+
+
+def has_images(source: Source) -> bool:
+    """Whether a scan would give any row, be it one with an error; looks no further than the first."""
+    with closing(source.scan()) as entries:
+        return next(entries, None) is not None

@@ -1,0 +1,235 @@
+"""Sources behind a URL, through fsspec. Nothing is contacted before the first scan or read, and the filesystem is made
+in the process that uses it: its connections and event loop do not outlive a fork."""
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import fsspec
+from fsspec.asyn import sync
+
+from jobs.errors import ImageUnavailable, SourceError, SourceMissing
+from jobs.sources.addresses import PROTOCOLS, Address
+from jobs.sources.entries import OTHER, Entry, Source, TreeSource, too_large, why
+from jobs.sources.paths import decode, encode, is_dotted, is_image
+
+__all__ = ["open_remote"]
+
+SECONDS = 60.0
+"""The longest one listing call or one image may take, retries included."""
+
+PAGE = 1000
+"""Keys in one answer of S3, which gives no more."""
+
+_GONE = ("NoSuchKey", "NoSuchBucket", "404")
+
+
+def open_remote(address: Address, *, max_file_bytes: int) -> Source:
+    """A source for a URL that is permitted; raises `SourceError` where the package for its protocol is missing."""
+    try:
+        fsspec.get_filesystem_class(address.protocol)
+    except ImportError as error:
+        advice = PROTOCOLS[address.protocol]
+        raise SourceError(f"{address.text} needs a package that is not installed here ({error}): {advice}.") from error
+    if address.protocol == "s3":
+        return S3Source(address, max_file_bytes=max_file_bytes)
+    return UrlSource(address, max_file_bytes=max_file_bytes)
+
+
+class _Filesystem:
+    """The filesystem of a URL, made by the process and at the time that it is first needed."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: list[tuple[int, Any]] = []
+
+    def get(self) -> Any:
+        with self._lock:
+            if not self._made or self._made[-1][0] != os.getpid():
+                # One made before a fork is kept: its finalizer would close connections that the parent still uses.
+                self._made.append((os.getpid(), self._make()))
+            return self._made[-1][1]
+
+    def close(self) -> None:
+        with self._lock:
+            if self._made and self._made[-1][0] == os.getpid():
+                self._made.pop()
+
+
+class S3Source(Source):
+    """An S3 prefix: listed a page at a time in the order that S3 keeps, which is that of the raw paths.
+
+    Credentials, region and endpoint (`AWS_ENDPOINT_URL`) are those of the usual AWS environment and files.
+    """
+
+    def __init__(self, address: Address, *, max_file_bytes: int) -> None:
+        self._text = address.text
+        self._bucket, _, prefix = address.rest.partition("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._max_file_bytes = max_file_bytes
+        self._filesystem = _Filesystem(_s3)
+
+    def close(self) -> None:
+        self._filesystem.close()
+
+    def scan(self, *, after: str | None = None) -> Generator[Entry, None, None]:
+        self.skipped = 0
+        start = _text(decode(after or ""))
+        for key in self._listed(self._prefix + start if start else self._prefix):
+            raw = key[len(self._prefix) :].encode("utf-8", "surrogateescape")
+            if raw.endswith(b"/") or is_dotted(raw):
+                continue
+            if is_image(raw.rpartition(b"/")[2]):
+                path = encode(raw)
+                yield Entry(path, path.rpartition("/")[0] or None)
+            else:
+                self.skipped += 1
+
+    def _listed(self, after: str) -> Iterator[str]:
+        """Every key of the prefix past `after`."""
+        where = {"StartAfter": after} if after else {}
+        while True:
+            try:
+                page = self._call("list_objects_v2", Bucket=self._bucket, Prefix=self._prefix, MaxKeys=PAGE, **where)
+            except Exception as error:
+                raise SourceMissing(f"{self._text} cannot be listed: {why(error)}.") from error
+            for item in page.get("Contents", ()):
+                if item["Key"] > after:
+                    yield item["Key"]
+            if not page.get("IsTruncated"):
+                return
+            where = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def read(self, path: str) -> bytes:
+        try:
+            key = self._prefix + _text(decode(path))
+            data: bytes = sync(self._filesystem.get().loop, self._object, key, timeout=SECONDS)
+        except ImageUnavailable:
+            raise
+        except Exception as error:
+            raise _unavailable(error) from error
+        return data
+
+    async def _object(self, key: str) -> bytes:
+        """An object's bytes in one request; one that is too large is refused before its body is asked for."""
+        response = await self._filesystem.get()._call_s3("get_object", Bucket=self._bucket, Key=key)
+        body = response["Body"]
+        try:
+            limit = self._max_file_bytes
+            if response["ContentLength"] > limit:
+                raise too_large(response["ContentLength"], limit)
+            parts = []
+            total = 0
+            while part := await body.read(1 << 20):
+                parts.append(part)
+                total += len(part)
+                if total > limit:
+                    raise too_large(None, limit)
+            return b"".join(parts)
+        finally:
+            body.close()
+
+    def _call(self, method: str, **arguments: Any) -> Any:
+        filesystem = self._filesystem.get()
+        return sync(filesystem.loop, filesystem._call_s3, method, timeout=SECONDS, **arguments)
+
+
+def _s3() -> Any:
+    return fsspec.filesystem(
+        "s3",
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        config_kwargs={"connect_timeout": 10, "read_timeout": 30, "max_pool_connections": 32},
+    )
+
+
+class UrlSource(TreeSource[str]):
+    """A folder of any other filesystem, listed and sorted a folder at a time."""
+
+    def __init__(self, address: Address, *, max_file_bytes: int) -> None:
+        self._text = address.text
+        self._url = f"{address.protocol}://{address.rest}"
+        self._max_file_bytes = max_file_bytes
+        self._filesystem = _Filesystem(self._connect)
+        self._base = ""
+
+    def close(self) -> None:
+        self._filesystem.close()
+
+    def _connect(self) -> Any:
+        filesystem, base = fsspec.core.url_to_fs(self._url, skip_instance_cache=True, use_listings_cache=False)
+        self._base = base.rstrip("/")
+        return filesystem
+
+    def _enter(self, name: bytes, *, within: str | None) -> str:
+        self._filesystem.get()
+        return self._base if within is None else f"{within}/{_text(name)}"
+
+    def _leave(self, folder: str) -> None:  # noqa: ARG002
+        return
+
+    def _keys(self, folder: str, floor: bytes) -> Iterator[bytes]:
+        try:
+            found = self._call("ls", folder, detail=True)
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(why(error)) from error
+        keys = []
+        for item in found:
+            if item["name"].strip("/") == folder.strip("/"):
+                continue  # some stores list a folder's own marker
+            name = item["name"].rstrip("/").rpartition("/")[2].encode("utf-8", "surrogateescape")
+            if is_dotted(name):
+                continue
+            key = name + b"/" if item["type"] == "directory" else name if is_image(name) else name + OTHER
+            if key >= floor:
+                keys.append(key)
+        keys.sort()
+        return iter(keys)
+
+    def read(self, path: str) -> bytes:
+        limit = self._max_file_bytes
+        try:
+            relative = _text(decode(path))
+            if ".." in relative.split("/"):
+                raise ImageUnavailable("outside_source", "the path leads out of the source")
+            self._filesystem.get()
+            name = f"{self._base}/{relative}"
+            info = self._call("info", name)
+            if info["type"] == "directory":
+                raise ImageUnavailable("unsupported", "a folder, not a file")
+            size = info.get("size")
+            if size is not None and size > limit:
+                raise too_large(size, limit)
+            data: bytes = self._call("cat_file", name, start=0, end=limit + 1) if size != 0 else b""
+        except ImageUnavailable:
+            raise
+        except Exception as error:
+            raise _unavailable(error) from error
+        if len(data) > limit:
+            raise too_large(None, limit)
+        return data
+
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        """A method of the filesystem, with a time limit where it has an asynchronous form."""
+        filesystem = self._filesystem.get()
+        if filesystem.async_impl:
+            return sync(filesystem.loop, getattr(filesystem, f"_{method}"), *arguments, timeout=SECONDS, **options)
+        return getattr(filesystem, method)(*arguments, **options)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _unavailable(error: Exception) -> ImageUnavailable:
+    response = getattr(error, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    if isinstance(error, FileNotFoundError) or code in _GONE:
+        return ImageUnavailable("vanished", "the file was there when the source was scanned, and is gone")
+    if isinstance(error, TimeoutError):
+        return ImageUnavailable("unreadable", f"the file could not be read within {SECONDS:.0f} seconds")
+    return ImageUnavailable("unreadable", f"the file cannot be read: {why(error)}")

@@ -1,0 +1,47 @@
+"""Spans of time as people write them: `90d`, `12h`, `30m`, `45s`, `2w`, and back."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["moment_or_age", "readable", "span"]
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def span(text: str) -> timedelta:
+    """The span that `text` writes; raises ValueError with what it may be."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip().lower())
+    if not match:
+        raise ValueError(f"{text!r} is no span of time: write 90d, 12h, 30m or 45s")
+    try:
+        return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    except OverflowError as exc:
+        raise ValueError(f"{text!r} is too long a span of time") from exc
+
+
+def moment_or_age(text: str) -> str:
+    """An ISO date or time as it is, an age such as `7d` as the ISO time that long ago; raises ValueError."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return (datetime.now(UTC) - span(text)).isoformat(timespec="seconds")
+        except (ValueError, OverflowError) as exc:
+            raise ValueError(
+                f"{text!r} is neither a date (2026-01-31), a time (2026-01-31T12:00) nor an age (7d)"
+            ) from exc
+    return text
+
+
+def readable(seconds: float) -> str:
+    """`4.2 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"

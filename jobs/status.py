@@ -1,0 +1,93 @@
+"""States of jobs, batches, images and model versions, and which change follows which."""
+
+from enum import StrEnum
+
+__all__ = [
+    "BatchState",
+    "Decision",
+    "ImageErrorCode",
+    "ImageStatus",
+    "JobState",
+    "Priority",
+    "RunState",
+    "VersionState",
+]
+
+
+class JobState(StrEnum):
+    """`queued → running → completed | completed_with_errors | canceled | failed`; retry leads back to running."""
+
+    QUEUED = "queued"  # the row exists, no worker has looked at the source yet
+    RUNNING = "running"  # the source is being listed or classified
+    COMPLETED = "completed"  # every image has a prediction
+    COMPLETED_WITH_ERRORS = "completed_with_errors"  # every image has a prediction or an error
+    CANCELED = "canceled"  # somebody stopped it; what was done is kept
+    FAILED = "failed"  # the job as a whole could not be done; `error` says why
+
+    @property
+    def terminal(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class BatchState(StrEnum):
+    """`waiting → sent → leased → done`, and back to `waiting` (as batches of one image) when a lease is lost."""
+
+    WAITING = "waiting"  # outside the window
+    SENT = "sent"  # inside the window, its message is on the way
+    LEASED = "leased"  # a worker works on it and renews the lease
+    DONE = "done"  # its results are committed, or it was replaced or canceled
+
+
+class ImageStatus(StrEnum):
+    PENDING = "pending"  # not looked at yet
+    OK = "ok"  # has a prediction
+    FAILED = "failed"  # has an error code and a message
+    CANCELED = "canceled"  # the job was canceled first
+
+
+class ImageErrorCode(StrEnum):
+    UNREADABLE = "unreadable"  # the file cannot be opened or read
+    UNDECODABLE = "undecodable"  # no image, or a damaged one
+    TRUNCATED = "truncated"  # the file ends too early
+    TOO_LARGE = "too_large"  # more bytes or pixels than allowed
+    UNSUPPORTED = "unsupported"  # no regular file, or an image format that is not read
+    OUTSIDE_SOURCE = "outside_source"  # a link that leaves the source
+    VANISHED = "vanished"  # it was there when the folder was listed
+    WORKER_CRASHED = "worker_crashed"  # the process that worked on it died three times
+
+
+class Decision(StrEnum):
+    MODEL = "model"  # the label can be trusted
+    MAKE = "make"  # only the make can
+    UNKNOWN = "unknown"  # neither
+
+
+class RunState(StrEnum):
+    """`queued → running → published | rejected | failed | canceled`; a run whose worker is lost is queued again."""
+
+    QUEUED = "queued"  # the row exists, no worker has it
+    RUNNING = "running"  # a worker trains, publishes or judges, and renews the lease
+    PUBLISHED = "published"  # its version can be used; `promoted` says whether it went live
+    REJECTED = "rejected"  # its version is not better than production; kept with its numbers
+    FAILED = "failed"  # there is no version; `error` says why
+    CANCELED = "canceled"  # somebody stopped it
+
+    @property
+    def terminal(self) -> bool:
+        return self not in (RunState.QUEUED, RunState.RUNNING)
+
+
+class VersionState(StrEnum):
+    AVAILABLE = "available"  # can be promoted and asked for
+    REJECTED = "rejected"  # a training candidate that was not better; kept with its numbers
+
+
+class Priority(StrEnum):
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+    @property
+    def rank(self) -> int:
+        """Order in the database: a higher number is served first."""
+        return {"low": 0, "normal": 1, "high": 2}[self.value]
