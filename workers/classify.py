@@ -1,0 +1,205 @@
+"""Classifying a batch: claim, read, infer, and write everything down in one transaction."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jobs.broker import CLASSIFY_BATCH
+from jobs.errors import CarClassifierError, DatabaseUnavailable, SourceError
+from jobs.queries import batches, images, jobs, predictions
+from model import pipeline
+from model.card import Card
+from model.decision import calibrate, decide_all
+from model.errors import ModelError, StoreUnavailable
+from model.labels import parse
+from workers.finish import finish_job
+from workers.lease import Lease, LeaseLost
+from workers.runtime import Runtime
+
+__all__ = ["classify_batch"]
+
+logger = logging.getLogger(__name__)
+COMMIT_PAUSE_SECONDS = 1.0
+EXPECTED_ATTEMPTS = 3  # of a batch whose source or model cannot be used: another worker may be better off
+LOOKUP = 128  # images a question to the database
+REMOTE_READERS = 16
+
+
+class _Pruned(Exception):
+    """A prediction that was there when its image was looked at is gone."""
+
+
+def classify_batch(runtime: Runtime) -> bool:
+    """Claim the batch that is next in turn and classify it; False when there was none to claim.
+
+    A batch that raises is given back; its job fails when that has happened five times, or three times for a reason that
+    a user can put right.
+    """
+    with runtime.database.write(durable=False) as connection:
+        held = batches.claim(connection, owner=runtime.owner, seconds=runtime.settings.lease_seconds)
+    if held is None:
+        return False
+    try:
+        _work(runtime, held)
+    except LeaseLost:
+        logger.warning("batch %d was taken back meanwhile; nothing of it was written", held.id)
+    except DatabaseUnavailable:
+        raise  # the lease runs out
+    except _Pruned:
+        logger.info("batch %d is looked at again: a prediction it reused was pruned meanwhile", held.id)
+        _give_back(runtime, held, None)
+    except (CarClassifierError, ModelError) as exc:
+        logger.warning("batch %d of job %d failed in attempt %d: %s", held.id, held.job_id, held.attempt, exc)
+        patient = isinstance(exc, StoreUnavailable)
+        _give_back(runtime, held, str(exc), attempts=batches.MAX_ATTEMPTS if patient else EXPECTED_ATTEMPTS)
+    except Exception as exc:
+        logger.exception("batch %d of job %d failed in attempt %d", held.id, held.job_id, held.attempt)
+        _give_back(runtime, held, f"{type(exc).__name__}: {exc}")
+    return True
+
+
+def _give_back(
+    runtime: Runtime, held: batches.Claim, error: str | None, *, attempts: int = batches.MAX_ATTEMPTS
+) -> None:
+    with runtime.database.write() as connection:
+        batches.release(connection, held, error=error, attempts=attempts)
+
+
+def _work(runtime: Runtime, held: batches.Claim) -> None:
+    with runtime.database.read() as connection:
+        job = jobs.get(connection, held.job_id)
+        pending = images.pending(connection, held)
+    if job is None:
+        raise LeaseLost
+    version = runtime.version(job.version_id)
+
+    def renew() -> bool:
+        with runtime.database.write(durable=False) as connection:
+            return batches.renew(connection, held, seconds=runtime.settings.lease_seconds)
+
+    start = time.monotonic()
+    with Lease(renew, seconds=runtime.settings.lease_seconds, stall_seconds=runtime.settings.stall_seconds) as lease:
+        outcomes, card = _infer(runtime, job, version, pending, lease)
+        lease.check()
+        sent = _commit_patiently(runtime, held, version.id, outcomes, card, lease)
+    seconds = time.monotonic() - start
+    rate = len(outcomes) / seconds if seconds else 0.0
+    logger.info("batch %d of job %d: %d images, %.0f a second", held.id, held.job_id, len(outcomes), rate)
+    for batch_id in sent:
+        runtime.ring(CLASSIFY_BATCH, batch_id)
+    if not sent:
+        finish_job(runtime, held.job_id)
+
+
+def _infer(
+    runtime: Runtime, job: Any, version: Any, pending: Sequence[tuple[int, str]], lease: Lease
+) -> tuple[list[pipeline.Outcome], Card]:
+    loaded = runtime.load(version)
+    lease.progress()
+
+    def known(hashes: set[bytes]) -> set[bytes]:
+        with runtime.database.read() as connection:
+            return predictions.known(connection, version.id, hashes)
+
+    outcomes = []
+    try:
+        with runtime.source(job.source) as source:
+            for outcome in pipeline.classify(
+                (pipeline.Item(ordinal, path) for ordinal, path in pending),
+                read=source.read,
+                engine=loaded.engine,
+                known=known,
+                limits=_limits(runtime, job.source),
+                on_progress=lease.progress,
+            ):
+                outcomes.append(outcome)
+                lease.check()
+    except SourceError:
+        runtime.forget_source(job.source)
+        raise
+    return outcomes, loaded.card
+
+
+def _limits(runtime: Runtime, source: str) -> pipeline.Limits:
+    """A remote source is read by many threads, since each waits for the network most of the time."""
+    readers = REMOTE_READERS if "://" in source else 0
+    return pipeline.Limits(max_pixels=runtime.settings.max_pixels, lookup=LOOKUP, read_threads=readers)
+
+
+def _commit_patiently(
+    runtime: Runtime,
+    held: batches.Claim,
+    version_id: int,
+    outcomes: Sequence[pipeline.Outcome],
+    card: Card,
+    lease: Lease,
+) -> list[int]:
+    """Commit, over a restart of the database if need be, for as long as the lease is not known to be lost."""
+    rows = _predictions(outcomes, card)
+    deadline = time.monotonic() + runtime.settings.lease_seconds
+    while True:
+        try:
+            return _commit(runtime, held, version_id, outcomes, rows)
+        except DatabaseUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("the database does not answer; batch %d is committed when it is back", held.id)
+            time.sleep(COMMIT_PAUSE_SECONDS)
+            lease.progress()
+            lease.check()
+
+
+def _commit(
+    runtime: Runtime,
+    held: batches.Claim,
+    version_id: int,
+    outcomes: Sequence[pipeline.Outcome],
+    rows: Sequence[predictions.Prediction],
+) -> list[int]:
+    """Everything about a batch in one transaction; returns the batches that entered the window. Raises LeaseLost."""
+    fresh = {row.content_hash for row in rows}
+    settled = [images.Outcome(o.key, o.content_hash, o.error) for o in outcomes]
+    failed = sum(o.error is not None for o in outcomes)
+    reused = {o.content_hash for o in outcomes if o.error is None and o.content_hash is not None} - fresh
+    cached = sum(o.error is None and o.content_hash in reused for o in outcomes)
+    counts = jobs.Counts(ok=len(outcomes) - failed, failed=failed, cached=cached)
+    with runtime.database.write() as connection:
+        theirs = predictions.store(connection, version_id, rows) < len(rows)  # another worker has stored some meanwhile
+        if not predictions.hold(connection, version_id, reused | fresh if theirs else reused):
+            raise _Pruned
+        if not (jobs.count_up(connection, held.job_id, counts) and batches.close(connection, held)):
+            raise LeaseLost
+        images.settle(connection, held.job_id, settled)
+        return batches.dispatch(connection, held.job_id, window=runtime.window(connection))
+
+
+def _predictions(outcomes: Sequence[pipeline.Outcome], card: Card) -> list[predictions.Prediction]:
+    """A row for each content that was inferred. Confidences are those of the stored float16, so that they agree with
+    it."""
+    inferred = {o.content_hash: o.logits for o in outcomes if o.logits is not None and o.content_hash is not None}
+    if not inferred:
+        return []
+    stored = calibrate(np.stack(list(inferred.values())), card.temperature).astype("<f2")
+    decided = decide_all(stored.astype(np.float32), card)
+    rows = []
+    for index, content_hash in enumerate(inferred):
+        label = parse(card.classes[int(decided.top[index])])
+        rows.append(
+            predictions.Prediction(
+                content_hash=content_hash,
+                label=label.name,
+                make=decided.make[index] if decided.decision[index] == "make" else label.make,
+                model=label.model,
+                body=label.body,
+                year=label.year,
+                confidence=float(decided.confidence[index]),
+                decision=decided.decision[index],
+                probabilities=stored[index].tobytes(),
+            )
+        )
+    return rows

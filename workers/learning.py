@@ -1,0 +1,290 @@
+"""What a training run does: opens the photos, trains, publishes, judges, and ends in one transaction."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import ImageNotFound, VersionNotFound
+from jobs.kept_photos import KeptPhotos
+from jobs.queries import labels, training, versions
+from jobs.settings import Settings
+from jobs.sources.addresses import canonical, parse, permitted_folder
+from jobs.status import RunState, VersionState
+from model import card as cards
+from model import preprocess
+from model.card import Card
+from model.datasets import Dataset, open_dataset
+from model.errors import DatasetError, ImageError, ModelError
+from model.training.evaluate import top1_of_version
+from model.training.publish import publish
+from model.training.train import Trained, TrainingStopped, train
+from workers.judging import Judged, Verdict, compare
+from workers.lease import LeaseLost
+from workers.runtime import Runtime
+from workers.train import FOLDER, Watch
+
+__all__ = ["Learning"]
+
+logger = logging.getLogger(__name__)
+PAGE = 500
+_CORRECTIONS = "corrections.json"
+
+
+class Learning:
+    """One attempt at a run. What it leaves behind in its folder, the next attempt goes on from."""
+
+    def __init__(self, runtime: Runtime, held: training.Claim, row: Any, watch: Watch) -> None:
+        self._runtime = runtime
+        self._settings = runtime.settings
+        self._held = held
+        self._row = row
+        self._watch = watch
+        self._name = f"{row.recipe}-{row.id}-{row.token}"
+        self._folder = _take_folder(runtime.settings, row, held.attempt, watch)
+
+    def go(self) -> None:
+        """See the run to its end. Raises Stopped, LeaseLost, and whatever makes it fail."""
+        self._watch.stage("opening the photos")
+        start = self._start()
+        dataset = self._dataset(start)
+        candidate = self._made_before() or self._make(dataset, start)
+        self._watch.stage("judging")
+        mine = self._judge(candidate, dataset)
+        while not self._end(candidate, mine, dataset):
+            logger.info("run %d: production has changed meanwhile; it is judged again", self._row.id)
+
+    # -- what it learns from -----------------------------------------------------------------------------------------
+
+    def _start(self) -> str | Path:
+        """The word, file or version folder that training starts from. Raises VersionNotFound and its like."""
+        init = self._row.init
+        if init in {"imagenet", "scratch"}:
+            return str(init)
+        if init.startswith("/"):
+            return Path(os.fsdecode(permitted_folder(parse(init), self._settings.roots)))
+        with self._runtime.database.read() as connection:
+            version = versions.by_name(connection, init)
+        if version is None:
+            raise VersionNotFound(f"no model version {init!r}; `cars models` lists them")
+        return self._runtime.artifact(version)[0]
+
+    def _dataset(self, start: str | Path) -> Dataset:
+        """The labelled photos with people's corrections, in the classes of the version that training starts from if
+        it knows all of them: so it stays able to name the others."""
+        options = self._row.options
+        real = permitted_folder(parse(self._row.dataset), self._settings.roots)
+        dataset = open_dataset(
+            Path(os.fsdecode(real)), split_seed=options["seed"], drop_small_classes=options["drop_small_classes"]
+        )
+        _check_roots(dataset, self._settings)
+        for file, reason in dataset.unreadable:
+            self._watch.note(f"left out: {file}: {reason}")
+        if isinstance(start, Path) and start.is_dir():
+            known = cards.read(start).classes
+            if set(dataset.classes) <= set(known):
+                dataset = dataset.ordered(known)
+        self._watch.check()
+        return dataset.corrected(self._corrections(dataset))
+
+    def _corrections(self, dataset: Dataset) -> dict[Path, str]:
+        """Files of corrected photos and their classes. Which ones, is settled by the run's first attempt."""
+        settled = self._folder / _CORRECTIONS
+        if not settled.exists():
+            draft = settled.with_suffix(".new")
+            draft.write_text(json.dumps(_all_corrections(self._runtime)))
+            draft.replace(settled)
+        wanted: Mapping[str, str] = json.loads(settled.read_text())
+        strangers = sorted({label for label in wanted.values() if label not in dataset.classes})
+        if strangers:
+            self._watch.note(f"corrections to classes that the data does not have are left out: {', '.join(strangers)}")
+        kept = KeptPhotos(self._settings.model_store)
+        folder = self._folder / "corrections"
+        folder.mkdir(exist_ok=True)
+        files: dict[Path, str] = {}
+        for name, label in wanted.items():
+            if label in dataset.classes and self._is_usable(kept, name, folder / name):
+                files[folder / name] = label
+        if files:
+            judged = {photo.digest for photo in dataset.photos if photo.split != "train"}
+            both = sum(file.name in judged for file in files)
+            self._watch.note(
+                f"{len(files)} corrections taken" + (f", {both} of them to photos that are only judged on" * (both > 0))
+            )
+        return files
+
+    def _is_usable(self, kept: KeptPhotos, name: str, file: Path) -> bool:
+        try:
+            content = kept.read(bytes.fromhex(name))
+            preprocess.decode(content, 64, max_pixels=self._settings.max_pixels)
+        except (ImageNotFound, ImageError) as exc:
+            self._watch.note(f"a correction is left out: {exc}")
+            return False
+        file.write_bytes(content)
+        return True
+
+    # -- what it makes -----------------------------------------------------------------------------------------------
+
+    def _made_before(self) -> Path | None:
+        """The run's version where an earlier attempt has come that far: in the store, or still in the folder."""
+        digest = self._runtime.store.digest(self._name)
+        if digest is not None:
+            return self._runtime.store.fetch(self._name, digest)
+        folder = self._folder / "version" / self._name
+        return folder if folder.exists() else None
+
+    def _make(self, dataset: Dataset, start: str | Path) -> Path:
+        options = self._row.options
+        for split in ("calibration", "holdout"):
+            if not dataset.of(split):
+                raise DatasetError(f"the data has no photos in {split!r}, without which a version cannot be judged")
+        self._watch.stage("training")
+        try:
+            trained = train(
+                dataset,
+                recipe=self._row.recipe,
+                run_folder=self._folder,
+                init=start,
+                epochs=self._row.epochs,
+                on_progress=self._watch.trained,
+                should_stop=self._watch.to_stop,
+                seed=options["seed"],
+                device=_torch_device(self._runtime.device),
+                pretrained=self._settings.pretrained,
+                options=options["plan"],
+            )
+        except TrainingStopped:
+            self._watch.check()
+            raise
+        self._watch.stage("publishing")
+        return self._publish(trained, dataset)
+
+    def _publish(self, trained: Trained, dataset: Dataset) -> Path:
+        def report(line: str) -> None:
+            logger.info("run %d: %s", self._row.id, line)
+            self._watch.check()
+
+        out = self._folder / "version" / self._name
+        publish(
+            trained.weights,
+            dataset=dataset,
+            image_size=trained.image_sizes,
+            out=out,
+            recipe={**trained.report, "init": Path(self._row.init).name, "run": self._row.id},
+            name=self._name,
+            training_plots=trained.plots,
+            seed=self._row.options["seed"],
+            report=report,
+        )
+        return out
+
+    # -- what it is worth --------------------------------------------------------------------------------------------
+
+    def _judge(self, folder: Path, dataset: Dataset) -> Judged:
+        holdout = dataset.labels("holdout")
+        found = top1_of_version(
+            folder, dataset, split="holdout", engine=self._settings.engine, device=self._runtime.device
+        )
+        card = cards.read(folder)
+        return Judged.of(card.name, found, holdout.tolist(), classes=card.classes)
+
+    def _judge_production(self, version: Any, dataset: Dataset) -> Judged | str:
+        """The live version on the same photos, or why it cannot be judged here."""
+        try:
+            return self._judge(self._runtime.artifact(version)[0], dataset)
+        except ModelError as exc:
+            return f"{version.name}, which is in production, cannot be judged here: {exc}"
+
+    def _end(self, folder: Path, mine: Judged, dataset: Dataset) -> bool:
+        """Register, promote and end the run in one transaction; False when production is not what was judged."""
+        with self._runtime.database.read() as connection:
+            live = versions.production(connection)
+        production = self._judge_production(live, dataset) if live is not None else None
+        self._watch.check()
+        verdict = compare(mine, production, min_gain=self._row.options["min_gain"], force=self._row.options["force"])
+        card, mark = cards.verify(folder), cards.digest(folder)
+        self._runtime.store.put(folder, self._name)
+        promote = verdict.promotable and self._row.options["promote"]
+        numbers = {**asdict(mine), **_brief(card)}
+        ending = training.Ending(
+            state=RunState.PUBLISHED if verdict.better else RunState.REJECTED,
+            version_id=0,
+            candidate=numbers,
+            production=asdict(production) if isinstance(production, Judged) else None,
+            promoted=promote,
+            reason=verdict.reason,
+        )
+        with self._runtime.database.write() as connection:
+            versions.lock(connection)
+            now_live = versions.production(connection)
+            if (now_live and now_live.id) != (live and live.id):
+                return False
+            version_id = _registered(connection, card, mark, verdict)
+            if not training.finish(connection, self._held, ending._replace(version_id=version_id)):
+                raise LeaseLost
+            if promote:
+                versions.promote(connection, version_id, reason="training")
+        logger.info("run %d %s: %s: %s", self._row.id, ending.state, self._name, verdict.reason)
+        return True
+
+
+def _registered(connection: Any, card: Card, mark: str, verdict: Verdict) -> int:
+    known = versions.by_name(connection, card.name)
+    if known is not None:
+        return int(known.id)
+    state = VersionState.AVAILABLE if verdict.better else VersionState.REJECTED
+    document = card.model_dump(mode="json")
+    return versions.add(connection, name=card.name, card=document, digest=mark, location="store", state=state)
+
+
+def _brief(card: Card) -> dict[str, Any]:
+    """The headline numbers of a card, which are those of its shipped engine."""
+    metrics = card.metrics
+    return {"top5": metrics.top5, "make": metrics.make, "ece": metrics.ece, "coverage": metrics.coverage}
+
+
+def _torch_device(device: str) -> str:
+    return device if device.startswith("cuda") or device == "cpu" else "auto"
+
+
+def _check_roots(dataset: Dataset, settings: Settings) -> None:
+    """A CSV or a link may name files anywhere; workers read inside the roots only."""
+    if settings.roots is None:
+        return
+    for folder in {photo.file.resolve().parent for photo in dataset.photos}:
+        permitted_folder(parse(canonical(folder)), settings.roots)
+
+
+def _all_corrections(runtime: Runtime) -> dict[str, str]:
+    found: dict[str, str] = {}
+    after = 0
+    while True:
+        with runtime.database.read() as connection:
+            rows = labels.page(connection, after=after, limit=PAGE)
+        found |= {row.content_hash.hex(): row.label for row in rows}
+        if len(rows) < PAGE:
+            return found
+        after = rows[-1].id
+
+
+def _take_folder(settings: Settings, row: Any, attempt: int, watch: Watch) -> Path:
+    """The folder of this attempt: that of the last one on this machine under a new name, or a new one.
+
+    The name fences: a worker that has lost its lease and does not know it yet can write nothing into it any more.
+    """
+    root = settings.home / FOLDER
+    root.mkdir(parents=True, exist_ok=True)
+    mine = root / f"{row.id}-{row.token}-{attempt}"
+    before = sorted(root.glob(f"{row.id}-{row.token}-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
+    if before:
+        before[-1].rename(mine)
+    else:
+        if attempt > 1:
+            watch.note(f"attempt {attempt} starts again: the checkpoints of the last one are not on this machine")
+        mine.mkdir()
+    return mine

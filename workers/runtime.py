@@ -1,0 +1,159 @@
+"""What a worker process holds once: settings, database, doorbell, loaded engines, open sources.
+
+The parent and each of its children have their own; nothing of it survives a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+
+from jobs.database import Database
+from jobs.queries import versions, workers
+from jobs.settings import Settings
+from jobs.sources import Source, open_source
+from model.card import Card, read, verify
+from model.engine import Engine, open_engine
+from model.errors import ArtifactCorrupt
+
+if TYPE_CHECKING:
+    from model.store import Store
+
+__all__ = ["BUNDLED", "Loaded", "Runtime"]
+
+BUNDLED = Path(__file__).resolve().parent.parent / "model" / "bundled"
+MAX_ENGINES = 2  # a running job never changes model: across a promotion two versions are in use
+MAX_SOURCES = 8
+BATCHES_AN_ENGINE = 4
+COUNT_SECONDS = 2.0  # for so long the number of workers is taken as known
+
+
+class Loaded:
+    """An engine with its card."""
+
+    def __init__(self, engine: Engine, card: Card) -> None:
+        self.engine = engine
+        self.card = card
+
+
+class Runtime:
+    """One a process. `identity` names the parent; `owner` names this process in leases: the parent's id and the pid."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        identity: str,
+        ring: Callable[..., bool],
+        device: str | None = None,
+    ) -> None:
+        self.settings = settings
+        self.identity = identity
+        self.owner = f"{identity}:{os.getpid()}"
+        self.host = socket.gethostname()
+        self.device = device or settings.device
+        self.database = Database(settings.database)
+        self.ring = ring
+        self._engines: OrderedDict[str, Loaded] = OrderedDict()
+        self._sources: OrderedDict[str, Source] = OrderedDict()
+        self._lock = Lock()
+        self._versions: dict[int, Any] = {}
+        self._engines_alive = 0
+        self._counted_until = float("-inf")
+
+    def version(self, version_id: int) -> Any:
+        """The row of a model version; it never changes, and its card is large, so it is read once."""
+        if version_id not in self._versions:
+            with self.database.read() as connection:
+                self._versions[version_id] = versions.by_id(connection, version_id)
+        return self._versions[version_id]
+
+    def window(self, connection: Connection) -> int:
+        """How many batches a job may have in flight: 4 an engine that is alive, unless CARS_WINDOW says otherwise."""
+        if self.settings.window:
+            return self.settings.window
+        if time.monotonic() >= self._counted_until:
+            self._engines_alive = workers.classifiers(connection)
+            self._counted_until = time.monotonic() + COUNT_SECONDS
+        return BATCHES_AN_ENGINE * max(1, self._engines_alive)
+
+    def load(self, version: Any) -> Loaded:
+        """The engine of a registered version (a row of `model_versions`), loaded at the first call.
+
+        Raises the errors of `model.errors` when its files are missing, changed or unusable here.
+        """
+        with self._lock:
+            if version.name not in self._engines:
+                while len(self._engines) >= MAX_ENGINES:
+                    _, old = self._engines.popitem(last=False)
+                    old.engine.unload()
+                folder, card = self.artifact(version)
+                self._engines[version.name] = Loaded(open_engine(self.settings.engine, self.device, folder, card), card)
+            self._engines.move_to_end(version.name)
+            return self._engines[version.name]
+
+    def artifact(self, version: Any) -> tuple[Path, Card]:
+        """The verified folder of a registered version, fetched if need be, and its card."""
+        if version.location == "bundled":
+            folder = BUNDLED
+            if not (folder / "card.json").is_file() or read(folder).name != version.name:
+                raise ArtifactCorrupt(
+                    f"version {version.name} was bundled with another release and is not here; submit with a version "
+                    "that `cars models` lists as in the store, or promote the one bundled now"
+                )
+        else:
+            folder = self.store.fetch(version.name, version.digest)
+        return folder, verify(folder)
+
+    @property
+    def store(self) -> Store:
+        """Where published versions lie, with this machine's copies."""
+        from model.store import Store
+
+        return Store(self.settings.model_store, self.settings.home / "model-cache")
+
+    @contextmanager
+    def source(self, text: str) -> Iterator[Source]:
+        """The open source of a job. Raises SourceMissing or SourceNotAllowed.
+
+        A remote one is kept open for the next batch. A folder is not: another may have its name by then, and an open
+        one stays the old one.
+        """
+        if text.startswith("/"):
+            with self._open(text) as source:
+                yield source
+            return
+        with self._lock:
+            if text not in self._sources:
+                while len(self._sources) >= MAX_SOURCES:
+                    self._sources.popitem(last=False)[1].close()
+                self._sources[text] = self._open(text)
+            self._sources.move_to_end(text)
+            source = self._sources[text]
+        yield source
+
+    def _open(self, text: str) -> Source:
+        return open_source(text, roots=self.settings.roots, max_file_bytes=self.settings.max_file_bytes)
+
+    def forget_source(self, text: str) -> None:
+        """Open it anew the next time."""
+        with self._lock:
+            source = self._sources.pop(text, None)
+        if source is not None:
+            source.close()
+
+    def close(self) -> None:
+        for loaded in self._engines.values():
+            loaded.engine.unload()
+        for source in self._sources.values():
+            source.close()
+        self.database.close()
