@@ -1,0 +1,127 @@
+"""Every command and every example of the README does what it says.
+
+Commands run as they stand, in one shell a block, but for the placeholders in `stand_ins`: a folder of generated photos
+for `FOLDER` and `/photos`, the test servers for the two on localhost, `cars` of this environment for `./cars` (the
+launcher has tests of its own), and a dry run for `make test`, which is what is running.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.processes import CHECKOUT, WorkerProcess, environment
+
+README = (CHECKOUT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def run(script: str, *, folder: Path, env: dict[str, str]) -> str:
+    """The output of a shell block run in `folder`; what it left in the background is killed."""
+    path = f"{cars_on_path(folder)}:{os.environ['PATH']}"
+    with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=folder,
+            env=environment({**env, "PATH": path}),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(240)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert code == 0, f"{script}\n{(folder / 'stderr').read_text()}"
+    return (folder / "stdout").read_text()
+
+
+def cars_on_path(folder: Path) -> Path:
+    """A folder with the console script `cars`, for an environment into which the project is not installed."""
+    command = folder / "bin" / "cars"
+    command.parent.mkdir(exist_ok=True)
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m jobs.cli "$@"\n')
+    command.chmod(0o755)
+    return command.parent
+
+
+def test_first_screen_has_the_two_commands() -> None:
+    first_screen = README.splitlines()[:20]
+    assert any(line.startswith("./cars classify FOLDER") for line in first_screen)
+    assert any(line.startswith("make test") for line in first_screen)
+
+
+def test_shell_blocks_run(
+    tmp_path: Path, home: Path, pg_url: str, broker_url: str, photos: Callable[..., Path]
+) -> None:
+    folder = photos(3)
+    stand_ins = {
+        "./cars": "cars",
+        "FOLDER": str(folder),
+        "/photos": str(folder),
+        "make test": f"make --dry-run --directory={CHECKOUT} test",
+        "postgresql://cars@localhost/cars": pg_url,
+        "redis://localhost:6379/0": broker_url,
+    }
+    written = re.compile("|".join(map(re.escape, stand_ins)))
+    first, production = (written.sub(lambda match: stand_ins[match[0]], script) for script in blocks("sh"))
+
+    shown = run(first, folder=tmp_path, env={"CARS_HOME": str(home)})
+    rows = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
+    assert sorted(row["path"] for row in rows) == sorted(path.name for path in folder.iterdir())
+    assert {row["status"] for row in rows} == {"ok"}
+    assert "pytest" in shown  # of make's dry run
+
+    run(production, folder=tmp_path, env={"CARS_HOME": str(home)})
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_python_blocks_and_the_example_run(
+    tmp_path: Path, home: Path, photos: Callable[..., Path], worker: Callable[..., WorkerProcess]
+) -> None:
+    photos(3, folder=tmp_path / "photos")
+    env = {
+        "CARS_HOME": str(home),
+        "CARS_DATABASE_URL": f"sqlite:///{home / 'cars.db'}",
+        "CARS_BROKER_URL": "memory://",
+    }
+    worker(env)
+    programs = [["-c", code] for code in blocks("python")] + [[str(CHECKOUT / "examples" / "submit.py"), "photos/"]]
+    assert len(programs) == 2
+    for program in programs:
+        done = subprocess.run(
+            [sys.executable, "-P", *program], cwd=tmp_path, env=environment(env), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_row_has_the_fields_of_a_result() -> None:
+    from jobs import Result
+
+    [shown] = blocks("json")
+    assert list(json.loads(shown)) == list(Result.__slots__)
+
+
+def test_accuracy_is_that_of_the_bundled_card() -> None:
+    metrics = json.loads((CHECKOUT / "model" / "bundled" / "card.json").read_text())["metrics"]
+    sentence = re.search(r"^The bundled model is .*?\.$", README, re.MULTILINE | re.DOTALL)
+    assert sentence, "the README does not say how good the bundled model is"
+    figures = [f"{100 * metrics[name]:.1f}" for name in ("top1", "top5", "make", "coverage")]
+    assert re.findall(r"(\d+\.\d)(?:\*\*)? ?%", sentence[0]) == figures
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (CHECKOUT / target).exists()

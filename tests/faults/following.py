@@ -1,0 +1,49 @@
+"""Watching a job as a suspicious user would: every 50 ms, adding up what the status says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import text
+
+from jobs import Client, Job
+
+ENDED = {"completed", "completed_with_errors", "canceled", "failed"}
+
+
+def follow(job: Job, *, until: Callable[[dict[str, Any]], bool], timeout: float = 180) -> dict[str, Any]:
+    """Poll the job until the condition holds; fails as soon as a count is dishonest. Returns the last status."""
+    deadline = time.monotonic() + timeout
+    before = {"ok": 0, "failed": 0, "canceled": 0}
+    while True:
+        status = job.status()
+        assert status["ok"] + status["failed"] + status["canceled"] + status["pending"] == status["total"], status
+        for name, count in before.items():
+            assert status[name] >= count, (name, count, status)
+        before = {name: status[name] for name in before}
+        if until(status):
+            return status
+        assert time.monotonic() < deadline, status
+        time.sleep(0.05)
+
+
+def ended(status: dict[str, Any]) -> bool:
+    return status["state"] in ENDED
+
+
+def done(count: int) -> Callable[[dict[str, Any]], bool]:
+    """Whether so many images are settled."""
+    return lambda status: status["ok"] + status["failed"] >= count
+
+
+def check_whole(client: Client, job: Job, *, total: int) -> None:
+    """Every image has one result of its own, and no batch is left over."""
+    paths = [result.path for result in job.results()]
+    assert len(paths) == len(set(paths)) == total
+    with client.database.read() as connection:
+        open_batches = connection.execute(text("SELECT count(*) FROM batches WHERE state <> 'done'")).scalar_one()
+        predictions = connection.execute(text("SELECT count(*) FROM predictions")).scalar_one()
+    assert open_batches == 0
+    assert predictions == len({result.content_hash for result in job.results(status="ok")})

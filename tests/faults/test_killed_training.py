@@ -1,0 +1,77 @@
+"""A training worker dies in its third of five epochs; no other epoch is run again, and there is one version."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from jobs import Client, Training
+from jobs.broker import TRAIN_MODEL, Doorbell
+from jobs.status import RunState
+from tests.conftest import Backend
+from tests.integration.test_training_task import PLAN
+from tests.processes import WorkerProcess, wait_until
+from tests.unit.labelled_photos import write_folders
+
+TRAINS = ("--queues", "train")
+SECONDS = 150
+
+
+def ended(run: Training) -> dict[str, Any]:
+    """The run's last status, once it has ended."""
+
+    def terminal() -> dict[str, Any] | None:
+        status = run.status()
+        return status if RunState(status["state"]).terminal else None
+
+    status = wait_until(terminal, SECONDS, lambda: str(run.status()))
+    assert status is not None
+    return status
+
+
+def epochs(worker: WorkerProcess) -> list[int]:
+    """The epochs that a worker has finished, in order."""
+    return [int(number) for number in re.findall(r"run \d+: epoch (\d+) of 5", worker.output())]
+
+
+def child_of(client: Client, run: Training) -> int:
+    with client.database.read() as connection:
+        owner = connection.scalar(text("SELECT owner FROM training_runs WHERE id = :id"), {"id": int(run.id)})
+    return int(owner.rpartition(":")[2])
+
+
+def test_killed_in_the_third_epoch(backend: Backend, worker: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    data = write_folders(tmp_path / "data", photos=20)
+    env = {**backend.env, "OMP_NUM_THREADS": "1", "CARS_LEASE_SECONDS": "3"}
+    with Client() as client:
+        before = {row["name"] for row in client.models()}
+        workers = [worker(env, *TRAINS)]
+        run = client.train(data, recipe="scratch", force=True, plan=PLAN)
+        wait_until(lambda: run.status()["epoch"] == 2, SECONDS, lambda: str(run.status()))
+        if backend.name == "embedded":
+            os.kill(child_of(client, run), signal.SIGKILL)  # the worker itself goes on
+        else:
+            workers[0].kill_all()
+            workers.append(worker(env, *TRAINS))
+            wait_until(lambda: run.status()["attempt"] == 2, SECONDS, lambda: str(run.status()))
+            doorbell = Doorbell(client.settings)
+            for _ in range(5):
+                assert doorbell.ring(TRAIN_MODEL, int(run.id))
+            doorbell.close()
+        status = ended(run)
+        assert (status["state"], status["error"], status["attempt"]) == ("published", None, 2)
+        assert status["epochs_run"] <= 6
+        finished = [number for one in workers for number in epochs(one)]
+        assert sorted(set(finished)) == [1, 2, 3, 4, 5]
+        assert len(finished) <= 6
+        assert {row["name"] for row in client.models()} - before == {status["model_version"]}
+        assert client.model()["name"] == status["model_version"]
+        folder = client.settings.home / "training"
+        wait_until(lambda: not any(folder.iterdir()), 30, "the run's folder is removed")
+        assert sum(one.output().count("attempt ") for one in workers) == 2

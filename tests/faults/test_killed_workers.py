@@ -1,0 +1,114 @@
+"""Workers die at the worst moment; every image is still classified exactly once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs import Client
+from tests.conftest import Backend
+from tests.engines import SCRIPTED
+from tests.faults.following import check_whole, done, ended, follow
+from tests.processes import WorkerProcess, wait_until
+
+PHOTOS = 2_000
+SLOW = {**SCRIPTED, "ENGINE_DELAY": "0.003"}
+
+
+def engine_pid(worker: WorkerProcess, client: Client) -> int:
+    """The process that holds a lease now."""
+    from sqlalchemy import text
+
+    def holder() -> int:
+        with client.database.read() as connection:
+            owner = connection.execute(text("SELECT owner FROM batches WHERE state = 'leased'")).scalars().first()
+        pid = int(owner.rpartition(":")[2]) if owner else 0
+        return pid if pid in worker.child_pids() else 0
+
+    return wait_until(holder, 40, "a lease of the worker's child")
+
+
+def test_worker_then_engine_killed(
+    backend: Backend, photos: Callable[..., Path], worker: Callable[..., WorkerProcess]
+) -> None:
+    folder = photos(PHOTOS, 16)
+    env = {**backend.env, **SLOW}
+    with Client() as client:
+        first = worker(env)
+        job = client.submit(str(folder))
+        follow(job, until=done(PHOTOS // 2))
+        first.kill_all()
+        killed_at = job.status()
+        second = worker(env)
+        follow(job, until=done(killed_at["ok"] + 1), timeout=40)  # the promise: moving again within 40 s
+        os.kill(engine_pid(second, client), signal.SIGKILL)
+        status = follow(job, until=ended)
+        assert (status["state"], status["ok"], status["failed"]) == ("completed", PHOTOS, 0)
+        check_whole(client, job, total=PHOTOS)
+
+
+def test_deadly_image(backend: Backend, photos: Callable[..., Path], worker: Callable[..., WorkerProcess]) -> None:
+    folder = photos(PHOTOS - 1, 16)
+    deadly = Image.new("RGB", (16, 16))
+    deadly.paste((255, 255, 255), (0, 0, 8, 16))
+    deadly.save(folder / "001000x.png")
+    running = worker({**backend.env, **SCRIPTED, "ENGINE_DEADLY": "1"})
+    with Client() as client:
+        job = client.submit(str(folder))
+        status = follow(job, until=ended)
+        assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", PHOTOS - 1, 1)
+        assert [(e["path"], e["code"]) for e in job.errors()] == [("001000x.png", "worker_crashed")]
+        check_whole(client, job, total=PHOTOS)
+    assert running.process.poll() is None
+    assert running.output().count("is taken back: the process that held it died") == 3
+
+
+def test_stopped_past_its_lease(
+    backend: Backend, photos: Callable[..., Path], worker: Callable[..., WorkerProcess]
+) -> None:
+    folder = photos(400, 16)
+    env = {**backend.env, **SLOW, "CARS_LEASE_SECONDS": "2"}
+    with Client() as client:
+        sleeper = worker({**env, "ENGINE_DELAY": "0.02"})
+        job = client.submit(str(folder))
+        engine_pid(sleeper, client)
+        sleeper.signal(signal.SIGSTOP)
+        worker(env)
+        status = follow(job, until=ended)
+        sleeper.signal(signal.SIGCONT)
+        wait_until(lambda: "nothing of it was written" in sleeper.output(), 40, sleeper.output)
+        assert job.status() == status
+        assert (status["state"], status["ok"]) == ("completed", 400)
+        check_whole(client, job, total=400)
+
+
+@pytest.mark.parametrize("what", ["restarted", "flushed"])
+def test_redis_lost(
+    what: str,
+    photos: Callable[..., Path],
+    worker: Callable[..., WorkerProcess],
+    request: pytest.FixtureRequest,
+) -> None:
+    backend: Backend = request.getfixturevalue("server_backend")
+    redis = request.getfixturevalue("redis_server")
+    folder = photos(PHOTOS, 16)
+    with Client() as client:
+        running = worker({**backend.env, **SLOW})
+        job = client.submit(str(folder))
+        follow(job, until=done(PHOTOS // 4))
+        if what == "restarted":
+            redis.kill()
+            redis.restart()
+        else:
+            redis.flush_all()
+        status = follow(job, until=ended)
+        assert (status["state"], status["ok"]) == ("completed", PHOTOS)
+        check_whole(client, job, total=PHOTOS)
+        assert running.process.poll() is None
+        folder = photos(50, 16, folder.parent / "next")
+        assert follow(client.submit(str(folder)), until=ended, timeout=60)["ok"] == 50

@@ -1,0 +1,460 @@
+"""Batches without workers: who gets which, what a lost lease may still do, and what each way out leaves behind."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from jobs import Client
+from jobs.client import Job
+from jobs.database import Database
+from jobs.errors import SourceMissing
+from jobs.queries import batches, images, predictions
+from jobs.queries import jobs as job_queries
+from tests.engines import inferences
+from workers import classify
+from workers.classify import classify_batch
+from workers.recover import recover
+from workers.runtime import Runtime
+from workers.scan import scan_job
+
+Make = Callable[..., Runtime]
+Photos = Callable[..., Path]
+
+
+def listed(client: Client, worker: Runtime, folder: Path, **options: Any) -> Job:
+    """A job whose folder has been listed."""
+    job = client.submit(str(folder), **options)
+    scan_job(worker, int(job.id))
+    return job
+
+
+def drain(worker: Runtime) -> None:
+    while classify_batch(worker):
+        pass
+    recover(worker, idle=True)  # fills windows that are empty: of batches taken back, say
+    while classify_batch(worker):
+        recover(worker, idle=True)
+
+
+def claim(database: Database, owner: str = "a:1", seconds: float = 60) -> batches.Claim:
+    with database.write() as connection:
+        held = batches.claim(connection, owner=owner, seconds=seconds)
+    assert held is not None
+    return held
+
+
+def states(client: Client, job: Job) -> dict[str, int]:
+    with client.database.read() as connection:
+        found = connection.execute(
+            text("SELECT state, count(*) FROM batches WHERE job_id = :id GROUP BY state"), {"id": int(job.id)}
+        )
+        return dict(found.all())
+
+
+def check_honest(client: Client, job: Job) -> dict[str, Any]:
+    """The job's counters are what its images say, and each classified image has its prediction."""
+    with client.database.read() as connection:
+        rows = connection.execute(
+            text("SELECT status, count(*) FROM images WHERE job_id = :id GROUP BY status"), {"id": int(job.id)}
+        )
+        found = dict(rows.all())
+    status = job.status()
+    assert {name: status[name] for name in ("ok", "failed", "canceled", "pending")} == {
+        name: found.get(name, 0) for name in ("ok", "failed", "canceled", "pending")
+    }
+    assert sum(found.values()) == status["total"]
+    assert all(result.label for result in job.results(status="ok"))
+    return status
+
+
+def test_claims_by_priority_then_age(client: Client, runtime: Make, photos: Photos) -> None:
+    worker = runtime(batch_size=1)
+    folder = photos(2, 16)
+    jobs = [listed(client, worker, folder, priority=priority) for priority in ("low", "normal", "high", "normal")]
+    order = [str(claim(client.database).job_id) for _ in range(8)]
+    low, normal, high, later = (job.id for job in jobs)
+    assert order == [high, high, normal, normal, later, later, low, low]
+    assert not classify_batch(worker)
+
+
+def test_a_job_keeps_its_window(client: Client, runtime: Make, photos: Photos) -> None:
+    worker = runtime(batch_size=2, window=3)
+    job = listed(client, worker, photos(20, 16))
+    assert states(client, job) == {"sent": 3, "waiting": 7}
+    assert len(worker.ring.rung) == 3  # type: ignore[attr-defined]
+    assert classify_batch(worker)
+    assert states(client, job) == {"done": 1, "sent": 3, "waiting": 6}
+    small = listed(client, worker, photos(2, 16, Path(job.status()["source"]).parent / "small"))
+    for _ in range(4):  # the window of the large one, and then the small one's turn
+        classify_batch(worker)
+    assert small.status()["state"] == "completed"
+    drain(worker)
+    assert check_honest(client, job)["state"] == "completed"
+
+
+def test_counts_after_each_batch(client: Client, runtime: Make, photos: Photos) -> None:
+    worker = runtime(batch_size=3)
+    folder = photos(7, 16)
+    (folder / "000002.jpg").write_bytes(b"no photo")
+    shutil.copy(folder / "000001.jpg", folder / "000009.jpg")
+    job = listed(client, worker, folder)
+    done = []
+    while classify_batch(worker):
+        status = check_honest(client, job)
+        done.append(status["ok"] + status["failed"])
+    assert done == [3, 6, 8]
+    assert (status["state"], status["failed"], status["cached"]) == ("completed_with_errors", 1, 1)
+
+
+def test_a_stale_claim_can_do_nothing(client: Client, runtime: Make, photos: Photos) -> None:
+    worker = runtime()
+    job = listed(client, worker, photos(3, 16))
+    stale = claim(client.database)
+    with client.database.write() as connection:
+        assert batches.release(connection, stale, error=None)
+    assert claim(client.database, "b:1").attempt == stale.attempt + 1
+    with client.database.write() as connection:
+        assert not batches.renew(connection, stale, seconds=60)
+        assert not batches.close(connection, stale)
+        assert not batches.release(connection, stale._replace(attempt=99), error="x")
+        assert not batches.release(connection, stale, error="x", attempts=1)
+    assert (job.status()["state"], states(client, job)) == ("running", {"leased": 1})
+
+
+def test_a_worker_that_lost_its_lease_commits_nothing(
+    client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = runtime()
+    job = listed(client, worker, photos(3, 16))
+    commit = classify._commit
+
+    def too_late(*args: Any) -> list[int]:
+        with client.database.write() as connection:
+            connection.execute(text("UPDATE batches SET expires_at = '2020-01-01 00:00:00'"))
+        recover(worker, idle=False)  # somebody else takes the batch back
+        return commit(*args)
+
+    monkeypatch.setattr(classify, "_commit", too_late)
+    assert classify_batch(worker)
+    assert check_honest(client, job)["pending"] == 3
+    with client.database.read() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM predictions")) == 0
+    monkeypatch.undo()
+    drain(worker)
+    assert (check_honest(client, job)["state"], job.status()["ok"]) == ("completed", 3)
+
+
+def test_third_death_gives_an_image_up(client: Client, runtime: Make, photos: Photos) -> None:
+    worker = runtime(batch_size=2)
+    job = listed(client, worker, photos(2, 16))
+    for death in (1, 2, 3):
+        dead = claim(client.database, "a:dead")
+        assert (dead.first, dead.last) == ((0, 1) if death == 1 else (0, 0))
+        with client.database.write() as connection:
+            crashed = batches.take_back(connection, dead.id, job_id=dead.job_id, owner="a:dead")
+        assert crashed == (1 if death == 3 else 0)
+        if death == 2:
+            assert classify_batch(worker)  # the other image of the lost batch is fine
+        recover(worker, idle=False)
+    status = check_honest(client, job)
+    assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", 1, 1)
+    assert [(error["path"], error["code"]) for error in job.errors()] == [("000001.jpg", "worker_crashed")]
+
+
+def test_five_errors_fail_the_job(
+    client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = runtime()
+    job = listed(client, worker, photos(2, 16))
+    tries = itertools.count(1)
+
+    def broken(*_args: Any) -> Any:
+        raise ZeroDivisionError(f"try {next(tries)}")
+
+    monkeypatch.setattr(classify, "_infer", broken)
+    for _ in range(4):
+        assert classify_batch(worker)
+        assert job.status()["state"] == "running"
+    assert classify_batch(worker)
+    status = check_honest(client, job)
+    assert (status["state"], status["error"], status["canceled"]) == ("failed", "ZeroDivisionError: try 5", 2)
+    assert not classify_batch(worker)
+
+
+def test_what_a_user_can_put_right_fails_the_job_soon_and_without_noise(
+    client: Client, runtime: Make, photos: Photos, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = runtime()
+    gone, changed = photos(2, 16), photos(2, 16, Path(photos(0)).parent / "more")
+    job = listed(client, worker, gone)
+    shutil.rmtree(gone)
+    for _ in range(3):
+        classify_batch(worker)
+    assert (job.status()["state"], "does not exist" in job.status()["error"]) == ("failed", True)
+    worker = runtime("b")
+    job = listed(client, worker, changed)
+    for file in Path(worker.settings.model_store).rglob("model.onnx"):
+        file.chmod(0o644)
+        file.write_bytes(b"other bytes")
+    shutil.rmtree(worker.settings.home / "model-cache", ignore_errors=True)
+    for _ in range(3):
+        classify_batch(worker)
+    assert (job.status()["state"], "model.onnx" in job.status()["error"]) == ("failed", True)
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_a_folder_that_was_replaced_is_opened_anew(client: Client, runtime: Make, photos: Photos) -> None:
+    worker = runtime()
+    folder = photos(2, 16)
+    listed(client, worker, folder)
+    drain(worker)
+    shutil.rmtree(folder)
+    photos(5, 16)
+    job = listed(client, worker, folder)
+    drain(worker)
+    assert (job.status()["total"], job.status()["ok"]) == (5, 5)
+
+
+def test_cancel_voids_leases(client: Client, runtime: Make, photos: Photos) -> None:
+    worker = runtime(batch_size=2, window=2)
+    job = listed(client, worker, photos(8, 16))
+    assert classify_batch(worker)
+    held = claim(client.database)
+    after = job.cancel()
+    assert (after["state"], after["ok"], after["canceled"], after["pending"]) == ("canceled", 2, 6, 0)
+    with client.database.write() as connection:
+        assert not batches.renew(connection, held, seconds=60)
+        assert not batches.close(connection, held)
+        assert batches.take_back(connection, held.id, job_id=held.job_id, owner="a:1") == 0
+        assert not job_queries.count_up(connection, held.job_id, job_queries.Counts(ok=1))
+    assert states(client, job) == {"done": 4}
+    assert check_honest(client, job) == job.cancel() == after
+
+
+def test_retry_takes_only_what_failed(
+    client: Client, runtime: Make, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "inferences"
+    monkeypatch.setenv("ENGINE_LOG", str(log))
+    worker = runtime(batch_size=3)
+    folder = photos(9, 16)
+    good = (folder / "000001.jpg").read_bytes()
+    for number in (2, 3, 7):
+        (folder / f"00000{number}.jpg").write_bytes(b"no photo")
+    job = listed(client, worker, folder)
+    drain(worker)
+    assert (check_honest(client, job)["failed"], inferences(log)) == (3, 6)
+    for number in (2, 7):
+        (folder / f"00000{number}.jpg").write_bytes(good + bytes([number]))
+    status = job.retry()
+    assert (status["state"], status["pending"], status["failed"], status["finished_at"]) == ("running", 3, 0, None)
+    drain(worker)
+    status = check_honest(client, job)
+    assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", 8, 1)
+    assert inferences(log) == 8
+
+
+def test_expired_leases_come_back_as_single_images(client: Client, runtime: Make, photos: Photos) -> None:
+    worker = runtime(batch_size=4, window=2)
+    job = listed(client, worker, photos(4, 16))
+    claim(client.database, "elsewhere:1", seconds=-1)
+    recover(worker, idle=False)
+    assert states(client, job) == {"done": 1, "sent": 2, "waiting": 2}
+    sizes = [held.last - held.first for held in (claim(client.database), claim(client.database))]
+    assert sizes == [0, 0]
+
+
+def test_a_live_lease_stays(client: Client, runtime: Make, photos: Photos) -> None:
+    worker = runtime()
+    job = listed(client, worker, photos(4, 16))
+    held = claim(client.database, "elsewhere:1")
+    recover(worker, idle=True)
+    with client.database.write() as connection:
+        assert batches.take_back(connection, held.id, job_id=held.job_id) == 0
+        assert batches.take_back(connection, held.id, job_id=held.job_id, owner="another:1") == 0
+        assert batches.renew(connection, held, seconds=60)
+    assert states(client, job) == {"leased": 1}
+
+
+def prediction(number: int) -> predictions.Prediction:
+    stored = np.zeros(4, "<f2").tobytes()
+    name = number.to_bytes(4, "big")
+    return predictions.Prediction(name, "BMW M3 Coupe 2012", "BMW", "M3", "Coupe", 2012, 0.5, "model", stored)
+
+
+def test_storing_the_same_predictions_in_any_order_at_once(client: Client, runtime: Make) -> None:
+    runtime()
+    with client.database.read() as connection:
+        version = connection.scalar(text("SELECT id FROM model_versions WHERE name = 'tiny'"))
+
+    def store(order: Sequence[int]) -> int:
+        new = 0
+        for part in range(10):
+            with client.database.write() as connection:
+                new += predictions.store(connection, version, [prediction(part << 16 | at) for at in order])
+        return new
+
+    orders = [range(300), range(299, -1, -1), [*range(150, 300), *range(150)]]
+    with ThreadPoolExecutor(3) as threads:
+        assert sum(threads.map(store, orders)) == 3_000
+
+
+def test_everything_at_once(client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers commit batches with common photos while leases are taken back and a job is canceled."""
+    monkeypatch.setattr(batches, "MAX_DEATHS", 10**4)
+    folder = photos(30, 16)
+    mirrored = folder.parent / "mirrored"
+    mirrored.mkdir()
+    for file, name in zip(sorted(folder.iterdir()), range(99, 0, -1), strict=False):
+        shutil.copy(file, mirrored / f"{name:02}.jpg")  # the same photos in the opposite order
+    makers = [runtime(identity, batch_size=6, window=4) for identity in "abcd"]
+    jobs = [listed(client, makers[0], source) for source in (folder, mirrored, folder, mirrored)]
+    errors: list[BaseException] = []
+    working = threading.Event()
+    working.set()
+
+    def repeat(step: Callable[[], object]) -> None:
+        try:
+            while working.is_set():
+                step()
+        except BaseException as exc:
+            errors.append(exc)
+
+    def take_one_back() -> None:
+        with makers[3].database.read() as connection:
+            held = batches.held_by(connection, "")
+        for batch_id, job_id, owner in held[:1]:
+            with makers[3].database.write() as connection:
+                batches.take_back(connection, batch_id, job_id=job_id, owner=owner)
+        recover(makers[3], idle=True)
+
+    threads = [threading.Thread(target=repeat, args=(lambda one=one: classify_batch(one),)) for one in makers[:3]]
+    threads.append(threading.Thread(target=repeat, args=(take_one_back,)))
+    for thread in threads:
+        thread.start()
+    jobs[3].cancel()
+    deadline = time.monotonic() + 60
+    while not errors and time.monotonic() < deadline and any(job.status()["finished_at"] is None for job in jobs):
+        for job in jobs:
+            status = job.status()
+            assert status["ok"] + status["failed"] + status["canceled"] + status["pending"] == status["total"]
+    working.clear()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    ends = [check_honest(client, job) for job in jobs]
+    assert [(end["state"], end["ok"]) for end in ends[:3]] == [("completed", 30)] * 3
+    assert ends[3]["state"] == "canceled"
+
+
+def test_prune_beside_a_commit_that_reuses_a_prediction(
+    client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pruned between look-up and commit: the batch is looked at again and its photo classified anew."""
+    worker = runtime()
+    folder = photos(3, 16)
+    first = listed(client, worker, folder)
+    drain(worker)
+    second = listed(client, worker, folder)
+    commit = classify._commit
+
+    def prune_first(*args: Any) -> list[int]:
+        monkeypatch.undo()
+        first.delete()
+        return commit(*args)
+
+    monkeypatch.setattr(classify, "_commit", prune_first)
+    drain(worker)
+    status = check_honest(client, second)
+    assert (status["state"], status["ok"], status["cached"]) == ("completed", 3, 0)
+
+
+def test_prune_passes_over_what_a_commit_holds(
+    client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = runtime()
+    folder = photos(3, 16)
+    first = listed(client, worker, folder)
+    drain(worker)
+    second = listed(client, worker, folder)
+    hold = predictions.hold
+    pruning: list[threading.Thread] = []
+
+    def hold_and_prune(*args: Any) -> bool:
+        held = hold(*args)
+        if client.database.sqlite:  # it waits for this transaction's end
+            pruning.append(threading.Thread(target=first.delete))
+            pruning[-1].start()
+        else:
+            first.delete()
+        return held
+
+    monkeypatch.setattr(predictions, "hold", hold_and_prune)
+    assert classify_batch(worker)
+    for thread in pruning:
+        thread.join()
+    status = check_honest(client, second)
+    assert (status["state"], status["ok"], status["cached"]) == ("completed", 3, 3)
+
+
+def test_stored_by_another_and_pruned_before_the_commit(
+    client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers infer the same photos; the other's job is deleted while this one commits."""
+    if client.database.sqlite:
+        pytest.skip("SQLite has one writer: nothing comes between two statements")
+    worker, other = runtime("a"), runtime("b")
+    folder = photos(3, 16)
+    first, second = (listed(client, worker, folder) for _ in range(2))
+    commit, store = classify._commit, predictions.store
+
+    def let_the_other_commit(*args: Any) -> list[int]:
+        monkeypatch.setattr(classify, "_commit", commit)
+        assert classify_batch(other)
+        monkeypatch.setattr(predictions, "store", store_then_delete)
+        return commit(*args)
+
+    def store_then_delete(*args: Any) -> int:
+        monkeypatch.setattr(predictions, "store", store)
+        new = store(*args)
+        second.delete()
+        return new
+
+    monkeypatch.setattr(classify, "_commit", let_the_other_commit)
+    assert classify_batch(worker)
+    drain(worker)
+    assert second.id not in [status["id"] for status in client.jobs()]
+    assert (check_honest(client, first)["state"], first.status()["ok"]) == ("completed", 3)
+
+
+def test_scan_of_a_source_that_is_gone_fails_the_job(client: Client, runtime: Make, photos: Photos) -> None:
+    folder = photos(1, 16)
+    job = client.submit(str(folder))
+    shutil.rmtree(folder)
+    scan_job(runtime(), int(job.id))
+    status = check_honest(client, job)
+    assert (status["state"], str(folder) in status["error"]) == ("failed", True)
+    with pytest.raises(SourceMissing):
+        client.submit(str(folder))
+
+
+def test_pending_is_what_nobody_settled(client: Client, runtime: Make, photos: Photos) -> None:
+    worker = runtime(batch_size=4)
+    job = listed(client, worker, photos(4, 16))
+    held = claim(client.database)
+    with client.database.write() as connection:
+        images.settle(connection, held.job_id, [images.Outcome(1, None, ("unreadable", "nul\0byte"))])
+        assert [ordinal for ordinal, _ in images.pending(connection, held)] == [0, 2, 3]
+    (error,) = job.errors()
+    assert error["message"].startswith("nul")

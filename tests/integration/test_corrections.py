@@ -1,0 +1,118 @@
+"""Corrections: from a classified photo, by way of the database, into the next training."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs import Client
+from jobs.errors import ImageNotFound, JobNotFound, NotPossible, SettingsInvalid
+from tests.integration.test_training_task import TINY
+from tests.unit.labelled_photos import picture, write_folders
+from workers.classify import classify_batch
+from workers.runtime import Runtime
+from workers.scan import scan_job
+from workers.train import train_model
+
+BMW, ACURA = "BMW M3 Coupe 2012", "Acura TL Sedan 2012"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def job(client: Client, runtime: Callable[..., Runtime], tmp_path: Path) -> tuple[str, Path]:
+    """A job with three classified photos and one that failed; and its folder."""
+    folder = tmp_path / "listing"
+    folder.mkdir()
+    for number in range(3):
+        picture(BMW, 100 + number).save(folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    worker = runtime()
+    submitted = client.submit(str(folder))
+    scan_job(worker, int(submitted.id))
+    while classify_batch(worker):
+        pass
+    assert submitted.status()["ok"] == 3
+    return submitted.id, folder
+
+
+def test_a_corrected_photo_is_learned_although_it_is_gone(
+    client: Client, job: tuple[str, Path], runtime: Callable[..., Runtime], tmp_path: Path
+) -> None:
+    number, folder = job
+    content = (folder / "0.png").read_bytes()
+    assert client.label(f"{number}:0.png", ACURA)["content_hash"] == hashlib.sha256(content).hexdigest()
+    assert client.label(f"{number}:0.png", BMW)["label"] == BMW  # the later word counts
+    client.label(str(folder / "1.png"), "Lada Niva 1977", new_class=True)
+    shutil.rmtree(folder)
+    data = write_folders(tmp_path / "data", photos=8)
+    holdout_photo = next((data / ACURA).iterdir())
+    client.label(str(holdout_photo), ACURA)
+    run = client.train(data, recipe="scratch", force=True, plan={**TINY, "stages": [{"epochs": 1, "peak": 0.001}]})
+    assert train_model(runtime(engine="onnx"), int(run.id))
+    status = run.status()
+    assert status["state"] == "published", status["error"]
+    assert any("Lada Niva 1977" in note for note in status["notes"])
+    assert any(note.startswith("2 corrections taken") for note in status["notes"])
+    assert client.model(status["model_version"])["data"]["images"] == 4 * 8 + 1
+
+
+def test_labels_travel_as_csv(client: Client, job: tuple[str, Path], tmp_path: Path) -> None:
+    number, folder = job
+    given = tmp_path / "given.csv"
+    given.write_text(f"job,path,label\n{number},0.png,{ACURA}\n{number},1.png,{BMW}\n")
+    assert client.import_labels(given) == 2
+    (tmp_path / "files.csv").write_text(f"image,label\nlisting/2.png,{ACURA}\n")
+    assert client.import_labels(tmp_path / "files.csv") == 1
+    saved = tmp_path / "saved.csv"
+    assert client.export_labels(saved) == 3
+    shutil.rmtree(folder)
+    before = list(client.labels())
+    assert client.import_labels(saved) == 3
+    key = ("content_hash", "label")
+    assert [[row[k] for k in key] for row in client.labels()] == [[row[k] for k in key] for row in before]
+    with saved.open() as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {ACURA, BMW}
+
+
+def test_a_wrong_line_takes_nothing(client: Client, job: tuple[str, Path], tmp_path: Path) -> None:
+    number, _ = job
+    file = tmp_path / "wrong.csv"
+    file.write_text(f"image,label\n{number}:0.png,{ACURA}\n{number}:9.png,{ACURA}\n")
+    with pytest.raises(ImageNotFound, match="line 3"):
+        client.import_labels(file)
+    file.write_text(f"picture\n{number}:0.png\n")
+    with pytest.raises(SettingsInvalid, match="label"):
+        client.import_labels(file)
+    assert list(client.labels()) == []
+
+
+def test_what_cannot_be_corrected_is_refused(client: Client, job: tuple[str, Path]) -> None:
+    number, folder = job
+    with pytest.raises(NotPossible, match=f"is it '{ACURA}'"):
+        client.label(f"{number}:0.png", "Acura TL Sedan 2021")
+    with pytest.raises(NotPossible, match="failed"):
+        client.label(f"{number}:broken.png", ACURA)
+    with pytest.raises(JobNotFound):
+        client.label("999:0.png", ACURA)
+    with pytest.raises(ImageNotFound):
+        client.label("nowhere.png", ACURA)
+    picture(BMW, 999).save(folder / "0.png")
+    with pytest.raises(NotPossible, match="another photo"):
+        client.label(f"{number}:0.png", ACURA)
+    (folder / "1.png").unlink()
+    with pytest.raises(ImageNotFound, match="any more"):
+        client.label(f"{number}:1.png", ACURA)
+    assert list(client.labels()) == []

@@ -1,0 +1,170 @@
+"""The schema: what migrations make is what the tables say, in both databases, whoever runs them and however often."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from jobs import schema
+from jobs.database import Database
+from jobs.errors import DatabaseUnavailable, ForeignDatabase, SchemaMissing, SchemaTooNew
+from jobs.tables import Base
+from tests.processes import CHECKOUT, environment
+
+
+def alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(CHECKOUT / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database with nothing in it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'cars.db'}"
+    return request.getfixturevalue("pg_url")
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    database = Database(url)
+    yield database
+    database.close()
+
+
+def downgrade(database: Database, revision: str) -> None:
+    config = alembic()
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
+def test_migrations_make_the_tables(database: Database) -> None:
+    schema.migrate(database)
+    with database.read() as connection:
+        options = {"compare_type": True, "compare_server_default": True, "version_table": schema.VERSION_TABLE}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata) == []
+
+
+def test_head_is_the_newest_migration() -> None:
+    assert ScriptDirectory.from_config(alembic()).get_current_head() == schema.HEAD
+
+
+def test_migrate_says_what_it_did(database: Database) -> None:
+    first = schema.migrate(database)
+    bundled = schema.bundled()
+    assert first == {"from": None, "to": schema.HEAD, "model_version": bundled[0]["name"] if bundled else None}
+    assert schema.migrate(database) == {"from": schema.HEAD, "to": schema.HEAD, "model_version": None}
+    schema.check(database)
+
+
+def test_down_and_up_again(database: Database) -> None:
+    schema.migrate(database)
+    downgrade(database, "base")
+    with database.read() as connection:
+        assert set(inspect(connection).get_table_names()) <= {schema.VERSION_TABLE}
+    with pytest.raises(SchemaMissing, match="cars migrate"):
+        schema.check(database)
+    assert schema.migrate(database)["from"] is None
+    schema.check(database)
+
+
+def test_many_processes_at_once(database: Database, url: str) -> None:
+    code = f"from jobs import schema; from jobs.database import Database; schema.migrate(Database({url!r}))"
+    started = [
+        subprocess.Popen([sys.executable, "-P", "-c", code], env=environment(), stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    errors = [process.communicate(timeout=60)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * 3, errors
+    with database.read() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM promotions")) == (schema.bundled() is not None)
+
+
+def test_another_programs_tables(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(text("CREATE TABLE wp_posts (id integer)"))
+    for refused in (schema.migrate, schema.check):
+        with pytest.raises(ForeignDatabase, match="wp_posts"):
+            refused(database)
+    with database.read() as connection:
+        assert inspect(connection).get_table_names() == ["wp_posts"]
+
+
+def test_another_programs_file_keeps_its_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "places.sqlite"
+    other = sqlite3.connect(file)
+    other.execute("CREATE TABLE moz_places (id integer)")
+    other.close()
+    before = file.read_bytes()
+    database = Database(f"sqlite:///{file}")
+    with pytest.raises(ForeignDatabase):
+        schema.prepare(database)
+    database.close()
+    assert file.read_bytes() == before
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    file = tmp_path / "cars.db"
+    file.write_bytes(b"a diary, not a database" * 200)
+    database = Database(f"sqlite:///{file}")
+    with pytest.raises(ForeignDatabase, match=r"cars\.db is no SQLite database"):
+        schema.prepare(database)
+
+
+def test_a_newer_releases_schema(database: Database) -> None:
+    schema.migrate(database)
+    with database.write() as connection:
+        connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
+    for refused in (schema.migrate, schema.check):
+        with pytest.raises(SchemaTooNew, match="9999"):
+            refused(database)
+    with database.read() as connection:
+        assert connection.scalar(text(f"SELECT version_num FROM {schema.VERSION_TABLE}")) == "9999"
+
+
+def test_prepare(database: Database) -> None:
+    if database.sqlite:
+        schema.prepare(database)
+    else:
+        with pytest.raises(SchemaMissing):
+            schema.prepare(database)
+        schema.migrate(database)
+    schema.prepare(database)
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    database = Database("postgresql+psycopg://cars:secret@127.0.0.1:1/cars")
+    with pytest.raises(DatabaseUnavailable, match="CARS_DATABASE_URL") as caught:
+        schema.check(database)
+    assert "secret" not in str(caught.value)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatabaseUnavailable, match="CARS_HOME"):
+        Database(f"sqlite:///{tmp_path / 'file' / 'cars.db'}")
+
+
+def test_the_registry_is_not_changed_by_migrating_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = {"name": "bundled-1", "classes": ["BMW M3 Coupe 2012"], "metrics": {"top1": 0.5}}
+    newer: Callable[[str], tuple[dict, str]] = lambda name: ({**card, "name": name}, "0" * 64)  # noqa: E731
+    monkeypatch.setattr(schema, "bundled", lambda: newer("bundled-1"))
+    assert schema.migrate(database)["model_version"] == "bundled-1"
+    monkeypatch.setattr(schema, "bundled", lambda: newer("bundled-2"))
+    assert schema.migrate(database)["model_version"] == "bundled-2"
+    with database.read() as connection:
+        live = connection.scalar(
+            text("SELECT name FROM promotions p JOIN model_versions v ON v.id = p.version_id ORDER BY p.id DESC")
+        )
+    assert live == "bundled-1"

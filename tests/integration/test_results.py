@@ -1,0 +1,210 @@
+"""Querying results: every filter, the order, pages by key, and what is asked of the database for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from sqlalchemy import event, text
+
+from jobs import Client
+from jobs.client import Job
+from jobs.database import Database
+from jobs.errors import SettingsInvalid
+from tests.unit.artifacts import CLASSES
+from workers.classify import classify_batch
+from workers.runtime import Runtime
+from workers.scan import scan_job
+
+
+def save(file: Path, red: int, green: int = 0) -> None:
+    """A photo of the class CLASSES[red]: the scripted engine looks at the red of a lossless file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (16, 16), (red, green, 0)).save(file)
+
+
+def complete(client: Client, folder: Path, worker: Runtime, **options: Any) -> Job:
+    job = client.submit(str(folder), **options)
+    scan_job(worker, int(job.id))
+    while classify_batch(worker):
+        pass
+    return job
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[str]]:
+    """The SELECTs on images that are sent meanwhile."""
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if "FROM images" in statement:
+            seen.append(statement)
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(database.engine, "before_cursor_execute", note)
+
+
+@pytest.fixture
+def job(client: Client, runtime: Callable[..., Runtime], tmp_path: Path) -> Job:
+    """Two photos of each of the four classes, one of them of another listing, and a broken one."""
+    folder = tmp_path / "cars"
+    for red in range(4):
+        save(folder / f"a/{red}.png", red)
+        save(folder / f"b/{red}.png", red, 9)
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+    return complete(client, folder, runtime())
+
+
+def paths(found: Any) -> list[str]:
+    return [result.path for result in found]
+
+
+def test_filters(client: Client, job: Job) -> None:
+    everything = paths(job.results())
+    assert everything == [*(f"{listing}/{red}.png" for listing in "ab" for red in range(4)), "broken.png"]
+    good = everything[:-1]
+    for wanted, expected in (
+        ({"label": CLASSES[2]}, ["a/2.png", "b/2.png"]),
+        ({"label": "BMW"}, []),
+        ({"make": "Acura"}, ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]),
+        ({"make": "Land Rover"}, ["a/3.png", "b/3.png"]),
+        ({"model": "TSX"}, ["a/1.png", "b/1.png"]),
+        ({"body": "SUV"}, ["a/3.png", "b/3.png"]),
+        ({"year": 2012}, good),
+        ({"year": 2011}, []),
+        ({"decision": "model"}, good),
+        ({"decision": "unknown"}, []),
+        ({"listing": "a"}, good[:4]),
+        ({"status": "failed"}, ["broken.png"]),
+        ({"status": "ok"}, good),
+        ({"version": "tiny"}, everything),
+        ({"version": "other"}, []),
+        ({"make": "Acura", "listing": "b", "model": "TL"}, ["b/0.png"]),
+        ({"min_confidence": 0.5}, good),
+        ({"max_confidence": 0.5}, []),
+    ):
+        assert paths(job.results(**wanted)) == paths(client.results(**wanted)) == expected, wanted
+
+
+def test_confidence_bounds_are_inclusive(job: Job) -> None:
+    exactly = next(iter(job.results(status="ok"))).confidence
+    assert exactly is not None
+    assert len(paths(job.results(min_confidence=exactly, max_confidence=exactly))) == 8
+
+
+def test_fields(job: Job) -> None:
+    first, *_, broken = job.results()
+    assert (first.make, first.model, first.body, first.year) == ("Acura", "TL", "Sedan", 2012)
+    assert (first.listing, first.status, first.decision, first.model_version) == ("a", "ok", "model", "tiny")
+    assert first.label == first.top[0]["label"]
+    assert first.confidence == first.top[0]["confidence"]
+    assert broken.error is not None
+    assert broken.error["code"] in {"undecodable", "truncated"}
+    assert (broken.label, broken.confidence, broken.decision, broken.top) == (None, None, None, [])
+    assert list(job.errors()) == [{"job": job.id, "path": "broken.png", **broken.error}]
+
+
+def test_top_k(client: Client, runtime: Callable[..., Runtime], tmp_path: Path) -> None:
+    save(tmp_path / "cars/1.png", 1)
+    job = complete(client, tmp_path / "cars", runtime(), top_k=2)
+    (submitted,) = job.results()
+    (more,) = job.results(top_k=3)
+    (most,) = job.results(top_k=99)
+    assert (len(submitted.top), len(more.top), len(most.top)) == (2, 3, 4)
+    assert most.top[:2] == submitted.top
+    assert sum(one["confidence"] for one in most.top) == pytest.approx(1, abs=0.01)
+
+
+def test_times(client: Client, job: Job) -> None:
+    finished = datetime.fromisoformat(job.status()["finished_at"])
+    day, minute = timedelta(days=1), timedelta(minutes=1)
+    for since in (finished - minute, (finished - day).date(), (finished - day).isoformat(), str(date(2020, 1, 1))):
+        assert len(paths(client.results(since=since))) == 9, since
+    for since in (finished + minute, (finished + 2 * day).date(), "2120-01-01"):
+        assert paths(client.results(since=since)) == [], since
+    assert paths(client.results(until=finished - day)) == []
+    assert len(paths(client.results(since=finished - day, until=finished + minute))) == 9
+    local = (finished + minute).astimezone().isoformat()
+    assert paths(client.results(since=local)) == []
+    utc = (finished - minute).astimezone(UTC).replace(tzinfo=None)
+    assert len(paths(client.results(since=utc))) == 9
+
+
+def test_time_of_the_image_not_of_the_job(client: Client, job: Job) -> None:
+    with client.database.write() as connection:
+        at = "2020-05-01 00:00:00.000000" + ("" if client.database.sqlite else "+00")
+        connection.execute(text("UPDATE images SET finished_at = :at WHERE path LIKE 'a/%'"), {"at": at})
+    assert paths(client.results(since="2020-05-02")) == [*(f"b/{red}.png" for red in range(4)), "broken.png"]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"decision": "sure"},
+        {"status": "done"},
+        {"min_confidence": 1.5},
+        {"max_confidence": float("nan")},
+        {"since": "yesterday"},
+        {"year": 99_999_999_999},
+        {"top_k": 0},
+        {"colour": "red"},
+    ],
+)
+def test_a_filter_that_cannot_be_used(wanted: dict[str, Any], home: Path) -> None:
+    with Client() as client, pytest.raises(SettingsInvalid):
+        client.results(**wanted)
+
+
+def test_pages_by_key(
+    client: Client, runtime: Callable[..., Runtime], photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = runtime()
+    folder = photos(23, 16)
+    jobs = [complete(client, folder, worker) for _ in range(2)]
+    expected = [(job.id, path.name) for job in jobs for path in sorted(folder.iterdir())]
+    for page, queries in ((10, 5), (23, 3), (46, 2), (100, 1)):
+        monkeypatch.setattr("jobs.results.PAGE", page)
+        with statements(client.database) as seen:
+            assert [(result.job, result.path) for result in client.results()] == expected
+        assert len(seen) == queries
+        assert paths(jobs[1].results()) == [path for _, path in expected[23:]]
+
+
+def test_a_stream_asks_for_no_more_than_is_read(
+    client: Client, runtime: Callable[..., Runtime], photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = complete(client, photos(9, 16), runtime())
+    monkeypatch.setattr("jobs.results.PAGE", 3)
+    with statements(client.database) as seen:
+        stream = iter(job.results())
+        for _ in range(3):
+            next(stream)
+        assert len(seen) == 1
+
+
+def test_jobs_that_come_and_go_meanwhile(
+    client: Client, runtime: Callable[..., Runtime], photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = runtime()
+    folder = photos(4, 16)
+    first, second = (complete(client, folder, worker) for _ in range(2))
+    monkeypatch.setattr("jobs.results.PAGE", 2)
+    stream = iter(client.results())
+    met = [next(stream).job for _ in range(6)]
+    first.delete()
+    third = complete(client, folder, worker)
+    met += [result.job for result in stream]
+    assert met == [first.id] * 4 + [second.id] * 4 + [third.id] * 4
+
+
+def test_write_and_pandas(job: Job, tmp_path: Path) -> None:
+    assert job.results(make="Acura").write(tmp_path / "acura.jsonl") == 4
+    assert len((tmp_path / "acura.jsonl").read_text().splitlines()) == 4
+    frame = job.results(status="ok").to_pandas()
+    assert list(frame["path"]) == paths(job.results(status="ok"))

@@ -1,0 +1,162 @@
+"""S3 sources against a local S3 server."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.errors import ImageUnavailable, SourceMissing, SourceNotAllowed
+from jobs.sources import Entry, canonical, has_images, open_source, remote
+
+boto3 = pytest.importorskip("boto3")
+pytest.importorskip("s3fs")
+moto_server = pytest.importorskip("moto.server")
+
+LIMIT = 1000
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of the server, which this process's environment names; there is an empty bucket `cars`."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="cars")
+    yield client
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="cars"):
+        for item in page.get("Contents", ()):
+            client.delete_object(Bucket="cars", Key=item["Key"])
+    client.delete_bucket(Bucket="cars")
+    client.close()
+
+
+def put(client: Any, *keys: str, content: bytes = b"photo") -> None:
+    for key in keys:
+        client.put_object(Bucket="cars", Key=key, Body=content)
+
+
+def opened(url: str, **options: Any) -> Any:
+    return open_source(canonical(url), **{"roots": None, "max_file_bytes": LIMIT} | options)
+
+
+def test_the_same_listing_as_of_a_local_folder(s3: Any, tmp_path: Path) -> None:
+    names = (
+        "a.jpg",
+        "a/x.jpg",
+        "a-b.jpg",
+        "B.PNG",
+        "b/c/y",
+        "b/notes.txt",
+        ".h.jpg",
+        "b/.h/x.jpg",
+        "é\\ +%41.jpg",
+        "🚗.jpg",
+    )
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"photo")
+    put(s3, *(f"photos/{name}" for name in names), "photos/", "photos/b/", "photos-not/x.jpg", "x.jpg")
+    with opened(str(tmp_path)) as here, opened("s3://cars/photos/") as there:
+        entries = list(here.scan())
+        assert list(there.scan()) == entries
+        assert there.skipped == here.skipped == 1
+        for place, entry in enumerate(entries):
+            assert list(there.scan(after=entry.path)) == entries[place + 1 :]
+            assert there.read(entry.path) == b"photo"
+
+
+def test_a_whole_bucket_of_many_pages(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PAGE", 7)
+    names = [f"{number:02}.jpg" for number in range(30)]
+    put(s3, *names)
+    with opened("s3://cars") as source:
+        assert [entry.path for entry in source.scan()] == names
+        assert [entry.path for entry in source.scan(after="05.jpg")] == names[6:]
+
+
+def test_reading(s3: Any) -> None:
+    put(s3, "p/full.jpg", content=b"x" * LIMIT)
+    put(s3, "p/large.jpg", content=b"x" * (LIMIT + 1))
+    put(s3, "p/empty.jpg", content=b"")
+    with opened("s3://cars/p") as source:
+        assert source.read("full.jpg") == b"x" * LIMIT
+        assert source.read("empty.jpg") == b""
+        for path, code in (("large.jpg", "too_large"), ("gone.jpg", "vanished"), ("../p/full.jpg", "vanished")):
+            with pytest.raises(ImageUnavailable) as caught:
+                source.read(path)
+            assert caught.value.code == code
+
+
+def test_by_many_threads_at_once(s3: Any) -> None:
+    wanted = {f"{number}.jpg": str(number).encode() for number in range(20)}
+    for name, content in wanted.items():
+        put(s3, f"p/{name}", content=content)
+    wrong = []
+    with opened("s3://cars/p") as source:
+
+        def read_all() -> None:
+            wrong.extend(name for name, content in wanted.items() if source.read(name) != content)
+
+        threads = [threading.Thread(target=read_all) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_used_again_after_a_fork(s3: Any) -> None:
+    put(s3, "p/x.jpg")
+    source = opened("s3://cars/p")
+    assert source.read("x.jpg") == b"photo"
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if source.read("x.jpg") == b"photo" and has_images(source) else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert list(source.scan()) == [Entry("x.jpg", None)]
+    source.close()
+
+
+def test_what_is_not_there(s3: Any) -> None:
+    with opened("s3://cars/none") as source:
+        assert not has_images(source)
+    with opened("s3://no-such-bucket/photos") as source, pytest.raises(SourceMissing, match="no-such-bucket"):
+        list(source.scan())
+
+
+def test_no_server(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with opened("s3://cars/p") as source:
+        with pytest.raises(ImageUnavailable) as caught:
+            source.read("x.jpg")
+        assert caught.value.code == "unreadable"
+
+
+def test_roots(s3: Any) -> None:
+    put(s3, "p/x.jpg")
+    with opened("s3://cars/p", roots=["s3://cars/p"]) as source:
+        assert has_images(source)
+    with pytest.raises(SourceNotAllowed):
+        opened("s3://cars/photos", roots=["s3://cars/p"])

@@ -1,0 +1,274 @@
+"""Whole training runs on made-up pictures, small enough for a test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from model.datasets import Dataset, open_dataset
+from model.errors import ArtifactUnsafe, DatasetError
+from model.network import build
+from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from model.training.errors import TrainingFailed
+from model.training.held_out import judge_held_out_classes
+from model.training.recipes import Plan, make_plan
+from model.training.starting import starting_network
+from model.training.train import Trained, TrainingStopped, train
+from tests.unit.labelled_photos import COLORS, write_folders
+
+OPTIONS: dict[str, Any] = {"sizes": [[0.5, 24], [1.0, 32]], "test_sizes": [32], "batch": 8, "finder_steps": 16}
+ONE_SIZE = {**OPTIONS, "sizes": [[1.0, 24]]}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    labels = tuple(COLORS)[:3]
+    return open_dataset(write_folders(tmp_path_factory.mktemp("photos"), photos=10, labels=labels))
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with weights for a thousand classes, as ImageNet's are."""
+    torch.manual_seed(7)
+    file = tmp_path_factory.mktemp("weights") / "imagenet.safetensors"
+    save_file(build(1000).state_dict(), file)
+    return file
+
+
+def _same(one: Trained, other: Trained) -> bool:
+    return all(torch.equal(tensor, other.weights[name]) for name, tensor in one.weights.items())
+
+
+def _stop_after(epochs: int) -> tuple[Callable[[dict[str, Any]], None], Callable[[], bool]]:
+    """A listener and a question that stop a run in the first batch after so many epochs."""
+    seen: list[int] = []
+
+    def listen(record: dict[str, Any]) -> None:
+        seen.append(record["epoch"])
+
+    return listen, lambda: bool(seen) and seen[-1] >= epochs
+
+
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(dataset: Dataset, tmp_path: Path) -> None:
+    whole = train(dataset, recipe="scratch", epochs=3, run_folder=tmp_path / "whole", options=OPTIONS)
+    listen, should_stop = _stop_after(2)
+    with pytest.raises(TrainingStopped, match="epoch 3"):
+        train(
+            dataset,
+            recipe="scratch",
+            epochs=3,
+            run_folder=tmp_path / "cut",
+            options=OPTIONS,
+            on_progress=listen,
+            should_stop=should_stop,
+        )
+    again: list[int] = []
+    rest = train(
+        dataset,
+        recipe="scratch",
+        run_folder=tmp_path / "cut",
+        on_progress=lambda record: again.append(record["epoch"]) if record["accuracy"] is not None else None,
+    )
+    assert again == [3]  # only the epoch that was cut off is run again
+    assert [record["image_size"] for record in rest.report["history"]] == [24, 24, 32]
+    assert _same(whole, rest)
+    assert not [file for file in (tmp_path / "cut").rglob("*") if file.suffix in {".pkl", ".pth", ".pt"}]
+
+
+def test_the_original_recipe_runs_its_stages_in_order(dataset: Dataset, imagenet: Path, tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = []
+    trained = train(
+        dataset,
+        recipe="original",
+        epochs=3,
+        run_folder=tmp_path,
+        pretrained=imagenet,
+        options=ONE_SIZE,
+        on_progress=records.append,
+    )
+    plan = Plan.from_json(trained.report["plan"])
+    assert [(stage.frozen, stage.epochs) for stage in plan.stages] == [(True, 1), (False, 2)]
+    assert [record["epoch"] for record in records if record["accuracy"] is not None] == [1, 2, 3]
+    assert len(trained.report["peak_rates"]) == 2
+    assert [plot.name for plot in trained.plots] == ["history.png", "learning_rate_1.png", "learning_rate_2.png"]
+    assert all(plot.stat().st_size > 0 for plot in trained.plots)
+
+
+def test_the_original_recipe_is_the_original_work() -> None:
+    plan = make_plan("original", gpu=True)
+    assert [(stage.frozen, stage.epochs, stage.peak) for stage in plan.stages] == [(True, 3, None), (False, 5, None)]
+
+
+def test_a_frozen_body_stays_as_it_was(dataset: Dataset, imagenet: Path, tmp_path: Path) -> None:
+    listen, should_stop = _stop_after(1)
+    before = starting_network("imagenet", dataset.classes, pretrained=imagenet, seed=0).state_dict()
+    with pytest.raises(TrainingStopped):
+        train(
+            dataset,
+            recipe="original",
+            epochs=2,
+            run_folder=tmp_path,
+            pretrained=imagenet,
+            options=ONE_SIZE,
+            on_progress=listen,
+            should_stop=should_stop,
+        )
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert (checkpoint.stage, checkpoint.epoch) == (0, 1)
+    assert torch.equal(checkpoint.network["layer1.0.conv1.weight"], before["layer1.0.conv1.weight"])
+    assert not torch.equal(checkpoint.network["fc.weight"], before["fc.weight"])
+
+
+def test_finetuning_learns_and_reports(dataset: Dataset, imagenet: Path, tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = []
+    options = {**ONE_SIZE, "views": {"crop": 1.0, "strong": False}}
+    trained = train(
+        dataset,
+        recipe="finetune",
+        epochs=3,
+        run_folder=tmp_path,
+        init=imagenet,
+        options=options,
+        on_progress=records.append,
+    )
+    epochs = [record for record in records if record["accuracy"] is not None]
+    assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
+    assert epochs[-1]["eta_seconds"] == 0
+    assert all(record["images_per_second"] > 0 and record["epochs"] == 3 for record in records)
+    assert trained.report["name"] == "finetune"
+    assert trained.report["weights"] in ("last", "average")
+    json.dumps(trained.report, allow_nan=False)
+
+
+def test_classes_never_seen_are_told_from_known_ones_in_a_run_of_their_own(dataset: Dataset, tmp_path: Path) -> None:
+    found = judge_held_out_classes(dataset, run_folder=tmp_path, count=1, epochs=1, options=ONE_SIZE)
+    assert set(found["auroc"]) == {"max_softmax", "max_logit", "energy"}
+    assert (len(found["classes"]), found["unknown_images"], found["known_images"]) == (1, 10, 2)
+    assert "short run" in found["of"]
+    with pytest.raises(DatasetError):
+        judge_held_out_classes(dataset, run_folder=tmp_path / "other", count=2)
+
+
+def test_an_error_of_the_listener_ends_the_run_as_itself(dataset: Dataset, tmp_path: Path) -> None:
+    class LeaseLost(Exception):
+        pass
+
+    def listen(_: dict[str, Any]) -> None:
+        raise LeaseLost
+
+    with pytest.raises(LeaseLost):
+        train(dataset, recipe="scratch", epochs=1, run_folder=tmp_path, options=ONE_SIZE, on_progress=listen)
+
+
+def test_a_folder_of_another_run_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingStopped):
+        train(dataset, recipe="scratch", run_folder=tmp_path, options=ONE_SIZE, should_stop=lambda: True)
+    with pytest.raises(TrainingFailed, match="new folder"):
+        train(dataset, recipe="scratch", run_folder=tmp_path, options=ONE_SIZE, seed=1)
+
+
+def test_a_run_is_cut_to_the_time_there_is(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingStopped):
+        train(
+            dataset,
+            recipe="scratch",
+            epochs=10_000,
+            minutes=1.0,
+            run_folder=tmp_path,
+            options=OPTIONS,
+            should_stop=lambda: True,
+        )
+    plan = Plan.from_json(json.loads((tmp_path / "plan.json").read_text())["plan"])
+    assert 1 <= plan.epochs < 10_000
+    assert plan.size_at(0) == 24
+    assert plan.epochs == 1 or plan.size_at(plan.epochs - 1) == 32
+
+
+def test_a_killed_write_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
+    first = Checkpoint(stage=0, epoch=1, rates=(0.1,), history=({"epoch": 1},), network={"w": torch.ones(2)})
+    save_checkpoint(tmp_path, first)
+    (tmp_path / "checkpoint-0-2.safetensors").write_bytes(b"half a fi")
+    (tmp_path / "checkpoint.json.new").write_text('{"format"')
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert (found.epoch, found.network["w"].tolist()) == (1, [1.0, 1.0])
+
+
+def test_an_optimizer_state_survives_a_checkpoint(tmp_path: Path) -> None:
+    optimizer = {
+        "state": {0: {"momentum_buffer": torch.arange(3.0)}, 7: {"step": 2, "flag": True}},
+        "hypers": [{"lr": 0.1}],
+    }
+    save_checkpoint(
+        tmp_path, Checkpoint(stage=1, epoch=3, rates=(), history=(), network={"w": torch.ones(1)}, optimizer=optimizer)
+    )
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found.optimizer["state"][0]["momentum_buffer"].tolist() == [0.0, 1.0, 2.0]
+    assert found.optimizer["state"][7] == {"step": 2, "flag": True}
+    assert found.optimizer["hypers"] == [{"lr": 0.1}]
+
+
+@pytest.mark.parametrize(("init", "message"), [("nowhere", "nothing to start from"), (None, "--init")])
+def test_nothing_to_start_from_is_said(dataset: Dataset, tmp_path: Path, init: str | None, message: str) -> None:
+    with pytest.raises(TrainingFailed, match=message):
+        train(dataset, recipe="finetune", run_folder=tmp_path, init=init, options=ONE_SIZE)
+
+
+def test_missing_imagenet_weights_are_an_error_with_advice(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", unreachable)
+    for pretrained in (None, tmp_path / "gone.safetensors"):
+        with pytest.raises(TrainingFailed, match="CARS_PRETRAINED"):
+            starting_network("imagenet", dataset.classes, pretrained=pretrained, seed=0)
+
+
+def test_a_pickle_is_never_opened(dataset: Dataset, tmp_path: Path) -> None:
+    for name in ("learner.pkl", "weights.pt", "resnet34-b627a593.pth"):
+        (tmp_path / name).write_bytes(b"\x80\x04cposix\nsystem\n")
+        with pytest.raises(ArtifactUnsafe):
+            starting_network(tmp_path / name, dataset.classes, pretrained=None, seed=0)
+        with pytest.raises(TrainingFailed, match="pickle"):
+            starting_network("imagenet", dataset.classes, pretrained=tmp_path / name, seed=0)
+
+
+def test_the_head_is_kept_only_where_it_fits(dataset: Dataset, imagenet: Path) -> None:
+    fresh = starting_network("scratch", dataset.classes, pretrained=None, seed=0)
+    network = starting_network("imagenet", dataset.classes, pretrained=imagenet, seed=0)
+    state, start = network.state_dict(), fresh.state_dict()
+    assert state["fc.weight"].shape == (3, 512)
+    assert torch.equal(state["fc.weight"], start["fc.weight"])
+    assert not torch.equal(state["conv1.weight"], start["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes"), [("fancy", {}), ("scratch", {"epochs": 0}), ("scratch", {"options": {"no": 1}})]
+)
+def test_a_plan_that_cannot_be_is_refused(recipe: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(TrainingFailed):
+        make_plan(recipe, gpu=False, **changes)
+
+
+def test_a_plan_survives_json() -> None:
+    for recipe in ("original", "scratch", "finetune"):
+        plan = make_plan(recipe, gpu=True, epochs=10)
+        assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan

@@ -1,0 +1,233 @@
+"""Training runs: from a row to a version that is live, or kept with its numbers; each step as the worker does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jobs import Client, Training
+from jobs.errors import NotPossible, SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound
+from jobs.queries import training
+from model.card import verify
+from tests.unit.labelled_photos import COLORS, picture, write_folders
+from workers.runtime import Runtime
+from workers.train import take_back_runs, train_model
+
+PLAN: dict[str, Any] = {
+    "sizes": [[1.0, 24]],
+    "test_sizes": [24],
+    "batch": 8,
+    "views": {"crop": 1.0, "strong": False},
+    "stages": [{"epochs": 5, "peak": 0.02}],
+    "loss": "cross_entropy",
+}
+LEARNS = {**PLAN, "sizes": [[1.0, 32]], "test_sizes": [32], "stages": [{"epochs": 8, "peak": 0.02}]}
+TINY = {**PLAN, "stages": [{"epochs": 2, "peak": 0.001}], "batch": 16}
+embedded = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
+server = pytest.mark.parametrize("backend", ["server"], indirect=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_folders(tmp_path / "data", photos=20)
+
+
+def versions(client: Client) -> set[str]:
+    return {row["name"] for row in client.models()}
+
+
+def when(run: Training, condition: Callable[[dict[str, Any]], bool], then: Callable[[], bool]) -> Callable[[], bool]:
+    """For `closing`: asks `then` once the run's status fits, and says False before."""
+    return lambda: condition(run.status()) and then()
+
+
+@embedded
+def test_what_is_better_goes_live(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
+    worker = runtime(engine="onnx")
+    before = versions(client)
+    run = client.train(data, recipe="scratch", plan=LEARNS)
+    assert run.status()["state"] == "queued"
+    assert train_model(worker, int(run.id))
+    status = run.status()
+    assert (status["state"], status["promoted"], status["error"]) == ("published", True, None)
+    assert (status["epoch"], status["epochs"], status["epochs_run"], status["attempt"]) == (8, 8, 8, 1)
+    assert status["production"]["version"] == "tiny"
+    assert status["candidate"]["top1"] > status["production"]["top1"]
+    assert versions(client) - before == {status["model_version"]}
+    assert client.history()[-1]["model_version"] == status["model_version"]
+    assert client.history()[-1]["reason"] == "training"
+    card = client.model()
+    assert card["name"] == status["model_version"]
+    assert card["recipe"]["name"] == "scratch"
+    assert verify(worker.store.fetch(card["name"], card["digest"])).name == card["name"]
+    assert not any((worker.settings.home / "training").iterdir())
+    assert not train_model(worker, int(run.id))  # the message once more
+    assert run.status() == status
+
+
+@embedded
+def test_shuffled_labels_are_rejected(client: Client, runtime: Callable[..., Runtime], tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    folder = tmp_path / "shuffled"
+    for label in COLORS:
+        (folder / label).mkdir(parents=True)
+    for label in COLORS:
+        for number in range(16):
+            wrong = list(COLORS)[random.integers(len(COLORS))]
+            picture(label, number).save(folder / wrong / f"{label} {number}.png")
+    worker = runtime(engine="onnx")
+    run = client.train(folder, recipe="scratch", plan=TINY)
+    assert train_model(worker, int(run.id))
+    status = run.status()
+    assert (status["state"], status["promoted"]) == ("rejected", False)
+    assert status["candidate"]["images"] == status["production"]["images"] > 0
+    assert client.model()["name"] == "tiny"
+    assert client.model(status["model_version"])["state"] == "rejected"
+    with pytest.raises(NotPossible, match="rejected"):
+        client.promote(status["model_version"])
+    forced = client.train(folder, recipe="finetune", force=True, promote=False, plan=TINY, init=status["model_version"])
+    assert train_model(worker, int(forced.id))
+    assert (forced.status()["state"], forced.status()["promoted"]) == ("published", False)
+    assert client.model()["name"] == "tiny"
+
+
+@server
+def test_a_worker_that_stops_gives_its_run_back(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
+    first, second = runtime("a", engine="onnx"), runtime("b", engine="onnx")
+    before = versions(client)
+    run = client.train(data, recipe="scratch", force=True, plan=TINY)
+    closing = when(run, lambda status: status["epoch"] == 1, lambda: True)
+    assert train_model(first, int(run.id), closing=closing)
+    assert (run.status()["state"], run.status()["epochs_run"]) == ("queued", 1)
+    closing = when(run, lambda status: status["stage"] == "judging", lambda: True)
+    assert train_model(second, int(run.id), closing=closing)
+    assert (run.status()["state"], run.status()["epochs_run"]) == ("queued", 2)
+    assert versions(client) == before
+    assert train_model(first, int(run.id))
+    status = run.status()
+    assert (status["state"], status["epochs_run"], status["attempt"]) == ("published", 2, 3)
+    assert versions(client) - before == {status["model_version"]}
+
+
+@embedded
+def test_cancel(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
+    worker = runtime(engine="onnx")
+    before = versions(client)
+    waiting = client.train(data, recipe="scratch", plan=TINY)
+    assert waiting.cancel()["state"] == "canceled"
+    assert not train_model(worker, int(waiting.id))
+    run = client.train(data, recipe="scratch", plan={**TINY, "stages": [{"epochs": 50, "peak": 0.001}]})
+
+    def cancel() -> bool:
+        run.cancel()
+        return False
+
+    assert train_model(worker, int(run.id), closing=when(run, lambda status: status["epoch"] >= 1, cancel))
+    status = run.status()
+    assert status["state"] == "canceled"
+    assert 1 <= status["epoch"] < 50
+    assert versions(client) == before
+    assert not any((worker.settings.home / "training").iterdir())
+
+
+@server
+def test_a_run_that_was_taken_back_is_left_alone(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
+    worker = runtime(engine="onnx")
+    run = client.train(data, recipe="scratch", plan=TINY)
+
+    def lose() -> bool:
+        take_back_runs(worker, lambda _owner: False)
+        return False
+
+    assert train_model(worker, int(run.id), closing=when(run, lambda status: status["epoch"] == 1, lose))
+    status = run.status()
+    assert (status["state"], status["error"], status["model_version"]) == ("queued", None, None)
+
+
+@embedded
+def test_a_run_that_keeps_killing_its_process_is_given_up(client: Client, data: Path) -> None:
+    run = client.train(data, recipe="scratch")
+    with client.database.write() as connection:
+        for _ in range(training.MAX_DEATHS):
+            assert training.claim(connection, int(run.id), owner="w:1", seconds=60)
+            assert not training.claim(connection, int(run.id), owner="w:2", seconds=60)
+            training.take_back(connection, int(run.id), owner="w:1")
+    assert run.status()["state"] == "failed"
+    assert "died 5 times" in run.status()["error"]
+
+
+@embedded
+@pytest.mark.parametrize("what", ["one class", "small class", "missing files", "nothing"])
+def test_data_that_cannot_be_used_fails_the_run(
+    what: str, client: Client, runtime: Callable[..., Runtime], tmp_path: Path
+) -> None:
+    folder, words = tmp_path / "data", {"one class": "one class", "small class": "--drop-small-classes"}
+    folder.mkdir()
+    if what == "missing files":
+        (folder / "labels.csv").write_text("file,label\na.jpg,BMW M3 Coupe 2012\nb.jpg,Acura TL Sedan 2012\n")
+    elif what != "nothing":
+        names = tuple(COLORS)[: 1 if what == "one class" else 2]
+        write_folders(folder, photos=5, labels=names)
+    if what == "small class":
+        for file in list((folder / names[0]).iterdir())[1:]:
+            file.unlink()
+    before = versions(client)
+    run = client.train(folder, recipe="scratch", plan=TINY)
+    assert train_model(runtime(engine="onnx"), int(run.id))
+    status = run.status()
+    assert status["state"] == "failed"
+    assert (
+        words.get(what, {"missing files": "not there", "nothing": "no labelled photos"}.get(what, ""))
+        in status["error"]
+    )
+    assert versions(client) == before
+
+
+def test_what_cannot_be_trained_is_refused_at_once(client: Client, publish: Callable[..., str], data: Path) -> None:
+    client.promote(publish("tiny"))
+    for suffix in ("pkl", "pt", "pth"):
+        (data / f"learner.{suffix}").write_bytes(b"\x80\x04.")
+        with pytest.raises(NotPossible, match="can run code"):
+            client.train(data, init=str(data / f"learner.{suffix}"))
+    with pytest.raises(SourceMissing, match="does not exist"):
+        client.train(data / "gone")
+    with pytest.raises(SourceMissing, match="does not exist"):
+        client.train(data, init=str(data / "gone.safetensors"))
+    with pytest.raises(SourceMissing, match="disk"):
+        client.train("s3://bucket/data")
+    with pytest.raises(SourceNotAllowed):
+        client.train("/etc")
+    with pytest.raises(VersionNotFound):
+        client.train(data, init="nobody")
+    for wrong in ({"recipe": "fancy"}, {"epochs": 0}, {"min_gain": 7}):
+        with pytest.raises(SettingsInvalid):
+            client.train(data, **wrong)
+    assert list(client.trainings()) == []
+
+
+@embedded
+def test_photos_outside_the_roots_are_not_learned_from(
+    client: Client, runtime: Callable[..., Runtime], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    files = [(file, file.parent.name) for file in sorted(data.rglob("*.png"))]
+    lines = [f"{file},{label}\n" for file, label in files]
+    (inside / "labels.csv").write_text("file,label\n" + "".join(lines))
+    run = client.train(inside, recipe="scratch", plan=TINY)
+    assert train_model(runtime(engine="onnx", source_roots=str(inside)), int(run.id))
+    assert run.status()["state"] == "failed"
+    assert "outside what workers may read" in run.status()["error"]

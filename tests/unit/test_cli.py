@@ -1,0 +1,258 @@
+"""The command line, with a client that answers from memory: output, exit codes, what is passed on."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from jobs.cli.app import app
+from jobs.errors import SettingsInvalid
+from tests.processes import CHECKOUT
+from tests.unit.cli_fakes import A_FAILURE, RUNNING, STATUS, WORKER, Cars, FakeResult, a_result, rows_of
+
+
+@pytest.fixture
+def cars() -> Cars:
+    return Cars()
+
+
+# What every command owes
+
+
+def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in (group or get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()), ids=[name for name, _ in commands()])
+def test_every_command_and_option_is_explained(name: str, command: Any) -> None:
+    assert command.help, name
+    for parameter in command.params:
+        assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_every_command_is_documented() -> None:
+    pages = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    missing = [name for name, _ in commands() if not re.search(rf"\bcars {name}\b", text)]
+    assert not missing
+
+
+def test_help_works_for_every_command_with_the_short_option(cars: Cars) -> None:
+    for name, _ in commands():
+        result = cars(*name.split(), "-h")
+        assert result.exit_code == 0
+        assert "Usage" in result.stdout
+
+
+def test_without_arguments_the_help_is_shown_as_wrong_usage(cars: Cars) -> None:
+    result = cars()
+    assert result.exit_code == 2
+    assert "classify" in result.output
+
+
+# Submit, status, listings
+
+
+def test_submit_prints_the_id_and_nothing_else(cars: Cars) -> None:
+    result = cars("submit", "photos", "--priority", "high", "--key", "k", "--top-k", "3", "--name", "n")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "7\n", "")
+    assert cars.client.submitted == {
+        "source": "photos", "name": "n", "model": None, "top_k": 3, "priority": "high", "key": "k",
+    }  # fmt: skip
+
+
+def test_submit_says_on_stderr_that_nobody_works(cars: Cars) -> None:
+    cars.client.alive = [WORKER | {"alive": False}, WORKER | {"queues": ["train"]}]
+    result = cars("submit", "photos")
+    assert (result.exit_code, result.stdout) == (0, "7\n")
+    assert "cars worker" in result.stderr
+
+
+def test_status_is_one_json_object(cars: Cars) -> None:
+    for arguments in (("--format", "json"), ()):
+        assert json.loads(cars("status", "7", *arguments).stdout) == STATUS
+
+
+def test_status_as_a_table_has_a_line_a_field(cars: Cars) -> None:
+    cars.client.statuses = [RUNNING]
+    lines = [line.split() for line in cars("status", "7", "--format", "table").stdout.splitlines()]
+    assert ["state", "running"] in lines
+    assert ["done", "1/3"] in lines
+    assert not [line for line in lines if line[0] in ("error", "finished")]
+
+
+@pytest.mark.parametrize("command", [("jobs",), ("results",), ("errors", "7"), ("models",), ("model", "history")])
+def test_listings_print_the_same_rows_in_every_format(cars: Cars, command: tuple[str, ...]) -> None:
+    lines = cars(*command, "--format", "jsonl").stdout
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert rows
+    assert json.loads(cars(*command, "--format", "json").stdout) == rows
+    assert len(cars(*command, "--format", "csv").stdout.splitlines()) == len(rows) + 1
+    assert len(cars(*command, "--format", "table").stdout.splitlines()) == len(rows) + 1
+    assert cars(*command).stdout == lines  # no terminal here
+
+
+def test_an_empty_listing_is_valid_output_with_a_notice_beside_it(cars: Cars) -> None:
+    cars.client.rows = []
+    result = cars("results", "--format", "json")
+    assert json.loads(result.stdout) == []
+    assert result.stderr == "no results\n"
+    assert cars("results").stdout == ""
+
+
+def test_jobs_can_be_narrowed(cars: Cars) -> None:
+    assert {row["state"] for row in rows_of(cars("jobs", "--state", "completed"))} == {"completed"}
+    assert len(rows_of(cars("jobs", "--limit", "1"))) == 1
+
+
+def test_a_table_shows_a_name_with_control_characters_harmlessly(cars: Cars) -> None:
+    cars.client.rows = [a_result("a\x1b[2J\nb\u202egpj.jpg")]
+    table = cars("results", "--format", "table").stdout
+    assert len(table.splitlines()) == 2
+    assert r"a\x1b[2J\nb\u202egpj.jpg" in table
+
+
+def test_a_long_table_keeps_every_letter_off_a_terminal(cars: Cars) -> None:
+    cars.client.rows = [a_result(f"{'x' * (n % 300)}.jpg") for n in range(700)]
+    lines = cars("results", "--format", "table").stdout.splitlines()
+    assert [line.split()[1] for line in lines[1:]] == [row["path"] for row in cars.client.rows]
+
+
+def test_a_terminal_gets_lines_that_fit_and_keep_the_file_name(cars: Cars, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "70")
+    cars.client.rows = [a_result(f"{'車' * 60}/{n}.jpg") for n in range(3)]
+    table = cars("results", "7", "--format", "table").stdout
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", table).splitlines()
+    assert [line.split()[0].endswith(f"/{n}.jpg") for n, line in enumerate(lines[1:])] == [True] * 3
+    assert all(line.startswith("…") for line in lines[1:])
+    assert max(len(line) + line.count("車") for line in lines) <= 70
+
+
+# Results
+
+
+def test_results_pass_every_filter_on(cars: Cars) -> None:
+    result = cars(
+        "results", "7", "--label", "L", "--make", "BMW", "--car-model", "M3", "--body", "Coupe", "--year", "2012",
+        "--decision", "make", "--min-confidence", "0.5", "--max-confidence", "0.9", "--listing", "12",
+        "--since", "2026-01-01", "--until", "2026-02-01", "--version", "v", "--status", "ok", "--top-k", "2",
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert cars.client.asked == {
+        "job": "7", "label": "L", "make": "BMW", "model": "M3", "body": "Coupe", "year": 2012, "decision": "make",
+        "min_confidence": 0.5, "max_confidence": 0.9, "listing": "12", "since": "2026-01-01", "until": "2026-02-01",
+        "version": "v", "status": "ok", "top_k": 2,
+    }  # fmt: skip
+
+
+def test_results_go_to_a_file_and_only_a_notice_to_the_screen(cars: Cars, tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    result = cars("results", "-o", str(file))
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "out.jsonl" in result.stderr
+    assert len(file.read_text().splitlines()) == 2
+
+
+def test_results_show_why_an_image_failed(cars: Cars) -> None:
+    cars.client.rows = [A_FAILURE]
+    assert "truncated: the file ends too early" in cars("results", "--format", "table").stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("results", "-o", "out.xlsx"),
+        ("results", "-o", "no/such/folder/out.csv"),
+        ("results", "-o", "out.csv", "--format", "json"),
+        ("results", "--min-confidence", "1.5"),
+        ("results", "--since", "yesterday-ish"),
+        ("results", "--decision", "perhaps"),
+        ("submit",),
+        ("submit", "photos", "--top-k", "0"),
+        ("jobs", "--state", "lost"),
+        ("wait", "7", "--timeout", "long"),
+        ("prune", "--older-than", "90"),
+        ("prune",),
+        ("worker", "--queues", "classify,sing"),
+        ("sing",),
+    ],
+)
+def test_wrong_usage_exits_2_and_prints_no_data(cars: Cars, arguments: tuple[str, ...]) -> None:
+    result = cars(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr
+
+
+# Errors
+
+
+def test_an_expected_error_is_one_line(cars: Cars) -> None:
+    result = cars("status", "8")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: no job 8; to see all: cars jobs\n"
+
+
+def test_debug_shows_where_an_error_came_from(cars: Cars) -> None:
+    result = cars("--debug", "status", "8")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+
+
+def test_an_unusable_setting_is_wrong_usage(cars: Cars) -> None:
+    cars.client.refusal = SettingsInvalid("CARS_WINDOW: must be a number")
+    assert cars("submit", "photos").exit_code == 2
+
+
+def test_delete_of_a_running_job_is_refused(cars: Cars) -> None:
+    result = cars("delete", "7")
+    assert result.exit_code == 1
+    assert "cancel it first" in result.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(cars: Cars) -> None:
+    def rows() -> Iterator[FakeResult]:
+        yield FakeResult(a_result("a.jpg"))
+        raise BrokenPipeError
+
+    cars.client.results = lambda *_a, **_k: rows()  # type: ignore[method-assign, assignment]
+    result = cars("results")
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+# Models and operations
+
+
+def test_models(cars: Cars) -> None:
+    assert json.loads(cars("model", "show").stdout)["metrics"] == {"top1": 0.9}
+    assert cars("model", "rollback").stdout == "resnet34-0\n"
+    assert "resnet34-1" in cars("model", "promote", "resnet34-1").stderr
+    assert "resnet34-1" in cars("migrate").stdout
+
+
+def test_worker_becomes_the_workers_program(cars: Cars, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARS_ENGINE", "tests.engine:Engine")
+    assert cars("worker", "--queues", "control, train", "--concurrency", "2", "--beat").exit_code == 0
+    assert cars.became == ["worker", "--queues", "control,train", "--concurrency", "2", "--beat"]
+    assert cars("beat").exit_code == 0
+    assert cars.became == ["beat"]
+    assert cars("model", "import", "folder").exit_code == 0
+    assert cars.became == ["import", "--", "folder"]
+
+
+def test_doctor_exits_1_when_a_check_failed(cars: Cars) -> None:
+    good = {"check": "database", "ok": True, "detail": "SQLite", "advice": None}
+    cars.client.checks = [good]
+    assert cars("doctor").exit_code == 0
+    cars.client.checks = [good, {"check": "worker", "ok": False, "detail": "none alive", "advice": "cars worker"}]
+    result = cars("doctor")
+    assert result.exit_code == 1
+    assert rows_of(result) == cars.client.checks

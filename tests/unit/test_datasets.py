@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.datasets import SPLITS, Dataset, open_dataset
+from model.errors import DatasetError
+from tests.unit.labelled_photos import COLORS, picture, write_folders
+
+LABELS = tuple(COLORS)
+
+
+def _sides(dataset: Dataset) -> dict[str, str]:
+    return {f"{photo.file.parent.name}/{photo.file.name}": photo.split for photo in dataset.photos}
+
+
+def _write_csv(folder: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("file", "label", "split")) -> Path:
+    path = folder / "labels.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header[: len(rows[0])], *rows])
+    return path
+
+
+def test_a_folder_a_class_is_split_by_class(tmp_path: Path) -> None:
+    dataset = open_dataset(write_folders(tmp_path, photos=20))
+    assert dataset.classes == tuple(sorted(LABELS))
+    assert dataset.split_seed == 0
+    for split, count in {"train": 16, "calibration": 2, "holdout": 2}.items():
+        assert Counter(dataset.labels(split).tolist()) == dict.fromkeys(range(4), count)
+    assert all(dataset.classes[photo.label] == photo.file.parent.name for photo in dataset.photos)
+
+
+def test_the_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, photos=20)
+    first, again, other = (open_dataset(root, split_seed=seed) for seed in (5, 5, 6))
+    assert first == again
+    assert _sides(first) != _sides(other)
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_a_changed_label_changes_the_fingerprint(tmp_path: Path) -> None:
+    write_folders(tmp_path / "images", photos=4, labels=LABELS[:2])
+    rows = [
+        (f"images/{label}/{n:03}.png", label, split)
+        for label in LABELS[:2]
+        for n, split in enumerate([*SPLITS, "train"])
+    ]
+    before = open_dataset(_write_csv(tmp_path, rows)).fingerprint
+    rows[0] = (rows[0][0], LABELS[1], "train")
+    assert open_dataset(_write_csv(tmp_path, rows)).fingerprint != before
+
+
+def test_a_csv_keeps_its_own_split_and_order_of_classes(tmp_path: Path) -> None:
+    write_folders(tmp_path / "images", photos=3, labels=LABELS[:2])
+    rows = [(f"{label}/{n:03}.png", label, split) for label in LABELS[:2] for n, split in enumerate(SPLITS)]
+    _write_csv(tmp_path, rows)
+    (tmp_path / "classes.json").write_text(json.dumps([LABELS[1], LABELS[3], LABELS[0]]))
+    dataset = open_dataset(tmp_path)
+    assert dataset.classes == (LABELS[1], LABELS[0])
+    assert dataset.split_seed is None
+    assert [photo.split for photo in dataset.photos] == [*SPLITS, *SPLITS]
+
+
+def test_a_split_that_the_csv_lacks_is_drawn_from_train(tmp_path: Path) -> None:
+    write_folders(tmp_path, photos=12, labels=LABELS[:2])
+    rows = [(f"{label}/{n:03}.png", label, "holdout" if n < 2 else "train") for label in LABELS[:2] for n in range(12)]
+    dataset = open_dataset(_write_csv(tmp_path, rows))
+    assert {photo.file.name for photo in dataset.of("holdout")} == {"000.png", "001.png"}
+    assert len(dataset.of("calibration")) == 2
+
+
+def test_the_devkit_as_published(tmp_path: Path) -> None:
+    from scipy.io import savemat
+
+    (tmp_path / "devkit").mkdir()
+    (tmp_path / "cars_train").mkdir()
+    names = np.empty((1, 2), dtype=object)
+    names[0] = [LABELS[2], LABELS[0]]
+    savemat(tmp_path / "devkit" / "cars_meta.mat", {"class_names": names})
+    fields = [(name, object) for name in ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")]
+    annotations = np.empty((1, 20), dtype=fields)
+    for n in range(20):
+        annotations[0, n] = (1, 1, 40, 40, n % 2 + 1, f"{n + 1:05}.jpg")
+        picture((LABELS[2], LABELS[0])[n % 2], n).save(tmp_path / "cars_train" / f"{n + 1:05}.jpg")
+    savemat(tmp_path / "devkit" / "cars_train_annos.mat", {"annotations": annotations})
+    dataset = open_dataset(tmp_path)
+    assert dataset.classes == (LABELS[2], LABELS[0])
+    assert {photo.file.name: photo.label for photo in dataset.photos} == {f"{n + 1:05}.jpg": n % 2 for n in range(20)}
+
+
+def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, photos=10, labels=LABELS[:2])
+    for number in range(10):
+        twin = picture(LABELS[0], number).resize((64, 64), Image.Resampling.BICUBIC)
+        twin.save(root / LABELS[0] / f"twin-{number:03}.jpg", quality=85)
+    for seed in range(5):
+        sides = _sides(open_dataset(root, split_seed=seed))
+        pairs = [(f"{LABELS[0]}/{n:03}.png", f"{LABELS[0]}/twin-{n:03}.jpg") for n in range(10)]
+        assert all(sides[one] == sides[other] for one, other in pairs)
+        assert {sides[one] for one, _ in pairs} == set(SPLITS)
+
+
+def test_one_picture_under_two_labels_is_only_trained_on(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, photos=5, labels=LABELS[:2])
+    picture(LABELS[0], 0).save(root / LABELS[1] / "again.png")
+    for seed in range(8):
+        sides = _sides(open_dataset(root, split_seed=seed))
+        assert (sides[f"{LABELS[0]}/000.png"], sides[f"{LABELS[1]}/again.png"]) == ("train", "train")
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="one class"):
+        open_dataset(write_folders(tmp_path, labels=LABELS[:1]))
+    assert len(open_dataset(tmp_path, split_seed=None).of("all")) == 12
+
+
+def test_a_class_too_small_is_refused_unless_dropped(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, photos=6, labels=LABELS[:2])
+    (root / LABELS[2]).mkdir()
+    for number in range(2):
+        picture(LABELS[2], number).save(root / LABELS[2] / f"{number}.png")
+    with pytest.raises(DatasetError, match=rf"too small.*{LABELS[2]}.*--drop-small-classes"):
+        open_dataset(root)
+    assert open_dataset(root, drop_small_classes=True).classes == tuple(sorted(LABELS[:2]))
+
+
+def test_three_photos_are_just_enough(tmp_path: Path) -> None:
+    dataset = open_dataset(write_folders(tmp_path, photos=3, labels=LABELS[:2]))
+    assert Counter(photo.split for photo in dataset.photos) == dict.fromkeys(SPLITS, 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("no-such-file.png", LABELS[0])], r"not there.*no-such-file\.png"),
+        ([("000.png", "")], "needs a file, a label"),
+        ([("000.png", LABELS[0], "test")], "split"),
+        ([("000.png", LABELS[1])], "labelled more than once"),
+    ],
+)
+def test_a_csv_that_is_wrong_is_refused(tmp_path: Path, rows: list[tuple[str, ...]], message: str) -> None:
+    for number in range(3):
+        picture(LABELS[0], number).save(tmp_path / f"{number:03}.png")
+    good = [(f"{number:03}.png", LABELS[number % 2], "") for number in range(3)]
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(_write_csv(tmp_path, [*good, *rows]))
+
+
+def test_a_csv_without_its_columns_is_refused(tmp_path: Path) -> None:
+    path = _write_csv(tmp_path, [("000.png", "x")], header=("path", "name"))
+    with pytest.raises(DatasetError, match="file,label"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_folder_without_photos_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"data set|no labelled photos"):
+        open_dataset(tmp_path / name)
+
+
+def test_unreadable_photos_are_left_out_and_listed(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, photos=60, labels=LABELS[:2])
+    broken = root / LABELS[0] / "broken.png"
+    broken.write_bytes(b"no picture")
+    dataset = open_dataset(root)
+    assert [file for file, _ in dataset.unreadable] == [broken]
+    assert dataset.unreadable[0][1]
+    assert len(dataset.photos) == 120
+
+
+def test_too_many_unreadable_photos_are_an_error(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, photos=20, labels=LABELS[:2])
+    (root / LABELS[0] / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match=r"1 of 41 .*broken\.png"):
+        open_dataset(root)
+
+
+def test_labels_in_the_order_of_a_model(tmp_path: Path) -> None:
+    dataset = open_dataset(write_folders(tmp_path, photos=3, labels=LABELS[:2]))
+    ordered = dataset.ordered(["BMW X6 SUV 2012", LABELS[0], LABELS[1]])
+    assert {ordered.classes[photo.label] == photo.file.parent.name for photo in ordered.photos} == {True}
+    assert ordered.fingerprint == dataset.fingerprint
+    with pytest.raises(DatasetError, match=LABELS[0]):
+        dataset.ordered([LABELS[1]])
+
+
+def test_corrections_join_train_or_relabel_where_the_photo_is(tmp_path: Path) -> None:
+    dataset = open_dataset(write_folders(tmp_path / "data", photos=6, labels=LABELS[:2]))
+    known = dataset.of("holdout")[0]
+    wrong = dataset.classes[1 - known.label]
+    new = tmp_path / "new.png"
+    picture(LABELS[0], 99).save(new)
+    corrected = dataset.corrected({known.file: wrong, new: LABELS[0]})
+    assert len(corrected.photos) == 13
+    found = {photo.digest: photo for photo in corrected.photos}
+    assert (found[known.digest].label, found[known.digest].split) == (1 - known.label, "holdout")
+    assert [photo.split for photo in corrected.photos if photo.file == new] == ["train"]
+    with pytest.raises(DatasetError, match="Lada"):
+        dataset.corrected({new: "Lada Niva SUV 1980"})

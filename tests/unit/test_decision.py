@@ -1,0 +1,79 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from model.card import Card, parse_card
+from model.decision import calibrate, decide, decide_all, pool
+from tests.unit.artifacts import card_fields
+
+
+@pytest.fixture(name="card")
+def _card() -> Card:
+    # Two Acuras, a BMW, a Land Rover; thresholds 0.6 for the model, 0.7 for the make.
+    return parse_card(json.dumps(card_fields()).encode())
+
+
+@given(arrays(np.float32, (3, 5), elements=st.floats(-1e4, 1e4, width=32)), st.floats(0.05, 20))
+def test_calibrated_probabilities_sum_to_one_and_keep_the_order(logits: np.ndarray, temperature: float) -> None:
+    probabilities = calibrate(logits, temperature)
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == logits.shape
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert (probabilities[np.arange(3), logits.argmax(axis=1)] == probabilities.max(axis=1)).all()
+
+
+def test_the_temperature_divides_the_logits() -> None:
+    assert calibrate(np.array([[0.0, np.log(16)]]), 2.0).tolist() == [[pytest.approx(0.2), pytest.approx(0.8)]]
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "decision", "make"),
+    [
+        ([0.6, 0.2, 0.1, 0.1], "model", "Acura"),
+        ([0.59, 0.2, 0.11, 0.1], "make", "Acura"),
+        ([0.4, 0.29, 0.2, 0.11], "unknown", "Acura"),
+        ([0.1, 0.1, 0.2, 0.6], "model", "Land Rover"),
+        ([0.25, 0.25, 0.3, 0.2], "unknown", "Acura"),
+    ],
+)
+def test_the_model_is_said_where_it_is_sure_else_the_make(
+    card: Card, probabilities: list[float], decision: str, make: str
+) -> None:
+    assert decide(np.array(probabilities), card) == decision
+    assert decide_all(np.array([probabilities]), card).make == [make]
+
+
+def test_many_at_once_agree_with_one_at_a_time(card: Card) -> None:
+    probabilities = np.random.default_rng(0).dirichlet([0.3] * 4, size=200).astype(np.float32)
+    found = decide_all(probabilities, card)
+    assert found.decision == [decide(row, card) for row in probabilities]
+    assert set(found.decision) == {"model", "make", "unknown"}
+    assert (found.confidence == probabilities.max(axis=1)).all()
+    assert (found.top == probabilities.argmax(axis=1)).all()
+    assert (found.make_confidence >= found.confidence).all()
+    assert found.make_confidence.max() <= 1
+
+
+def test_no_images_give_no_decisions(card: Card) -> None:
+    assert decide_all(np.empty((0, 4), dtype=np.float32), card).decision == []
+
+
+def test_a_threshold_above_one_is_never_reached(card: Card) -> None:
+    never = card.model_copy(update={"thresholds": card.thresholds.model_copy(update={"model": 1.5, "make": 1.5})})
+    assert decide(np.array([1.0, 0, 0, 0]), never) == "unknown"
+
+
+def test_pooling_is_the_mean_of_the_logits() -> None:
+    logits = np.random.default_rng(0).normal(size=(5, 4))
+    assert np.allclose(pool(calibrate(logits, 1.0)), calibrate(logits.mean(axis=0), 1.0), atol=1e-5)
+
+
+def test_pooling_one_image_changes_nothing_and_a_zero_does_not_forbid() -> None:
+    assert np.allclose(pool(np.array([[0.7, 0.2, 0.1]])), [0.7, 0.2, 0.1], atol=1e-6)
+    pooled = pool(np.array([[1.0, 0.0], [0.4, 0.6], [0.4, 0.6]]))
+    assert np.isfinite(pooled).all()
+    assert pooled.argmax() == 0

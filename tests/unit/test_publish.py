@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from model import card as cards
+from model.card import Card
+from model.datasets import Dataset, open_dataset
+from model.engine import open_engine
+from model.errors import ArtifactExists, ArtifactUnsafe, DatasetError
+from model.network import build
+from model.training.errors import PublishingFailed
+from model.training.evaluate import evaluate_version, top1_of_version
+from model.training.export import check_parity, float_graph, graph_logits, half_weights
+from model.training.onnx_graph import fold_batch_norm
+from model.training.photos import decode_files
+from model.training.publish import publish
+from model.training.publish_weights import main
+from model.training.quantize import quantize
+from tests.unit.labelled_photos import COLORS, write_folders
+
+SIZE = 32
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return open_dataset(write_folders(tmp_path_factory.mktemp("photos"), photos=12))
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """A network whose norms do something, as those of a trained one do."""
+    torch.manual_seed(1)
+    network = build(len(COLORS))
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return network.state_dict()
+
+
+@pytest.fixture(scope="module")
+def version(dataset: Dataset, state: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("versions") / "cars-1"
+    publish(state, dataset=dataset, image_size=SIZE, out=folder, recipe={"name": "scratch", "note": "for tests"})
+    return folder
+
+
+def test_folding_a_norm_changes_nothing() -> None:
+    torch.manual_seed(0)
+    convolution, norm = torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4).eval()
+    torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
+    assert norm.running_mean is not None
+    torch.nn.init.normal_(norm.running_mean)
+    weights = {f"c.{name}": tensor.numpy() for name, tensor in convolution.state_dict().items()}
+    weights |= {f"n.{name}": tensor.numpy() for name, tensor in norm.state_dict().items()}
+    kernel, bias = (torch.from_numpy(array) for array in fold_batch_norm(weights, "c", "n"))
+    images = torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        expected = norm(convolution(images))
+        assert torch.allclose(torch.nn.functional.conv2d(images, kernel, bias), expected, atol=1e-5)
+
+
+def test_the_float_graph_computes_what_torch_computes(dataset: Dataset, state: dict[str, torch.Tensor]) -> None:
+    weights = half_weights(state, len(COLORS))
+    images = decode_files([photo.file for photo in dataset.photos[:8]], SIZE)
+    assert check_parity(weights, float_graph(weights, SIZE), images) < 1e-4
+    exact, rounded = (graph_logits(float_graph(weights, SIZE, half=half), images) for half in (False, True))
+    assert np.abs(exact - rounded).max() < 0.01 * np.abs(exact).max()
+
+
+def test_a_graph_of_other_weights_is_caught(dataset: Dataset, state: dict[str, torch.Tensor]) -> None:
+    weights = half_weights(state, len(COLORS))
+    other = {**weights, "fc.bias": weights["fc.bias"] + np.float16(1)}
+    images = decode_files([photo.file for photo in dataset.photos[:2]], SIZE)
+    with pytest.raises(PublishingFailed, match="differ from torch"):
+        check_parity(other, float_graph(weights, SIZE), images)
+
+
+def test_int8_graph_is_a_quarter_of_the_size_and_close(dataset: Dataset, state: dict[str, torch.Tensor]) -> None:
+    weights = half_weights(state, len(COLORS))
+    graph = float_graph(weights, SIZE)
+    small = quantize(graph, decode_files([photo.file for photo in dataset.of("train")], SIZE))
+    assert len(small.SerializeToString()) < 0.3 * len(graph.SerializeToString())
+    assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= {node.op_type for node in small.graph.node}
+
+
+def test_a_version_is_whole_and_says_what_it_is(version: Path, dataset: Dataset) -> None:
+    card = cards.verify(version)
+    assert (card.name, card.classes, card.image_size) == ("cars-1", dataset.classes, SIZE)
+    assert card.recipe.model_dump() == {"name": "scratch", "note": "for tests"}
+    assert card.data.fingerprint == dataset.fingerprint
+    assert set(card.data.holdout) == {photo.digest for photo in dataset.of("holdout")}
+    on_disk = {file.relative_to(version).as_posix() for file in version.rglob("*") if file.is_file()}
+    assert on_disk == {*card.files, "card.json"}
+    assert {"plots/reliability.png", "plots/risk_coverage.png", "plots/per_class.png", "plots/confusions.png"} < on_disk
+    assert sum(file.stat().st_size for file in version.rglob("*")) < 70 * 2**20
+    assert not list(version.parent.glob(".*"))
+
+
+def test_the_weights_are_float16_and_those_given(version: Path, state: dict[str, torch.Tensor]) -> None:
+    stored = load_file(version / "weights.safetensors")
+    assert stored.keys() == state.keys()
+    for name, tensor in state.items():
+        assert stored[name].shape == tensor.shape
+        assert torch.equal(stored[name], tensor.half() if tensor.is_floating_point() else tensor)
+
+
+def test_the_graph_holds_all_its_tensors(version: Path) -> None:
+    graph = onnx.load(version / "model.onnx", load_external_data=False)
+    assert all(tensor.data_location != onnx.TensorProto.EXTERNAL for tensor in graph.graph.initializer)
+
+
+def test_the_card_has_every_number(version: Path) -> None:
+    card = cards.read(version)
+    metrics = card.metrics.model_dump()
+    assert metrics["split"] == "holdout"
+    for name in ("top1", "top5", "make", "ece", "ece_limit", "coverage", "coverage_at_target", "flip_averaged_top1"):
+        assert 0 <= metrics[name] <= 1, name
+    assert len(metrics["per_class"]) >= 1
+    assert metrics["risk_coverage"][-1]["coverage"] == 1
+    areas = metrics["unknown_rejection"]["samples"]["auroc"]
+    assert areas is None or set(areas) == {"max_softmax", "max_logit", "energy"}
+    engine = card.engines["onnx"].model_dump()
+    assert abs(engine["top1_delta"]) <= 0.005 or engine["precision"] == "float16"
+    assert engine["largest_distance_of_float32_graph_from_torch"] < 1e-3
+
+
+def test_evaluating_gives_the_numbers_of_the_card(version: Path, dataset: Dataset) -> None:
+    card = cards.read(version).metrics.model_dump()
+    root = dataset.photos[0].file.parent.parent
+    found = evaluate_version(version, root, split="holdout", engine="onnx", device="cpu")
+    for name in ("images", "top1_count", "top5_count", "make_count", "ece", "decisions"):
+        assert found[name] == card[name], name
+    assert found["in_holdout_of_card"] == found["images"]
+    assert evaluate_version(version, root, engine="onnx", device="cpu")["images"] == 48
+
+
+def test_a_version_may_know_other_classes_than_the_data(version: Path, dataset: Dataset) -> None:
+    assert top1_of_version(version, dataset) == pytest.approx(cards.read(version).metrics.top1)
+    strange = Dataset(tuple(f"Lada {n} SUV 1980" for n in range(4)), dataset.photos, (), 0)
+    assert top1_of_version(version, strange) == 0
+
+
+def test_both_engines_agree_with_the_card(version: Path, dataset: Dataset) -> None:
+    card: Card = cards.read(version)
+    images = decode_files([photo.file for photo in dataset.of("holdout")], SIZE)
+    for name, engine in card.engines.items():
+        loaded = open_engine(name, "cpu", version, card)
+        right = (loaded.logits(images).argmax(axis=1) == dataset.labels("holdout")).mean()
+        assert right == pytest.approx(engine.model_dump()["top1"]["holdout"])
+
+
+def test_a_version_is_never_replaced(version: Path, dataset: Dataset, state: dict[str, torch.Tensor]) -> None:
+    before = hashlib.sha256((version / "card.json").read_bytes()).digest()
+    with pytest.raises(ArtifactExists, match="immutable"):
+        publish(state, dataset=dataset, image_size=SIZE, out=version, recipe={"name": "scratch"})
+    assert hashlib.sha256((version / "card.json").read_bytes()).digest() == before
+
+
+@pytest.mark.parametrize("damage", ["shape", "missing", "infinite"])
+def test_unusable_weights_publish_nothing(
+    damage: str, dataset: Dataset, state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    broken = dict(state)
+    if damage == "missing":
+        del broken["layer4.2.conv2.weight"]
+    else:
+        broken["fc.bias"] = torch.zeros(3) if damage == "shape" else torch.full((4,), 1e6)
+    with pytest.raises(PublishingFailed):
+        publish(broken, dataset=dataset, image_size=SIZE, out=tmp_path / "v", recipe={"name": "scratch"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_halfway_leaves_nothing(
+    dataset: Dataset, state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("model.training.measure.plots.draw", fail)
+    with pytest.raises(OSError, match="disk full"):
+        publish(state, dataset=dataset, image_size=SIZE, out=tmp_path / "v", recipe={"name": "scratch"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_holdout_nothing_is_published(
+    dataset: Dataset, state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    photos = tuple(photo for photo in dataset.photos if photo.split != "holdout")
+    without = Dataset(dataset.classes, photos, (), 0)
+    with pytest.raises(DatasetError, match="holdout"):
+        publish(state, dataset=without, image_size=SIZE, out=tmp_path / "v", recipe={"name": "scratch"})
+
+
+def test_weights_from_elsewhere_are_published_by_command(
+    dataset: Dataset, state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = dataset.photos[0].file.parent.parent
+    save_file({f"average.{name}": tensor for name, tensor in state.items()}, tmp_path / "weights.safetensors")
+    (tmp_path / "weights.pt").write_bytes(b"PK\x03\x04")
+    assert main([str(tmp_path / "weights.pt"), str(root), str(tmp_path / "bad"), "--size", "32"]) == 1
+    assert "pickle" in capsys.readouterr().err
+    weights, out = str(tmp_path / "weights.safetensors"), tmp_path / "good"
+    assert main([weights, str(root), str(out), "--size", "32", "24", "--prefix", "average."]) == 0
+    assert cards.verify(out).image_size in (24, 32)
+
+
+def test_full_decoding_differs_from_reduced_only_where_there_is_something_to_reduce(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    for name in ("large.jpg", "large.png"):
+        Image.fromarray(noise).save(tmp_path / name)
+    files = [tmp_path / "large.jpg", tmp_path / "large.png"]
+    reduced, full = decode_files(files, SIZE), decode_files(files, SIZE, reduced=False)
+    assert not np.array_equal(reduced[0], full[0])
+    assert np.array_equal(reduced[1], full[1])
+
+
+def test_a_weight_file_with_an_oversized_header_is_not_parsed(tmp_path: Path, dataset: Dataset) -> None:
+    from model.training.publish_weights import read_weights
+
+    file = tmp_path / "weights.safetensors"
+    file.write_bytes(io.BytesIO((200 << 20).to_bytes(8, "little")).getvalue() + b"{}")
+    with pytest.raises(ArtifactUnsafe):
+        read_weights(file)

@@ -1,0 +1,106 @@
+"""Settings: what the CARS_* variables may say, what they mean, and how a mistake is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from jobs.errors import SettingsInvalid
+from jobs.settings import Settings, environment, load
+
+
+def test_defaults_are_embedded(home: Path) -> None:
+    settings = load()
+    assert settings.database == f"sqlite:///{home / 'cars.db'}"
+    assert settings.model_store == str(home / "models")
+    assert settings.embedded
+    assert settings.sqlite
+    assert settings.roots is None
+
+
+def test_variables_are_read_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARS_BATCH_SIZE", "7")
+    monkeypatch.setenv("CARS_BROKER_URL", "redis://one/0")
+    monkeypatch.setenv("CARS_WINDOW", "")
+    settings = load(broker_url="redis://two/0", database_url=None)
+    assert (settings.batch_size, settings.broker_url, settings.window) == (7, "redis://two/0", None)
+    assert not settings.embedded
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load().batch_size = 1
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgresql://u:p@host/cars", "postgresql+psycopg://u:p@host/cars"),
+        ("postgres://u@host/cars", "postgresql+psycopg://u@host/cars"),
+        ("postgresql+psycopg2://u@host/cars", "postgresql+psycopg://u@host/cars"),
+        ("sqlite:////srv/cars.db", "sqlite:////srv/cars.db"),
+    ],
+)
+def test_database_urls(given: str, used: str) -> None:
+    assert load(database_url=given).database == used
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CARS_DATABASE_URL", "mysql://u@host/cars"),
+        ("CARS_DATABASE_URL", "sqlite://"),
+        ("CARS_DATABASE_URL", "sqlite:///:memory:"),
+        ("CARS_DATABASE_URL", "cars.db"),
+        ("CARS_DEVICE", "gpu"),
+        ("CARS_ENGINE", "tensorflow"),
+        ("CARS_BATCH_SIZE", "0"),
+        ("CARS_BATCH_SIZE", "many"),
+        ("CARS_LEASE_SECONDS", "0.1"),
+        ("CARS_MAX_FILE_MB", "0"),
+        ("CARS_LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_mistake_names_its_variable(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsInvalid, match=variable):
+        load()
+
+
+def test_a_mistake_shows_no_password() -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load(database_url="mysql://u:secret@host/cars")
+    assert "secret" not in str(caught.value)
+
+
+def test_several_mistakes_are_told_at_once() -> None:
+    with pytest.raises(SettingsInvalid, match=r"CARS_DEVICE.*CARS_WINDOW"):
+        load(device="gpu", window=0)
+
+
+def test_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = {"database_url": "postgresql://host/cars"}
+    assert load(**server).roots == ()
+    monkeypatch.setenv("CARS_SOURCE_ROOTS", " /srv/photos, s3://bucket/cars \n/mnt,")
+    assert load(**server).roots == load().roots == ("/srv/photos", "s3://bucket/cars", "/mnt")
+    monkeypatch.setenv("CARS_SOURCE_ROOTS", "/srv/photos:s3://bucket/cars:/mnt")
+    assert load().roots == ("/srv/photos", "s3://bucket/cars", "/mnt")
+
+
+@pytest.mark.parametrize("roots", [(), ("/srv/photos", "s3://bucket")])
+def test_a_child_process_has_the_same(roots: tuple[str, ...], home: Path) -> None:
+    settings = Settings(source_roots=roots, batch_size=9, database_url=f"sqlite:///{home}/x.db", home=home)
+    code = "from jobs.settings import load; s = load(); print([s.roots, s.batch_size, s.database, str(s.home)])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(settings), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == repr([roots, 9, settings.database, str(home)])
+
+
+def test_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(home="cars").home == tmp_path / "cars"
