@@ -32,7 +32,6 @@ from tests.servers import Postgres, Redis
 
 SIDE = 8
 PROCESSES = 2  # with nothing to infer, an engine process is Python alone: one a core
-BATCH_SIZE = 2048  # images that cost microseconds want fewer transactions than photos do
 TABLES = ("predictions", "batches", "images")
 
 
@@ -157,7 +156,6 @@ def measure(count: int, folder: Path, postgres: Postgres, redis: Redis) -> dict[
             "CARS_BROKER_URL": broker,
             "CARS_SOURCE_ROOTS": str(folder.parent),
             "CARS_ENGINE": "benchmarks.scale:NoopEngine",
-            "CARS_BATCH_SIZE": str(BATCH_SIZE),
         }
         for database in (url, spare):
             done = run_cars("migrate", env={**env, "CARS_DATABASE_URL": database})

@@ -6,7 +6,9 @@ wait for each other and neither fails half-way. Times are the database's, never 
 
 from __future__ import annotations
 
+import math
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,7 +18,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, Engine, Table, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
@@ -26,6 +28,7 @@ from jobs.tables import Utc
 __all__ = ["VERSION_TABLE", "Database", "bulk_insert", "later", "now"]
 
 VERSION_TABLE = "cars_schema"  # Alembic's; a database with tables but without this one belongs to another program
+REST_SECONDS = 0.2  # after so long without use a connection is asked whether it still lives
 BUSY_SECONDS = 60  # how long a writer waits for SQLite's lock before it fails
 
 
@@ -85,13 +88,14 @@ class Database:
         return engine
 
     def _postgres(self) -> Engine:
-        return create_engine(
+        engine = create_engine(
             self.url,
             pool_size=4,
             max_overflow=12,
-            pool_pre_ping=True,
             connect_args={"connect_timeout": 10, "application_name": "cars"},
         )
+        _ping_the_rested(engine)
+        return engine
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -133,6 +137,25 @@ class Database:
 
 def _first_line(exc: BaseException | None) -> str:
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+
+
+def _ping_the_rested(engine: Engine) -> None:
+    """Ask a pooled connection whether it lives before it is used again, unless it was used a moment ago: a batch of
+    tiny files takes less time than four such questions are worth."""
+
+    def rest(_connection: Any, record: Any) -> None:
+        record.info["rested_since"] = time.monotonic()
+
+    def ping(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("rested_since", math.inf) < REST_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except psycopg.Error as exc:
+            raise InvalidatePoolError from exc  # the pool then opens new ones
+
+    event.listen(engine, "checkin", rest)
+    event.listen(engine, "checkout", ping)
 
 
 def _sqlite_connect(connection: sqlite3.Connection, _record: Any) -> None:

@@ -81,20 +81,23 @@ class Room:
 
 
 class Stage:
-    """Threads that turn each group put in into one result on `done`; an exception is put there in its place."""
+    """Up to `threads` threads, which turn each group put in into one result on `done`; an exception is put there in its
+    place."""
 
     def __init__(self, work: Callable[[Any, threading.Event], Any], *, threads: int, name: str, done: SimpleQueue[Any]):
         self.threads = threads
         self._work, self._done = work, done
         self._groups: SimpleQueue[Any] = SimpleQueue()
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._serve, name=name, daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._name = name
+        self._threads: list[threading.Thread] = []
 
     def put(self, group: Any) -> None:
-        """Queues a group."""
+        """Queues a group; the first ones start a thread each."""
         self._groups.put(group)
+        if len(self._threads) < self.threads:
+            self._threads.append(threading.Thread(target=self._serve, name=self._name, daemon=True))
+            self._threads[-1].start()
 
     def stop(self) -> None:
         """Drops what is queued, lets each thread finish the image in hand, and waits for them."""

@@ -42,7 +42,8 @@ def recover(runtime: Runtime, *, idle: bool, concurrency: int = 1, rung: dict[in
         finishable = jobs.finishable(connection)
     for job_id in stalled:
         with runtime.database.write() as connection:
-            sent = batches.dispatch(connection, job_id, window=runtime.window(connection))
+            running = jobs.lock_running(connection, job_id)
+            sent = batches.dispatch(connection, job_id, window=runtime.window(connection)) if running else []
         for batch_id in sent:
             runtime.ring(CLASSIFY_BATCH, batch_id)
     for job_id in finishable:

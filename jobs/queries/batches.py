@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, case, func, insert, select, update
 
 from jobs.database import later, now
 from jobs.queries import jobs
@@ -45,24 +45,20 @@ def add(connection: Connection, job_id: int, *, first: int, last: int, size: int
 
 
 def dispatch(connection: Connection, job_id: int, *, window: int) -> list[int]:
-    """Move waiting batches into the job's window; returns the ids to ring for after the commit. Locks the job."""
-    row = jobs.lock(connection, job_id)
-    if row is None or row.state != JobState.RUNNING:
-        return []
+    """Move waiting batches into the window of a running job; returns the ids to ring for after the commit.
+
+    The caller holds the job's lock, so that nobody else fills the window meanwhile.
+    """
     of_job = BatchRow.job_id == job_id
-    in_flight = connection.scalar(select(func.count()).where(of_job, BatchRow.state.in_(IN_FLIGHT))) or 0
-    if in_flight >= window:
-        return []
+    in_flight = select(func.count()).where(of_job, BatchRow.state.in_(IN_FLIGHT)).scalar_subquery()
     next_ones = (
         select(BatchRow.id)
         .where(of_job, BatchRow.state == BatchState.WAITING)
         .order_by(BatchRow.id)
-        .limit(window - in_flight)
+        .limit(case((in_flight < window, window - in_flight), else_=0))
     )
-    ids = list(connection.scalars(next_ones))
-    if ids:
-        connection.execute(update(BatchRow).where(BatchRow.id.in_(ids)).values(state=BatchState.SENT, sent_at=now()))
-    return ids
+    moved = update(BatchRow).where(BatchRow.id.in_(next_ones)).values(state=BatchState.SENT, sent_at=now())
+    return sorted(connection.scalars(moved.returning(BatchRow.id)))
 
 
 def claim(connection: Connection, *, owner: str, seconds: float) -> Claim | None:

@@ -36,6 +36,11 @@ def by_key(connection: Connection, key: str) -> int | None:
     return connection.scalar(select(JobRow.id).where(JobRow.key == key))
 
 
+def work(connection: Connection, job_id: int) -> Row[str, int] | None:
+    """What classifying needs of a job, and what never changes: `source` and `version_id`."""
+    return connection.execute(select(JobRow.source, JobRow.version_id).where(JobRow.id == job_id)).one_or_none()
+
+
 def get(connection: Connection, job_id: int) -> Row[Any] | None:
     """The job's columns, `model_version` (a name) and `now` (the database's clock)."""
     return connection.execute(_shown().where(JobRow.id == job_id)).one_or_none()
@@ -60,6 +65,12 @@ def lock(connection: Connection, job_id: int) -> Row[Any] | None:
     return connection.execute(
         select(*JobRow.__table__.columns).where(JobRow.id == job_id).with_for_update()
     ).one_or_none()
+
+
+def lock_running(connection: Connection, job_id: int) -> bool:
+    """Whether the job is running, and stays so until the end of the transaction: its row is locked."""
+    running = select(JobRow.id).where(JobRow.id == job_id, JobRow.state == JobState.RUNNING)
+    return connection.scalar(running.with_for_update()) is not None
 
 
 def claim_scan(connection: Connection, job_id: int, *, owner: str, seconds: float) -> int | None:

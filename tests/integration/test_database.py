@@ -1,0 +1,40 @@
+"""What a pooled connection does when the server has cut it off meanwhile."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from jobs import Client, database
+from jobs.errors import DatabaseUnavailable
+
+pytestmark = pytest.mark.parametrize("backend", ["server"], indirect=True)
+
+
+def _cut_off(url: str) -> None:
+    with psycopg.connect(url.replace("postgresql+psycopg://", "postgresql://"), autocommit=True) as admin:
+        cut = admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert cut.rowcount
+
+
+def _url(client: Client) -> str:
+    return client.database.url.render_as_string(hide_password=False)
+
+
+def test_a_rested_connection_is_replaced_unnoticed(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "REST_SECONDS", 0.0)
+    client.models()
+    _cut_off(_url(client))
+    assert client.models()
+
+
+def test_one_that_was_used_a_moment_ago_fails_once(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "REST_SECONDS", 1e9)
+    client.models()
+    _cut_off(_url(client))
+    with pytest.raises(DatabaseUnavailable):
+        client.models()
+    assert client.models()
