@@ -22,9 +22,11 @@ __all__ = [
     "Card",
     "DataOrigin",
     "EngineFile",
+    "KnownCar",
     "Metrics",
     "Preprocessing",
     "Recipe",
+    "Score",
     "Thresholds",
     "check_name",
     "digest",
@@ -47,6 +49,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Threshold = Annotated[float, Field(ge=0, le=2, description="above 1: never reached")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
+Score = Literal["max_softmax", "max_logit", "energy"]
 
 
 class _Part(BaseModel):
@@ -75,12 +78,23 @@ class Preprocessing(_Part):
         return self
 
 
+class KnownCar(_Part):
+    """The least value of `score` that a photo of a known car has; one that lies below is decided `unknown`."""
+
+    score: Score
+    least: float
+
+
 class Thresholds(_Part):
-    """Least calibrated probability for the decisions `model` and `make`, fitted to `target_precision`."""
+    """Least calibrated probability for the decisions `model` and `make`, fitted to `target_precision`.
+
+    `known` is checked first; without it, as on cards written before there was such a part, nothing is.
+    """
 
     model: Threshold
     make: Threshold
     target_precision: Share
+    known: KnownCar | None = None
 
 
 class Metrics(_OpenPart):
@@ -119,7 +133,7 @@ class EngineFile(_OpenPart):
 
 
 class Card(_Part):
-    """One model version. Frozen; every field is required and no other is accepted."""
+    """One model version. Frozen; every field but `thresholds.known` is required and no other is accepted."""
 
     format: Literal[1]
     name: str

@@ -1,4 +1,4 @@
-"""From logits to what may be said: calibration, the decision, pooling."""
+"""From logits to what may be said: calibration, rejection, the decision, pooling."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,10 +7,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.card import Card
+from model.card import Card, Score
 from model.labels import parse
 
-__all__ = ["Decision", "Decisions", "calibrate", "decide", "decide_all", "make_table", "pool"]
+__all__ = [
+    "Decision",
+    "Decisions",
+    "calibrate",
+    "decide",
+    "decide_all",
+    "known_scores",
+    "looks_unknown",
+    "make_table",
+    "pool",
+]
 
 Decision = Literal["model", "make", "unknown"]
 _LEAST_PROBABILITY = 1e-7
@@ -22,7 +32,7 @@ class Decisions:
 
     `top` is the index of the best class and `confidence` its probability. `make` is the make with the largest summed
     probability and `make_confidence` that sum: where the decision is `make`, it may differ from the best class's make,
-    and it is the one to show.
+    and it is the one to show. `rejected` images are `unknown` because they look like no known car.
     """
 
     decision: list[Decision]
@@ -30,6 +40,7 @@ class Decisions:
     confidence: NDArray[np.float32]
     make: list[str]
     make_confidence: NDArray[np.float32]
+    rejected: NDArray[np.bool_]
 
 
 def calibrate(logits: NDArray[np.floating], temperature: float) -> NDArray[np.float32]:
@@ -44,6 +55,33 @@ def calibrate(logits: NDArray[np.floating], temperature: float) -> NDArray[np.fl
     return scaled.astype(np.float32)
 
 
+def known_scores(logits: NDArray[np.floating], temperature: float) -> dict[Score, NDArray[np.float64]]:
+    """Scores (N,) of raw logits (N, C), each higher the more a photo looks like a known car.
+
+    Maximum softmax probability, after division by `temperature`: Hendrycks and Gimpel, ICLR 2017. Maximum logit:
+    Hendrycks et al., ICML 2022. Energy, here log-sum-exp: Liu et al., NeurIPS 2020.
+    """
+    raw = np.asarray(logits, dtype=np.float64)
+    peak = raw.max(axis=1)
+    below = raw - peak[:, None]
+    return {
+        "max_softmax": 1 / np.exp(below / temperature).sum(axis=1),
+        "max_logit": peak,
+        "energy": peak + np.log(np.exp(below).sum(axis=1)),
+    }
+
+
+def looks_unknown(logits: NDArray[np.floating], card: Card) -> NDArray[np.bool_]:
+    """For each row of raw logits (N, C): does the card's score lie below its least value, or is it no number?
+
+    False throughout where the card has no such score.
+    """
+    known = card.thresholds.known
+    if known is None:
+        return np.zeros(len(logits), dtype=np.bool_)
+    return np.asarray(~(known_scores(logits, card.temperature)[known.score] >= known.least))
+
+
 @lru_cache(maxsize=16)
 def make_table(classes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
     """The makes in order of first appearance, and for each class (C,) the index of its make."""
@@ -55,31 +93,35 @@ def make_table(classes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.in
     return names, index
 
 
-def decide_all(probabilities: NDArray[np.floating], card: Card) -> Decisions:
-    """The decisions for calibrated probabilities (N, C).
+def decide_all(
+    probabilities: NDArray[np.floating], card: Card, logits: NDArray[np.floating] | None = None
+) -> Decisions:
+    """The decisions for calibrated probabilities (N, C) and the raw logits (N, C) that they come from.
 
-    `model` if the best class reaches the card's model threshold, else `make` if the best make's summed probability
-    reaches the make threshold, else `unknown`.
+    `unknown` if the logits look like no known car; else `model` if the best class reaches the card's model threshold,
+    else `make` if the best make's summed probability reaches the make threshold, else `unknown`. Without `logits`
+    nothing is rejected, and the probabilities alone decide. Not a number reaches no threshold.
     """
     probabilities = np.asarray(probabilities, dtype=np.float32)
+    rejected = np.zeros(len(probabilities), dtype=np.bool_) if logits is None else looks_unknown(logits, card)
     names, index = make_table(card.classes)
     by_make = np.zeros((len(probabilities), len(names)), dtype=np.float32)
     np.add.at(by_make.T, index, probabilities.T)
     top, best = probabilities.argmax(axis=1), by_make.argmax(axis=1)
     rows = np.arange(len(probabilities))
     confidence, make_confidence = probabilities[rows, top], by_make[rows, best].clip(max=1.0)
-    sure = confidence >= card.thresholds.model
-    sure_make = make_confidence >= card.thresholds.make
+    sure = ~rejected & (confidence >= card.thresholds.model)
+    sure_make = ~rejected & (make_confidence >= card.thresholds.make)
     decision: list[Decision] = [
         "model" if of_model else "make" if of_make else "unknown"
         for of_model, of_make in zip(sure.tolist(), sure_make.tolist(), strict=True)
     ]
     make = [names[i] for i in best.tolist()]
-    return Decisions(decision, top, confidence, make, make_confidence)
+    return Decisions(decision, top, confidence, make, make_confidence, rejected)
 
 
 def decide(probabilities: NDArray[np.floating], card: Card) -> Decision:
-    """The decision for one image's calibrated probabilities (C,)."""
+    """The decision for one image's calibrated probabilities (C,), which alone decide: nothing is rejected."""
     return decide_all(np.asarray(probabilities)[None], card).decision[0]
 
 

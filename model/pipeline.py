@@ -27,6 +27,7 @@ _FIRST_LOOKUP: Final = 8
 _FIRST_LOOKUP_BYTES: Final = 256 << 10
 _INLINE_BYTES: Final = 4096  # a smaller file is decoded sooner than another thread has woken up
 _BATCH: Final = 16
+_NO_NUMBERS: Final = ("unsupported", "The model finds no finite numbers for this picture; try another version.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +239,9 @@ class _Run:
         if logits.shape != expected:
             raise ModelError(f"the engine gave logits of shape {logits.shape}, not {expected}")
         self._on_progress()
-        for image, row in zip(group, logits, strict=True):
-            self._settle(image.digest, logits=row)
+        finite = np.asarray(np.isfinite(logits).all(axis=1))
+        for image, row, good in zip(group, logits, finite, strict=True):
+            self._settle(image.digest, logits=row if good else None, error=None if good else _NO_NUMBERS)
 
     def _settle(
         self, digest: bytes, *, logits: NDArray[np.float32] | None = None, error: tuple[str, str] | None = None

@@ -86,15 +86,17 @@ def judge(logits: Floats, labels: Labels, card: Card) -> dict[str, Any]:
     """Every number about these photos that a card carries, as JSON values; shares are 0..1.
 
     ``logits`` are (N, C) as the engine gave them, ``labels`` (N,) the true classes; temperature and thresholds are
-    the card's. Counts stand beside the shares that people compare between machines.
+    the card's. Counts stand beside the shares that people compare between machines. Of the photos decided `unknown`
+    it says how many were rejected because they look like no known car.
     """
     probabilities = calibrate(logits, card.temperature)
-    decisions = decide_all(probabilities, card)
+    decisions = decide_all(probabilities, card, logits)
     ranks = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
     hit = decisions.top == labels
     names, make_of = make_table(card.classes)
     make_hit = np.array(decisions.make) == np.array(names)[make_of[labels]]
     decided = _decided(np.array(decisions.decision), hit, make_hit)
+    decided["unknown"]["rejected"] = int(decisions.rejected.sum())
     return {
         "images": len(labels),
         "top1": _share(hit),

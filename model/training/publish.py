@@ -53,8 +53,8 @@ def publish(
     several to choose from by top-1 on `calibration`. ``recipe``: what the card says of the training, with a `name`.
     ``name``: the version's, the folder's unless given. ``training_plots`` are put among the version's;
     ``held_out`` is what `judge_held_out_classes` found, for the card.
-    Temperature and thresholds are fitted on `calibration` with the logits of the engine as shipped; every headline
-    number is that engine's on `holdout`, one view.
+    The int8 variant is chosen on `calibration`, and temperature and thresholds are fitted there with the logits of the
+    engine as shipped; every headline number is that engine's on `holdout`, one view, which decides nothing.
 
     Raises ArtifactExists if ``out`` is there, PublishingFailed for unusable weights, DatasetError for an empty split.
     """

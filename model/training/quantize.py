@@ -31,7 +31,7 @@ class Calibration:
     float_nodes: tuple[str, ...] = ()
 
 
-# From the plainest to the most careful; publishing takes the first that loses little enough.
+# Publishing tries them all and takes the one that stays nearest to float32.
 CALIBRATIONS = (
     Calibration(name="extremes"),
     Calibration(name="mean of batches", mean_of_batches=True),

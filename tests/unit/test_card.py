@@ -46,7 +46,16 @@ def test_a_card_comes_back_from_its_bytes() -> None:
     card = _parse(card_fields())
     assert cards.parse_card(card.to_bytes()) == card
     assert card.to_bytes() == cards.parse_card(card.to_bytes()).to_bytes()
-    assert json.loads(card.to_bytes()) == card_fields()
+    written = json.loads(card.to_bytes())
+    assert written["thresholds"].pop("known") is None
+    assert written == card_fields()
+
+
+def test_a_card_may_say_what_a_known_car_scores() -> None:
+    known = {"score": "energy", "least": -2.5}
+    card = _parse(_changed(("thresholds", "known"), lambda part, name: part.update({name: known})))
+    assert card.thresholds.known == cards.KnownCar(score="energy", least=-2.5)
+    assert json.loads(card.to_bytes())["thresholds"]["known"] == known
 
 
 @pytest.mark.parametrize("path", _required(card_fields()), ids=".".join)
@@ -82,6 +91,9 @@ def test_metrics_recipe_and_data_may_say_more() -> None:
         (("preprocessing", "std"), [0.2, 0, 0.2]),
         (("preprocessing", "resize"), "crop"),
         (("thresholds", "model"), -0.1),
+        (("thresholds", "known"), {"score": "loudness", "least": 1.0}),
+        (("thresholds", "known"), {"score": "energy"}),
+        (("thresholds", "known"), {"score": "energy", "least": 1.0, "most": 2.0}),
         (("metrics", "top1"), 70.0),
         (("data", "holdout"), ["not a hash"]),
         (("engines",), {}),

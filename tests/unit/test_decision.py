@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from model.card import Card, parse_card
-from model.decision import calibrate, decide, decide_all, pool
+from model.card import Card, Score, parse_card
+from model.decision import calibrate, decide, decide_all, known_scores, looks_unknown, pool
 from tests.unit.artifacts import card_fields
 
 
@@ -65,6 +65,62 @@ def test_no_images_give_no_decisions(card: Card) -> None:
 def test_a_threshold_above_one_is_never_reached(card: Card) -> None:
     never = card.model_copy(update={"thresholds": card.thresholds.model_copy(update={"model": 1.5, "make": 1.5})})
     assert decide(np.array([1.0, 0, 0, 0]), never) == "unknown"
+
+
+def _rejecting(score: Score, least: float) -> Card:
+    thresholds = {**card_fields()["thresholds"], "known": {"score": score, "least": least}}
+    return parse_card(json.dumps(card_fields(thresholds=thresholds)).encode())
+
+
+def test_the_scores_of_known_cars() -> None:
+    logits = np.random.default_rng(0).normal(scale=3, size=(50, 4)).astype(np.float32)
+    found = known_scores(logits, 1.5)
+    assert found["max_softmax"] == pytest.approx(calibrate(logits, 1.5).max(axis=1))
+    assert found["max_logit"].tolist() == logits.max(axis=1).tolist()
+    assert found["energy"] == pytest.approx(np.log(np.exp(logits.astype(np.float64)).sum(axis=1)))
+    assert np.isfinite(known_scores(np.array([[1e4, -1e4], [-1e4, -1e4]]), 0.05)["energy"]).all()
+
+
+# Sure of the first class both times: only how large the logits are tells a known car from something else.
+_KNOWN, _STRANGE = [20.0, 0.0, 0.0, 0.0], [4.0, -16.0, -16.0, -16.0]
+
+
+@pytest.mark.parametrize("score", ["max_logit", "energy"])
+def test_what_looks_like_no_known_car_is_unknown_however_sure_the_network_is(score: Score) -> None:
+    card, logits = _rejecting(score, 10.0), np.array([_KNOWN, _STRANGE], dtype=np.float32)
+    found = decide_all(calibrate(logits, card.temperature), card, logits)
+    assert found.confidence.min() > 0.99
+    assert found.decision == ["model", "unknown"]
+    assert found.rejected.tolist() == [False, True]
+
+
+def test_the_softmax_is_that_of_the_temperature() -> None:
+    card, logits = _rejecting("max_softmax", 0.95), np.array([[4.0, 0.0, 0.0, 0.0], [6.0, 0.0, 0.0, 0.0]])
+    # Without the temperature of 1.5 it would be 0.948 and 0.993, with it 0.828 and 0.948.
+    assert looks_unknown(logits, card).tolist() == [True, True]
+    assert looks_unknown(logits * 1.5, card).tolist() == [True, False]
+
+
+def test_a_score_that_reaches_the_limit_passes() -> None:
+    logits = np.array([[7.5, 0.0, 0.0, 0.0]])
+    assert not looks_unknown(logits, _rejecting("max_logit", 7.5)).any()
+    assert looks_unknown(logits, _rejecting("max_logit", np.nextafter(7.5, 8))).all()
+
+
+def test_nothing_is_rejected_without_logits_or_by_a_card_without_a_limit(card: Card) -> None:
+    logits = np.array([_STRANGE])
+    probabilities = calibrate(logits, card.temperature)
+    for found in (decide_all(probabilities, _rejecting("energy", 10.0)), decide_all(probabilities, card, logits)):
+        assert found.decision == ["model"]
+        assert not found.rejected.any()
+
+
+@pytest.mark.parametrize("score", ["max_softmax", "max_logit", "energy"])
+def test_what_is_no_number_is_unknown(score: Score) -> None:
+    card, logits = _rejecting(score, -1e9), np.array([[np.nan, 1.0, 2.0, 3.0], _KNOWN])
+    found = decide_all(calibrate(logits, card.temperature), card, logits)
+    assert found.decision == ["unknown", "model"]
+    assert found.rejected.tolist() == [True, False]
 
 
 def test_pooling_is_the_mean_of_the_logits() -> None:

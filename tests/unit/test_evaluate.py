@@ -17,7 +17,6 @@ from model.training.calibration import (
     simulated_error_limit,
 )
 from model.training.evaluate import area_under_risk_coverage, coverage_at, judge
-from model.training.rejection import auroc, compare_scores, known_scores
 from model.training.thresholds import NEVER, fit_threshold, fit_thresholds, lower_bound
 from tests.unit.artifacts import card_fields
 
@@ -67,6 +66,17 @@ def test_the_numbers_of_five_photos() -> None:
     assert by_class["Land Rover LR2 SUV 2012"]["recall"] == 0.5
     assert by_class["Acura TL Sedan 2012"]["precision"] == pytest.approx(1 / 3)
     json.dumps(found, allow_nan=False)
+
+
+def test_rejected_photos_are_unknown_and_counted_as_such() -> None:
+    known = {"score": "energy", "least": 5.0}
+    card = _card(thresholds={"model": 0.6, "make": 0.7, "target_precision": 0.95, "known": known})
+    logits = np.array([[9.0, 0, 0, 0], [9.0, 0, 0, 0], [3.0, -6, -6, -6], [0.0, 0, 0, 0]])
+    found = judge(logits, np.zeros(4, dtype=np.int64), card)
+    assert found["top1_count"] == 4
+    assert found["decisions"]["model"]["images"] == 2
+    assert found["decisions"]["unknown"] == {"images": 2, "coverage": 0.5, "rejected": 2}
+    assert judge(logits, np.zeros(4, dtype=np.int64), _card())["decisions"]["unknown"]["rejected"] == 0
 
 
 def test_top5_counts_the_five_best_only() -> None:
@@ -156,19 +166,3 @@ def test_coverage_and_risk_of_a_ranking() -> None:
     assert coverage_at(confidence, hit, 0.75) == 1.0
     assert coverage_at(confidence, ~hit, 0.95) == 0.0
     assert area_under_risk_coverage(confidence, hit) == pytest.approx((0 + 0 + 1 / 3 + 1 / 4) / 4)
-
-
-def test_auroc_is_the_chance_that_a_known_photo_scores_higher() -> None:
-    assert auroc(np.array([3.0, 4.0]), np.array([1.0, 2.0])) == 1.0
-    assert auroc(np.array([1.0]), np.array([2.0])) == 0.0
-    assert auroc(np.array([1.0, 2.0]), np.array([1.0, 2.0])) == 0.5
-
-
-def test_the_best_score_is_named() -> None:
-    # The same softmax on both sides: only the size of the logits tells.
-    known, unknown = np.tile([10.0, 8.0, 8.0], (5, 1)), np.tile([2.0, 0.0, 0.0], (4, 1))
-    found = compare_scores(known, unknown, 1.0)
-    assert found["auroc"]["max_softmax"] == 0.5
-    assert found["auroc"]["max_logit"] == 1.0
-    assert (found["best"], found["unknown_images"]) == ("max_logit", 4)
-    assert known_scores(known, 2.0)["max_softmax"] == pytest.approx(1 / (1 + 2 * np.exp(-1)))

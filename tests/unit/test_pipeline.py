@@ -179,6 +179,23 @@ def test_an_engine_of_the_wrong_shape_is_told_so() -> None:
         list(classify(_items(["1"]), read=lambda path: _png(int(path)), engine=engine, known=NOTHING))
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_picture_that_the_engine_has_no_numbers_for_fails_alone(number: float) -> None:
+    class Overflowing(ColourEngine):
+        def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            logits = super().logits(images)
+            logits[images[:, 0, 0, 0] == 7, 1] = number
+            return logits
+
+    files = {str(number): _png(number) for number in range(20)}
+    outcomes = _by_key(classify(_items(list(files)), read=files.__getitem__, engine=Overflowing(), known=NOTHING))
+    assert [key for key, outcome in sorted(outcomes.items()) if outcome.error] == [7]
+    assert outcomes[7].error is not None
+    assert outcomes[7].error[0] == "unsupported"
+    assert outcomes[7].content_hash == _digest(files["7"])
+    assert outcomes[7].logits is None
+
+
 def test_closing_early_stops_reading() -> None:
     read = Counter[str]()
 

@@ -3,7 +3,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
@@ -22,7 +22,7 @@ class _Objects(MemoryFileSystem):
     and of two at once one gets nothing."""
 
     protocol = "objects"
-    store: dict[str, Any] = {}
+    store: ClassVar[dict[str, Any]] = {}
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         opened = super()._open(path, mode, **options)
