@@ -252,14 +252,16 @@ def verify(folder: Path) -> Card:
 
     Raises CardInvalid, ArtifactCorrupt or ArtifactUnsafe.
     """
+    if folder.is_file():  # somebody's learner, perhaps
+        refuse_pickle(folder)
     card = read(folder)
+    for file in card.files:
+        read_verified(folder, card, file)
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise ArtifactUnsafe(f"{path} is a link; an artifact holds only its own files")
         if path.is_file():
             refuse_pickle(path)
-    for file in card.files:
-        read_verified(folder, card, file)
     return card
 
 

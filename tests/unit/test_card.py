@@ -201,6 +201,12 @@ def test_a_pickle_in_the_folder_is_refused_whatever_its_name(tmp_path: Path, nam
         cards.verify(tmp_path)
 
 
+def test_a_pickle_in_place_of_the_folder_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "learner.pkl").write_bytes(pickle.dumps(_Bomb()))
+    with pytest.raises(ArtifactUnsafe, match="pickle"):
+        cards.verify(tmp_path / "learner.pkl")
+
+
 def test_a_listed_pickle_is_refused_too(tmp_path: Path) -> None:
     data = pickle.dumps(_Bomb())
     engine = {"file": "weights.pt", "precision": "float16", "top1_delta": 0.0}
