@@ -5,6 +5,8 @@ The parent and each of its children have their own; nothing of it survives a for
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import socket
 import time
@@ -21,20 +23,26 @@ from jobs.database import Database
 from jobs.queries import versions, workers
 from jobs.settings import Settings
 from jobs.sources import Source, open_source
-from model.card import Card, read, verify
+from model.card import CARD, Card, verify
 from model.engine import Engine, open_engine
-from model.errors import ArtifactCorrupt
+from model.errors import ArtifactCorrupt, ModelError
 
 if TYPE_CHECKING:
     from model.store import Store
 
 __all__ = ["BUNDLED", "Loaded", "Runtime"]
 
+logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).resolve().parent.parent / "model" / "bundled"
 MAX_ENGINES = 2  # a running job never changes model: across a promotion two versions are in use
 MAX_SOURCES = 8
 BATCHES_AN_ENGINE = 4
 COUNT_SECONDS = 2.0  # for so long the number of workers is taken as known
+
+
+def _ships(version: Any) -> bool:
+    card = BUNDLED / CARD
+    return card.is_file() and hashlib.sha256(card.read_bytes()).hexdigest() == version.digest
 
 
 class Loaded:
@@ -103,16 +111,28 @@ class Runtime:
 
     def artifact(self, version: Any) -> tuple[Path, Card]:
         """The verified folder of a registered version, fetched if need be, and its card."""
-        if version.location == "bundled":
-            folder = BUNDLED
-            if not (folder / "card.json").is_file() or read(folder).name != version.name:
-                raise ArtifactCorrupt(
-                    f"version {version.name} was bundled with another release and is not here; submit with a version "
-                    "that `cars models` lists as in the store, or promote the one bundled now"
-                )
-        else:
+        if version.location != "bundled":
             folder = self.store.fetch(version.name, version.digest)
+        elif _ships(version):
+            folder = BUNDLED
+            self._keep_bundled(version.name)
+        else:
+            try:
+                folder = self.store.fetch(version.name, version.digest)
+            except ArtifactCorrupt as exc:
+                raise ArtifactCorrupt(
+                    f"version {version.name} was bundled with another release and never used with this store; submit "
+                    "with a version that `cars models` lists, or promote the one bundled now"
+                ) from exc
         return folder, verify(folder)
+
+    def _keep_bundled(self, name: str) -> None:
+        """Copies the bundled version into the store, where it outlives the release: a job that runs goes on with it."""
+        try:
+            if self.store.digest(name) is None:
+                self.store.put(BUNDLED, name)
+        except ModelError as exc:
+            logger.warning("the bundled version %s cannot be kept beyond this release: %s", name, exc)
 
     @property
     def store(self) -> Store:

@@ -49,6 +49,7 @@ def migrate(ctx: typer.Context) -> None:
     """Bring the database to this release and register the bundled model version."""
     with session(ctx).client() as client:
         done = client.migrate()
+        live = [row["name"] for row in client.models() if row["production"]]
     before, after = done["from"], done["to"]
     if before == after:
         typer.echo(f"the database is up to date (schema {after})")
@@ -56,6 +57,8 @@ def migrate(ctx: typer.Context) -> None:
         typer.echo(f"the database is at schema {after} now ({f'before: {before}' if before else 'it was empty'})")
     if done["model_version"]:
         typer.echo(f"model version {done['model_version']} is registered")
+        if done["model_version"] not in live:
+            notice(f"{live[0]} stays in production; to use it for new jobs: cars model promote {done['model_version']}")
 
 
 def doctor(ctx: typer.Context, form: FormatOption = None) -> None:
