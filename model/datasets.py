@@ -81,21 +81,25 @@ class Dataset:
         photos = tuple(replace(photo, label=position[self.classes[photo.label]]) for photo in self.photos)
         return replace(self, classes=tuple(classes), photos=photos)
 
-    def corrected(self, corrections: Mapping[Path, str]) -> Dataset:
-        """With people's corrections: files and their right class.
+    def corrected(self, corrections: Mapping[Path, str]) -> tuple[Dataset, tuple[Path, ...]]:
+        """With people's corrections, files and their right class; and the files that are left out.
 
-        A photo that the data already has, by content, gets the new label and stays in its split; others join `train`.
+        A photo that the data already has, by content, gets the new label and stays in its split. Others join `train`,
+        unless they show the same picture as a photo that is not learned from: training on it would give the answer
+        away. Raises DatasetError for a class that the data does not have, and ImageError.
         """
         position = {name: index for index, name in enumerate(self.classes)}
         strangers = sorted({label for label in corrections.values() if label not in position})
         if strangers:
             raise DatasetError(f"corrections name classes that the data does not have: {some(strangers)}")
-        kept = {photo.digest: photo for photo in self.photos}
-        for file, label in corrections.items():
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            known = kept.get(digest, Photo(file, position[label], "train", digest))
-            kept[digest] = replace(known, label=position[label])
-        return replace(self, photos=tuple(kept.values()))
+        digests = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in corrections}
+        right = {digests[file]: position[label] for file, label in corrections.items()}
+        known = {photo.digest for photo in self.photos}
+        new = {digest: file for file, digest in digests.items() if digest not in known}
+        repeats = _repeats([photo.file for photo in self.photos if photo.split != "train"], list(new.values()))
+        photos = [replace(photo, label=right.get(photo.digest, photo.label)) for photo in self.photos]
+        photos += [Photo(file, right[digest], "train", digest) for digest, file in new.items() if file not in repeats]
+        return replace(self, photos=tuple(photos)), repeats
 
 
 def open_dataset(
@@ -114,7 +118,7 @@ def open_dataset(
     listed, names = read_listing(Path(path))
     _check_listing(path, listed, least_classes=1 if split_seed is None else 2)
     drawn = split_seed is not None and not set(SPLITS) <= {entry.split for entry in listed}
-    opened = _open_all(listed, threads or min(8, os.cpu_count() or 1), compare=drawn)
+    opened = _open_all(listed, threads or _threads(), compare=drawn)
     unreadable = tuple((entry.file, reason) for entry, reason in opened if isinstance(reason, str))
     if len(unreadable) > UNREADABLE_SHARE * len(listed):
         raise DatasetError(
@@ -178,17 +182,34 @@ def _open_all(listed: Sequence[Listed], threads: int, *, compare: bool) -> list[
 
     def open_one(entry: Listed) -> tuple[Listed, Likeness | str]:
         try:
-            content = entry.file.read_bytes()
-            small = decode(content, _SIDE, max_pixels=MAX_PIXELS)
+            return entry, _look(entry.file, compare=compare)
         except ImageError as exc:
             return entry, exc.message
         except OSError as exc:
             return entry, exc.strerror or str(exc)
-        digest = hashlib.sha256(content).hexdigest()
-        return entry, likeness(digest, Image.fromarray(small)) if compare else Likeness(digest)
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(open_one, listed))
+
+
+def _look(file: Path, *, compare: bool = True) -> Likeness:
+    content = file.read_bytes()
+    small = decode(content, _SIDE, max_pixels=MAX_PIXELS)
+    digest = hashlib.sha256(content).hexdigest()
+    return likeness(digest, Image.fromarray(small)) if compare else Likeness(digest)
+
+
+def _repeats(judged: Sequence[Path], files: Sequence[Path]) -> tuple[Path, ...]:
+    """Those of `files` that show the same picture as a photo of `judged`, or as one of `files` that does."""
+    if not files:
+        return ()
+    with ThreadPoolExecutor(_threads()) as pool:
+        groups = groups_of(list(pool.map(_look, [*judged, *files])))
+    return tuple(file for file, first in zip(files, groups[len(judged) :], strict=True) if first < len(judged))
+
+
+def _threads() -> int:
+    return min(8, os.cpu_count() or 1)
 
 
 def _draw_splits(

@@ -5,10 +5,9 @@ A reader never sees half a version: locally a finished folder is renamed into pl
 """
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +75,12 @@ class Store:
             return _verified(self._local / name, digest)
         cached = self._cache / f"{name}-{digest[:16]}"
         if cached.exists():
-            try:
+            with suppress(ModelError):
                 return _verified(cached, digest)
-            except ModelError:
-                shutil.rmtree(cached, ignore_errors=True)
         self._cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=self._cache) as draft, self._unavailable():
             self._download(name, digest, Path(draft) / name)
-            try:
-                (Path(draft) / name).rename(cached)
-            except OSError:
-                # Another process was faster; its copy has to pass as ours did.
-                if not cached.exists():
-                    raise
+            _keep(Path(draft) / name, cached)
         return _verified(cached, digest)
 
     def _card_bytes(self, name: str) -> bytes:
@@ -153,6 +145,22 @@ class Store:
             raise StoreUnavailable(
                 f"the model store {self.url} cannot be used: {exc}. Check CARS_MODELS, its credentials and permissions."
             ) from exc
+
+
+def _keep(sound: Path, cached: Path) -> None:
+    """Put a verified copy in its place. One that is there is mended file by file: others may be reading it."""
+    try:
+        sound.rename(cached)
+    except OSError:
+        if not cached.is_dir():
+            raise
+        for file in [path for path in cached.rglob("*") if not path.is_dir() or path.is_symlink()]:
+            if not (sound / file.relative_to(cached)).is_file():
+                file.unlink(missing_ok=True)
+        for file in [path for path in sound.rglob("*") if path.is_file()]:
+            target = cached / file.relative_to(sound)
+            target.parent.mkdir(exist_ok=True)
+            file.replace(target)
 
 
 def _check(name: str) -> None:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import ImageNotFound, VersionNotFound
-from jobs.kept_photos import KeptPhotos
-from jobs.queries import labels, training, versions
+from jobs.errors import VersionNotFound
+from jobs.queries import training, versions
 from jobs.settings import Settings
 from jobs.sources.addresses import canonical, parse, permitted_folder
 from jobs.status import RunState, VersionState
 from model import card as cards
-from model import preprocess
 from model.card import Card
 from model.datasets import Dataset, open_dataset
-from model.errors import DatasetError, ImageError, ModelError
+from model.errors import DatasetError, ModelError
 from model.training.evaluate import top1_of_version
 from model.training.publish import publish
 from model.training.train import Trained, TrainingStopped, train
+from workers.corrections import corrected
 from workers.judging import Judged, Verdict, compare
 from workers.lease import LeaseLost
 from workers.runtime import Runtime
@@ -32,8 +29,6 @@ from workers.train import FOLDER, Watch
 __all__ = ["Learning"]
 
 logger = logging.getLogger(__name__)
-PAGE = 500
-_CORRECTIONS = "corrections.json"
 
 
 class Learning:
@@ -90,43 +85,7 @@ class Learning:
             if set(dataset.classes) <= set(known):
                 dataset = dataset.ordered(known)
         self._watch.check()
-        return dataset.corrected(self._corrections(dataset))
-
-    def _corrections(self, dataset: Dataset) -> dict[Path, str]:
-        """Files of corrected photos and their classes. Which ones, is settled by the run's first attempt."""
-        settled = self._folder / _CORRECTIONS
-        if not settled.exists():
-            draft = settled.with_suffix(".new")
-            draft.write_text(json.dumps(_all_corrections(self._runtime)))
-            draft.replace(settled)
-        wanted: Mapping[str, str] = json.loads(settled.read_text())
-        strangers = sorted({label for label in wanted.values() if label not in dataset.classes})
-        if strangers:
-            self._watch.note(f"corrections to classes that the data does not have are left out: {', '.join(strangers)}")
-        kept = KeptPhotos(self._settings.model_store)
-        folder = self._folder / "corrections"
-        folder.mkdir(exist_ok=True)
-        files: dict[Path, str] = {}
-        for name, label in wanted.items():
-            if label in dataset.classes and self._is_usable(kept, name, folder / name):
-                files[folder / name] = label
-        if files:
-            judged = {photo.digest for photo in dataset.photos if photo.split != "train"}
-            both = sum(file.name in judged for file in files)
-            self._watch.note(
-                f"{len(files)} corrections taken" + (f", {both} of them to photos that are only judged on" * (both > 0))
-            )
-        return files
-
-    def _is_usable(self, kept: KeptPhotos, name: str, file: Path) -> bool:
-        try:
-            content = kept.read(bytes.fromhex(name))
-            preprocess.decode(content, 64, max_pixels=self._settings.max_pixels)
-        except (ImageNotFound, ImageError) as exc:
-            self._watch.note(f"a correction is left out: {exc}")
-            return False
-        file.write_bytes(content)
-        return True
+        return corrected(dataset, self._runtime, folder=self._folder, watch=self._watch)
 
     # -- what it makes -----------------------------------------------------------------------------------------------
 
@@ -258,18 +217,6 @@ def _check_roots(dataset: Dataset, settings: Settings) -> None:
         return
     for folder in {photo.file.resolve().parent for photo in dataset.photos}:
         permitted_folder(parse(canonical(folder)), settings.roots)
-
-
-def _all_corrections(runtime: Runtime) -> dict[str, str]:
-    found: dict[str, str] = {}
-    after = 0
-    while True:
-        with runtime.database.read() as connection:
-            rows = labels.page(connection, after=after, limit=PAGE)
-        found |= {row.content_hash.hex(): row.label for row in rows}
-        if len(rows) < PAGE:
-            return found
-        after = rows[-1].id
 
 
 def _take_folder(settings: Settings, row: Any, attempt: int, watch: Watch) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from jobs.database import Database
 from jobs.errors import NotPossible
 from jobs.queries import versions
@@ -25,26 +27,25 @@ def register(
 ) -> bool:
     """Put a verified version into the store, then into the registry; False when the very same is registered already.
 
-    Raises NotPossible when another version has its name.
+    Raises NotPossible or ArtifactExists when another version has its name.
     """
     mark = digest(folder)
     with database.read() as connection:
-        known = versions.by_name(connection, card.name)
-    if known is not None:
-        if known.digest != mark:
-            raise NotPossible(
-                f"another version is registered as {card.name}: versions never change; give this one a new name"
-            )
-        return False
+        if _is_registered(connection, card.name, mark):
+            return False
     Store(settings.model_store, settings.home / "model-cache").put(folder, card.name)
     with database.write() as connection:
-        if versions.by_name(connection, card.name) is None:
-            versions.add(
-                connection,
-                name=card.name,
-                card=card.model_dump(mode="json"),
-                digest=mark,
-                location="store",
-                state=state,
-            )
+        versions.lock(connection)
+        if _is_registered(connection, card.name, mark):  # by another process, meanwhile
+            return False
+        document = card.model_dump(mode="json")
+        versions.add(connection, name=card.name, card=document, digest=mark, location="store", state=state)
     return True
+
+
+def _is_registered(connection: Connection, name: str, mark: str) -> bool:
+    """Whether the version of this digest is registered. Raises NotPossible when another one has its name."""
+    known = versions.by_name(connection, name)
+    if known is not None and known.digest != mark:
+        raise NotPossible(f"another version is registered as {name}: versions never change; give this one a new name")
+    return known is not None

@@ -188,10 +188,10 @@ def _write(
 
 
 def _sweep(runtime: Runtime) -> None:
-    """Remove the folders of runs that have ended, also of one whose worker died at its very end."""
+    """Remove the folders of runs that have ended, however that was. One that is left half removed keeps its name."""
     root = runtime.settings.home / FOLDER
     for folder in root.iterdir() if root.is_dir() else ():
-        match = re.fullmatch(r"(\d+)-([0-9a-f]+)-\d+", folder.name)
+        match = re.fullmatch(r"(\d{1,18})-([0-9a-f]+)-\d+", folder.name)
         if match is None:
             continue
         with runtime.database.read() as connection:
@@ -201,7 +201,11 @@ def _sweep(runtime: Runtime) -> None:
 
 
 def take_back_runs(runtime: Runtime, is_alive: Callable[[str], bool]) -> None:
-    """Queue again the runs whose lease ran out, and those whose process, one of this worker's, is dead."""
+    """Queue again the runs whose lease ran out, and those whose process, one of this worker's, is dead.
+
+    What runs that have ended left on this machine is removed: their process may have died before it came to that, or
+    they were canceled or given up while no process had them.
+    """
     with runtime.database.read() as connection:
         expired = training.expired(connection)
         mine = training.held_by(connection, f"{runtime.identity}:")
@@ -213,6 +217,7 @@ def take_back_runs(runtime: Runtime, is_alive: Callable[[str], bool]) -> None:
         if state is not None:
             why = "the process that held it died" if owner else "its lease ran out"
             logger.warning("run %d is taken back: %s; it is %s now", run_id, why, state)
+    _sweep(runtime)
 
 
 def ring_for_runs(runtime: Runtime, rung: dict[int, float], *, idle: bool, patience: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, insert, select, text, update
 
 from jobs.database import now
 from jobs.tables import CorrectionRow, ImageRow
@@ -25,7 +25,12 @@ class Correction(NamedTuple):
 
 
 def put(connection: Connection, corrections: Iterable[Correction]) -> None:
-    """Write corrections; a later word about the same photo replaces the earlier one."""
+    """Write corrections; a later word about the same photo replaces the earlier one.
+
+    One transaction at a time: all of its words are later than another's, or all are earlier.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("LOCK TABLE corrections IN SHARE ROW EXCLUSIVE MODE"))
     for one in corrections:
         values = {**one._asdict(), "created_at": now()}
         known = update(CorrectionRow).where(CorrectionRow.content_hash == one.content_hash)

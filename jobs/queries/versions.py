@@ -54,6 +54,6 @@ def history(connection: Connection) -> Sequence[Any]:
 
 
 def lock(connection: Connection) -> None:
-    """Let one transaction at a time change what is in production (a writing one of SQLite is alone already)."""
+    """Let one transaction at a time add a version or change what is in production (one of SQLite is alone already)."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("LOCK TABLE promotions IN SHARE ROW EXCLUSIVE MODE"))

@@ -6,13 +6,16 @@ import csv
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
 
 from jobs import Client
 from jobs.errors import ImageNotFound, JobNotFound, NotPossible, SettingsInvalid
+from model.datasets import open_dataset
 from tests.integration.test_training_task import TINY
 from tests.unit.labelled_photos import picture, write_folders
 from workers.classify import classify_batch
@@ -58,14 +61,18 @@ def test_a_corrected_photo_is_learned_although_it_is_gone(
     client.label(str(folder / "1.png"), "Lada Niva 1977", new_class=True)
     shutil.rmtree(folder)
     data = write_folders(tmp_path / "data", photos=8)
-    holdout_photo = next((data / ACURA).iterdir())
-    client.label(str(holdout_photo), ACURA)
+    judged = open_dataset(data).of("holdout")
+    client.label(str(judged[0].file), ACURA)
+    copy = tmp_path / "copy.png"
+    picture(BMW, int(next(photo for photo in judged if photo.file.parent.name == BMW).file.stem), side=48).save(copy)
+    client.label(str(copy), BMW)
     run = client.train(data, recipe="scratch", force=True, plan={**TINY, "stages": [{"epochs": 1, "peak": 0.001}]})
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
     assert status["state"] == "published", status["error"]
     assert any("Lada Niva 1977" in note for note in status["notes"])
-    assert any(note.startswith("2 corrections taken") for note in status["notes"])
+    assert "2 corrections taken, 1 of them to photos that are only judged on" in status["notes"]
+    assert any(note.startswith("1 corrections are left out: the same picture") for note in status["notes"])
     assert client.model(status["model_version"])["data"]["images"] == 4 * 8 + 1
 
 
@@ -85,6 +92,27 @@ def test_labels_travel_as_csv(client: Client, job: tuple[str, Path], tmp_path: P
     assert [[row[k] for k in key] for row in client.labels()] == [[row[k] for k in key] for row in before]
     with saved.open() as file:
         assert {row["label"] for row in csv.DictReader(file)} == {ACURA, BMW}
+
+
+def test_photos_corrected_by_two_at_once(client: Client, job: tuple[str, Path], tmp_path: Path) -> None:
+    photos = [str(tmp_path / f"{number}.png") for number in range(60)]
+    for number, photo in enumerate(photos):
+        picture(BMW, 200 + number).save(photo)
+    for label, order in ((BMW, photos), (ACURA, photos[::-1])):
+        (tmp_path / f"{label}.csv").write_text("image,label\n" + "".join(f"{photo},{label}\n" for photo in order))
+    barrier = Barrier(2)
+
+    def correct(label: str) -> int:
+        with Client() as other:
+            assert other.label(photos[0], label)["label"] == label  # everything is loaded and connected
+            barrier.wait(timeout=60)
+            return other.import_labels(tmp_path / f"{label}.csv")
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(correct, (BMW, ACURA))) == [60, 60]
+    found = list(client.labels())
+    assert len({row["content_hash"] for row in found}) == len(found) == 60
+    assert len({row["label"] for row in found}) == 1  # the later import counts, and all of it
 
 
 def test_a_wrong_line_takes_nothing(client: Client, job: tuple[str, Path], tmp_path: Path) -> None:

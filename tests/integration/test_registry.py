@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from threading import Barrier
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from jobs import Client
+from jobs import settings as configuration
+from jobs.database import Database
 from jobs.errors import NotPossible, VersionNotFound
-from tests.unit.artifacts import CLASSES
+from model import card as cards
+from model.errors import ArtifactExists
+from tests.unit.artifacts import CLASSES, write_artifact
 from workers.classify import classify_batch
+from workers.publishing import register
 from workers.runtime import Runtime
 from workers.scan import scan_job
 
 Publish = Callable[..., str]
+ROUNDS = 10  # of a race that the slower one may win by chance
 
 
 def live(client: Client) -> list[str]:
@@ -111,6 +119,61 @@ def test_rollbacks_at_once_pop_one_each(client: Client, three: list[str]) -> Non
     with ThreadPoolExecutor(4) as threads:
         assert sorted(threads.map(roll, range(4))) == ["v1", "v2", "v2", "v3"]
     assert client.rollback() == "v1"
+
+
+class Meeting(Database):
+    """A database whose two users wait for each other between reading and what they do next."""
+
+    def __init__(self, url: str, barrier: Barrier) -> None:
+        super().__init__(url)
+        self._barrier = barrier
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with super().read() as connection:
+            yield connection
+        self._barrier.wait(timeout=60)
+
+
+def register_at_once(client: Client, folders: Sequence[Path], stores: Sequence[str]) -> list[bool | str]:
+    """Two processes register, from these folders by these stores, neither seeing the other's; what each got."""
+    barrier, url = Barrier(2), client.settings.database
+    client.models()  # which makes the tables of the embedded database
+
+    def one(folder: Path, store: str) -> bool | str:
+        database = Meeting(url, barrier)
+        try:
+            return register(configuration.load(models=store), database, folder, cards.read(folder))
+        except (NotPossible, ArtifactExists) as exc:
+            return str(exc)
+        finally:
+            database.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(one, folders, stores))
+
+
+def test_one_version_registered_by_two_at_once_is_there_once(client: Client, tmp_path: Path) -> None:
+    for number in range(ROUNDS):
+        name = f"v{number}"
+        write_artifact(tmp_path / name, name=name)
+        assert sorted(register_at_once(client, [tmp_path / name] * 2, [client.settings.model_store] * 2)) == [0, 1]
+    assert [row["name"] for row in client.models()][:ROUNDS] == [f"v{number}" for number in reversed(range(ROUNDS))]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_of_two_versions_of_one_name_registered_at_once_one_is_refused(
+    client: Client, tmp_path: Path, shared: bool
+) -> None:
+    stores = [str(tmp_path / "store" / ("" if shared else side)) for side in ("a", "b")]
+    for number in range(ROUNDS):
+        folders = [tmp_path / side / f"v{number}" for side in ("a", "b")]
+        for temperature, folder in enumerate(folders, start=1):
+            write_artifact(folder, name=folder.name, temperature=temperature)
+        results = register_at_once(client, folders, stores)
+        winner = results.index(True)
+        assert "another name" in str(results[1 - winner]) or "new name" in str(results[1 - winner])
+        assert client.model(f"v{number}")["digest"] == cards.digest(folders[winner])
 
 
 def test_a_running_job_keeps_its_version(

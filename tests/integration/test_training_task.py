@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,13 +159,60 @@ def test_a_run_that_was_taken_back_is_left_alone(client: Client, runtime: Callab
 
 
 @embedded
-def test_a_run_that_keeps_killing_its_process_is_given_up(client: Client, data: Path) -> None:
-    run = client.train(data, recipe="scratch")
+@pytest.mark.parametrize("end", ["canceled", "failed", "published"])
+def test_what_an_ended_run_left_on_this_machine_is_removed(
+    end: str, client: Client, runtime: Callable[..., Runtime], data: Path
+) -> None:
+    worker = runtime(engine="onnx")
+    run = client.train(data, recipe="scratch", force=True, plan={**TINY, "stages": [{"epochs": 1, "peak": 0.001}]})
+    assert train_model(worker, int(run.id), closing=lambda: True)
+    folder = worker.settings.home / "training"
+    other = folder / f"{run.id}-0-1"  # of another database's run
+    other.mkdir()
+    take_back_runs(worker, lambda _owner: True)
+    assert run.status()["state"] == "queued"
+    assert len(list(folder.iterdir())) == 2  # the run goes on from there
+    if end == "canceled":
+        run.cancel()
+    elif end == "failed":
+        give_up(client, run)
+    else:
+        killed_while_removing(worker, run)
+    assert run.status()["state"] == end
+    assert len(list(folder.iterdir())) == 2
+    take_back_runs(worker, lambda _owner: True)
+    assert list(folder.iterdir()) == [other]
+
+
+def killed_while_removing(worker: Runtime, run: Training) -> None:
+    """The run ends, and its process dies when it has removed one file of what the run has left."""
+    remove = shutil.rmtree
+
+    def die(folder: Path, **options: Any) -> None:
+        if Path(folder).parent.name != "training":
+            return remove(folder, **options)
+        next(file for file in folder.rglob("*") if file.is_file()).unlink()
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shutil.rmtree", die)
+        with pytest.raises(SystemExit):
+            train_model(worker, int(run.id))
+
+
+def give_up(client: Client, run: Training) -> None:
+    """Its process dies, time and again."""
     with client.database.write() as connection:
         for _ in range(training.MAX_DEATHS):
             assert training.claim(connection, int(run.id), owner="w:1", seconds=60)
             assert not training.claim(connection, int(run.id), owner="w:2", seconds=60)
             training.take_back(connection, int(run.id), owner="w:1")
+
+
+@embedded
+def test_a_run_that_keeps_killing_its_process_is_given_up(client: Client, data: Path) -> None:
+    run = client.train(data, recipe="scratch")
+    give_up(client, run)
     assert run.status()["state"] == "failed"
     assert "died 5 times" in run.status()["error"]
 

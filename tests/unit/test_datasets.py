@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -197,10 +198,55 @@ def test_corrections_join_train_or_relabel_where_the_photo_is(tmp_path: Path) ->
     wrong = dataset.classes[1 - known.label]
     new = tmp_path / "new.png"
     picture(LABELS[0], 99).save(new)
-    corrected = dataset.corrected({known.file: wrong, new: LABELS[0]})
+    corrected, repeats = dataset.corrected({known.file: wrong, new: LABELS[0]})
+    assert repeats == ()
     assert len(corrected.photos) == 13
     found = {photo.digest: photo for photo in corrected.photos}
     assert (found[known.digest].label, found[known.digest].split) == (1 - known.label, "holdout")
     assert [photo.split for photo in corrected.photos if photo.file == new] == ["train"]
     with pytest.raises(DatasetError, match="Lada"):
         dataset.corrected({new: "Lada Niva SUV 1980"})
+
+
+def _smaller(photo: Path, copy: Path, side: int = 32) -> Path:
+    """The same picture in another file."""
+    with Image.open(photo) as image:
+        image.resize((side, side), Image.Resampling.BICUBIC).save(copy, quality=85)
+    return copy
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_correction_that_repeats_what_is_judged_on_is_left_out(tmp_path: Path, split: str) -> None:
+    dataset = open_dataset(write_folders(tmp_path / "data", photos=6, labels=LABELS[:2]))
+    photo = dataset.of(split)[0]
+    copy = _smaller(photo.file, tmp_path / "copy.jpg")
+    new = tmp_path / "new.png"
+    picture(LABELS[0], 99).save(new)
+    corrected, repeats = dataset.corrected({copy: dataset.classes[photo.label], new: LABELS[0]})
+    assert repeats == (() if split == "train" else (copy,))
+    joined = set(corrected.photos) - set(dataset.photos)
+    assert {photo.file for photo in joined} == {new, copy} - set(repeats)
+    assert {photo.split for photo in joined} == {"train"}
+
+
+def test_what_repeats_a_correction_that_is_left_out_is_left_out_too(tmp_path: Path) -> None:
+    write_folders(tmp_path, photos=3, labels=LABELS[:2])
+    rows = [(f"{label}/{n:03}.png", label, split) for label in LABELS[:2] for n, split in enumerate(SPLITS)]
+    judged, other = (picture(LABELS[0], seed, side=64) for seed in (2, 99))
+    dataset = open_dataset(_write_csv(tmp_path, rows))
+    files = [tmp_path / f"frame-{step}.png" for step in range(1, 17)]  # from a holdout photo to quite another one
+    for step, file in enumerate(files, start=1):
+        Image.blend(judged, other, step / 16).save(file)
+    assert dataset.corrected({files[-1]: LABELS[0]})[1] == ()
+    assert dataset.corrected(dict.fromkeys(files, LABELS[0])) == (dataset, tuple(files))
+
+
+def test_corrections_leave_no_copy_of_a_photo_out_and_relabel_all(tmp_path: Path) -> None:
+    root = write_folders(tmp_path / "data", photos=6, labels=LABELS[:2])
+    files = {root / LABELS[0] / "000.png", root / LABELS[0] / "again.png"}
+    shutil.copy(*sorted(files))
+    dataset = open_dataset(root)
+    assert dataset.corrected({}) == (dataset, ())
+    corrected, _ = dataset.corrected({root / LABELS[0] / "000.png": LABELS[1]})
+    assert {photo.file for photo in dataset.photos if photo not in corrected.photos} == files
+    assert [corrected.classes[photo.label] for photo in corrected.photos if photo.file in files] == [LABELS[1]] * 2

@@ -173,6 +173,28 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(tmp_path: Path) -> None:
     assert cards.verify(folder).name == "v1"
 
 
+def test_no_file_of_a_copy_goes_away_while_it_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(f"objects://store-{next(_numbers)}", tmp_path / "cache")
+    write_artifact(tmp_path / "v1")
+    digest = store.put(tmp_path / "v1", "v1")
+    folder = store.fetch("v1", digest)
+    names = sorted(file.name for file in folder.iterdir())
+    (folder / "model.onnx").write_bytes(b"bit rot")
+    (folder / "learner.pkl").write_bytes(b"\x80\x04.")
+    seen: list[set[str]] = []
+    download = _Objects.get_file
+
+    def get_file(self: _Objects, *args: Any, **options: Any) -> None:
+        seen.append({file.name for file in folder.iterdir()})
+        download(self, *args, **options)
+
+    monkeypatch.setattr(_Objects, "get_file", get_file)
+    assert store.fetch("v1", digest) == folder
+    assert seen
+    assert all(set(names) <= present for present in seen)
+    assert sorted(file.name for file in folder.iterdir()) == names
+
+
 def test_the_cache_serves_while_the_store_is_away(tmp_path: Path) -> None:
     url = f"objects://store-{next(_numbers)}"
     write_artifact(tmp_path / "v1")
