@@ -40,6 +40,7 @@ __all__ = [
 CARD: Final = "card.json"
 WEIGHTS: Final = "weights.safetensors"
 ONNX: Final = "model.onnx"
+_ENDINGS = {"onnx": ".onnx", "torch": ".safetensors"}
 _CARD_BYTES = 8 << 20
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_-])){0,63}")
 _FILE = re.compile(rf"{_NAME.pattern}(?:/{_NAME.pattern})?")
@@ -163,6 +164,8 @@ class Card(_Part):
         for name, engine in self.engines.items():
             if engine.file not in self.files:
                 raise ValueError(f"engines: {name} loads {engine.file!r}, which is not among the files")
+            if not engine.file.endswith(_ENDINGS[name]):  # by which it is known what to look for in it
+                raise ValueError(f"engines: {name} loads a file that ends in {_ENDINGS[name]}, not {engine.file!r}")
         return self
 
     def to_bytes(self) -> bytes:

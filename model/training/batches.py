@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,10 @@ class PhotoTable:
 
 def load_table(dataset: Dataset, split: str, size: int, *, folder: Path, device: torch.device) -> PhotoTable:
     """One split's photos at a size. They are decoded into a file of ``folder``, which a resumed run finds again."""
-    files = [photo.file for photo in dataset.of(split)]
-    target = folder / f"{split}-{size}.u8"
+    photos = dataset.of(split)
+    files = [photo.file for photo in photos]
+    order = hashlib.sha256("".join(photo.digest for photo in photos).encode()).hexdigest()
+    target = folder / f"{split}-{size}-{order[:16]}.u8"  # labels come in this order
     shape = (len(files), size, size, 3)
     if not (target.exists() and target.stat().st_size == int(np.prod(shape))):
         draft = target.with_suffix(".new")
@@ -38,10 +41,10 @@ def load_table(dataset: Dataset, split: str, size: int, *, folder: Path, device:
         del table
         draft.replace(target)
     # Copy-on-write, since torch wants memory it could write to; nothing does.
-    photos = torch.from_numpy(np.memmap(target, dtype=np.uint8, mode="c", shape=shape)).permute(0, 3, 1, 2)
-    if device.type == "cuda" and photos.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-        photos = photos.to(device)
-    return PhotoTable(photos=photos, labels=torch.from_numpy(dataset.labels(split)))
+    pixels = torch.from_numpy(np.memmap(target, dtype=np.uint8, mode="c", shape=shape)).permute(0, 3, 1, 2)
+    if device.type == "cuda" and pixels.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        pixels = pixels.to(device)
+    return PhotoTable(photos=pixels, labels=torch.from_numpy(dataset.labels(split)))
 
 
 @dataclass(kw_only=True)

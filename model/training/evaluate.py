@@ -91,7 +91,7 @@ def judge(logits: Floats, labels: Labels, card: Card) -> dict[str, Any]:
     """
     probabilities = calibrate(logits, card.temperature)
     decisions = decide_all(probabilities, card, logits)
-    ranks = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1)
+    ranks = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(axis=1)
     hit = decisions.top == labels
     names, make_of = make_table(card.classes)
     make_hit = np.array(decisions.make) == np.array(names)[make_of[labels]]

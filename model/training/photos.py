@@ -41,5 +41,6 @@ def _lossless(content: bytes) -> bytes:
         if picture.format != "JPEG":
             return content
         target = io.BytesIO()
-        picture.save(target, "PNG", compress_level=0, exif=picture.getexif())
+        whole = picture.convert("RGB") if picture.mode == "CMYK" else picture  # which PNG cannot hold
+        whole.save(target, "PNG", compress_level=0, exif=picture.getexif())
     return target.getvalue()

@@ -15,7 +15,7 @@ from safetensors.numpy import load
 
 from model.datasets import open_dataset
 from model.errors import ModelError
-from model.inspection import inspect, refuse_pickle
+from model.inspection import inspect_safetensors, refuse_pickle
 from model.training.publish import publish
 
 __all__ = ["main", "read_weights"]
@@ -58,7 +58,7 @@ def read_weights(file: Path, *, prefix: str = "") -> dict[str, npt.NDArray[np.ge
     """The tensors of a safetensors file, inspected before they are parsed. Raises ArtifactUnsafe or ArtifactCorrupt."""
     refuse_pickle(file)
     content = file.read_bytes()
-    inspect(file, content)
+    inspect_safetensors(file, content)
     return {name.removeprefix(prefix): array for name, array in load(content).items() if name.startswith(prefix)}
 
 

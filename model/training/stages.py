@@ -94,6 +94,7 @@ class Run:
             learner.opt.load_state_dict(checkpoint.optimizer)
             done = checkpoint.epoch
         if len(self.rates) <= number:
+            loaders.train.epoch = before  # wherever the run comes from, the finder meets the same photos
             self.rates.append(stage.peak or self._find_rate(number, stage, learner))
         if done >= stage.epochs:
             return

@@ -12,7 +12,7 @@ from torch import nn
 
 from model import card as cards
 from model.errors import ModelError
-from model.inspection import inspect, refuse_pickle
+from model.inspection import inspect_safetensors, refuse_pickle
 from model.network import build, load_weights
 from model.training.errors import TrainingFailed
 
@@ -71,7 +71,7 @@ def _fill(network: nn.Module, state: State, *, head: Sequence[int | None] | None
 def _safetensors(file: Path) -> State:
     refuse_pickle(file)
     content = file.read_bytes()
-    inspect(file, content)
+    inspect_safetensors(file, content)  # whatever its name ends in
     state: State = load(content)
     return state
 

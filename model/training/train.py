@@ -75,7 +75,7 @@ def train(
         "recipe": recipe,
         "data": dataset.fingerprint,
         "classes": list(dataset.classes),
-        "init": Path(start).name,
+        "init": _name_of(start),
         "seed": seed,
     }
     begun = _begun_plan(run_folder, identity)
@@ -130,6 +130,11 @@ def _write_plan(folder: Path, identity: Mapping[str, Any], plan: Plan) -> None:
     draft.replace(folder / _PLAN)
 
 
+def _name_of(start: str | Path) -> str:
+    """What a run starts from, by the name that it keeps wherever it lies."""
+    return cards.read(Path(start)).name if Path(start).is_dir() else Path(start).name
+
+
 def _of_version(start: str | Path) -> tuple[int | None, LossKind | None]:
     """The image size and the loss of the version that a run starts from."""
     if str(start) in _DEFAULT_INIT.values() or not Path(start).is_dir():
@@ -153,7 +158,7 @@ def _finished(run: Run, *, start: str | Path) -> Trained:
     report = {
         "name": run.plan.recipe,
         "loss": run.plan.loss,
-        "init": Path(start).name,
+        "init": _name_of(start),
         "seed": run.seed,
         "epochs": run.plan.epochs,
         "plan": run.plan.to_json(),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,9 @@ def test_classify_that_is_stopped_takes_its_worker_along_and_keeps_the_job(
     home: Path, gate: Path, folder: Path, number: signal.Signals, code: int
 ) -> None:
     gate.touch()
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Tests that a shell runs in the background were told to ignore SIGINT, and a program they start would be too.
+    pipe["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen([*CARS, "classify", str(folder)], env=environment(), **pipe) as process, Client() as client:
         wait_until(lambda: any(status["state"] == "running" for status in client.jobs()))
         process.send_signal(number)

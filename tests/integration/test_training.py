@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,9 +16,11 @@ from safetensors.torch import save_file
 from model.datasets import Dataset, open_dataset
 from model.errors import ArtifactUnsafe, DatasetError
 from model.network import build
+from model.training.batches import load_table
 from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.training.errors import TrainingFailed
 from model.training.held_out import judge_held_out_classes
+from model.training.photos import decode_files
 from model.training.recipes import Plan, make_plan
 from model.training.starting import starting_network
 from model.training.train import Trained, TrainingStopped, train
@@ -106,6 +110,26 @@ def test_the_original_recipe_runs_its_stages_in_order(dataset: Dataset, imagenet
     assert len(trained.report["peak_rates"]) == 2
     assert [plot.name for plot in trained.plots] == ["history.png", "learning_rate_1.png", "learning_rate_2.png"]
     assert all(plot.stat().st_size > 0 for plot in trained.plots)
+
+
+def test_the_rate_finder_finds_the_same_after_a_kill(dataset: Dataset, imagenet: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"recipe": "original", "epochs": 3, "pretrained": imagenet, "options": ONE_SIZE}
+    whole = train(dataset, run_folder=tmp_path / "whole", **settings)
+    listen, should_stop = _stop_after(1)
+    with pytest.raises(TrainingStopped, match="epoch 2"):
+        train(dataset, run_folder=tmp_path / "cut", on_progress=listen, should_stop=should_stop, **settings)
+    rest = train(dataset, run_folder=tmp_path / "cut", **settings)
+    assert rest.report["peak_rates"] == whole.report["peak_rates"]
+    assert _same(whole, rest)
+
+
+def test_a_run_goes_on_with_labels_that_are_listed_in_another_order(dataset: Dataset, tmp_path: Path) -> None:
+    turned = replace(dataset, photos=dataset.photos[::-1])
+    for data in (dataset, turned):
+        table = load_table(data, "train", 8, folder=tmp_path, device=torch.device("cpu"))
+        wanted = decode_files([photo.file for photo in data.of("train")], 8)
+        assert np.array_equal(table.photos.permute(0, 2, 3, 1).numpy(), wanted)
+        assert table.labels.tolist() == data.labels("train").tolist()
 
 
 def test_the_original_recipe_is_the_original_work() -> None:

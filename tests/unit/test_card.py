@@ -98,6 +98,8 @@ def test_metrics_recipe_and_data_may_say_more() -> None:
         (("data", "holdout"), ["not a hash"]),
         (("engines",), {}),
         (("engines", "onnx", "file"), "other.onnx"),
+        (("engines", "onnx", "file"), "weights.safetensors"),
+        (("engines", "torch", "file"), "model.onnx"),
         (("engines", "onnx", "precision"), "int4"),
         (("files",), {"../model.onnx": "0" * 64}),
         (("files",), {"/etc/passwd": "0" * 64}),
@@ -209,8 +211,8 @@ def test_a_pickle_in_place_of_the_folder_is_called_one(tmp_path: Path) -> None:
 
 def test_a_listed_pickle_is_refused_too(tmp_path: Path) -> None:
     data = pickle.dumps(_Bomb())
-    engine = {"file": "weights.pt", "precision": "float16", "top1_delta": 0.0}
-    card = write_artifact(tmp_path, {"weights.pt": data}, engines={"torch": engine})
+    engine = {"file": "weights.safetensors", "precision": "float16", "top1_delta": 0.0}
+    card = write_artifact(tmp_path, {"weights.pt": data, "weights.safetensors": b""}, engines={"torch": engine})
     with pytest.raises(ArtifactUnsafe, match="pickle"):
         cards.read_verified(tmp_path, card, "weights.pt")
 

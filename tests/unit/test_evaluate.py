@@ -85,6 +85,12 @@ def test_top5_counts_the_five_best_only() -> None:
     assert judge(logits, np.arange(7), _card(classes=classes))["top5_count"] == 5
 
 
+def test_top5_of_logits_whose_probabilities_are_all_nothing_but_one() -> None:
+    classes = [f"Make{n} Car 2000" for n in range(9)]
+    logits = np.tile(np.append(np.arange(8.0), 5000.0), (9, 1))
+    assert judge(logits, np.arange(9), _card(classes=classes))["top5_count"] == 5
+
+
 def test_temperature_scaling_finds_what_the_logits_were_multiplied_by() -> None:
     logits, labels = _sampled(20_000, 6)
     assert fit_temperature(logits * 3, labels) == pytest.approx(3, rel=0.05)

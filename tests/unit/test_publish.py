@@ -317,6 +317,12 @@ def test_full_decoding_differs_from_reduced_only_where_there_is_something_to_red
     assert np.array_equal(reduced[1], full[1])
 
 
+def test_a_print_shop_s_colors_are_decoded_in_full_too(tmp_path: Path) -> None:
+    Image.new("CMYK", (SIZE, SIZE), (0, 200, 200, 0)).save(tmp_path / "cmyk.jpg")
+    files = [tmp_path / "cmyk.jpg"]
+    assert np.array_equal(decode_files(files, SIZE), decode_files(files, SIZE, reduced=False))
+
+
 def test_a_weight_file_with_an_oversized_header_is_not_parsed(tmp_path: Path, dataset: Dataset) -> None:
     from model.training.publish_weights import read_weights
 
