@@ -27,7 +27,7 @@ class RunBar(Bar):
 def doing(status: Status) -> str:
     """What the run is busy with."""
     if status["state"] == RunState.QUEUED:
-        return "waiting for a training worker"
+        return f"to be tried again: {status['error']}" if status["error"] else "waiting for a training worker"
     if status["cancel_requested"]:
         return "stopping"
     return str(status["stage"] or status["state"])

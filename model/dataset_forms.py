@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from model.errors import DatasetError
 
-__all__ = ["SPLITS", "Listed", "read_listing", "some"]
+__all__ = ["SPLITS", "Listed", "Permitted", "read_listing", "some"]
 
 SPLITS: Final = ("train", "calibration", "holdout")
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".mpo"})
 _NAMED: Final = 8  # how many offenders an error names
+
+
+Permitted = Callable[[Path], None]  # raises for a file that may not be touched
 
 
 class Listed(NamedTuple):
@@ -28,28 +31,32 @@ class Listed(NamedTuple):
     split: str | None
 
 
-def read_listing(path: Path) -> tuple[list[Listed], list[str]]:
-    """What is listed at `path`, and the class names in their order. Raises DatasetError."""
+def read_listing(path: Path, permitted: Permitted) -> tuple[list[Listed], list[str]]:
+    """What is listed at `path`, and the class names in their order.
+
+    `permitted` is asked about every file before it is looked at. Raises DatasetError, and what `permitted` raises.
+    """
     if path.is_file() and path.suffix.lower() == ".csv":
-        listed = _read_csv(path)
+        listed = _read_csv(path, permitted)
     elif (path / "devkit").is_dir():
-        rows, names = _read_devkit(path)
+        rows, names = _read_devkit(path, permitted)
         return [Listed(file, label, None) for file, label in rows], names
     elif (path / "labels.csv").is_file():
-        listed = _read_csv(path / "labels.csv")
+        listed = _read_csv(path / "labels.csv", permitted)
     elif path.is_dir():
-        listed = _read_folders(path)
+        listed = _read_folders(path, permitted)
     else:
         raise DatasetError(
             f"{path} is no data set. Give a folder with one subfolder a class, a CSV with the columns file,label, or "
             "the folder that holds the Stanford Cars `cars_train` and `devkit`."
         )
-    return listed, _class_order(path, {entry.label for entry in listed})
+    return listed, _class_order(path, {entry.label for entry in listed}, permitted)
 
 
-def _class_order(path: Path, present: set[str]) -> list[str]:
+def _class_order(path: Path, present: set[str], permitted: Permitted) -> list[str]:
     """By name, or as a `classes.json` beside the data has them: the position of a class is part of its weights."""
     file = (path if path.is_dir() else path.parent) / "classes.json"
+    permitted(file)
     if not file.is_file():
         return sorted(present)
     try:
@@ -61,7 +68,8 @@ def _class_order(path: Path, present: set[str]) -> list[str]:
     return [str(name) for name in names]
 
 
-def _read_csv(path: Path) -> list[Listed]:
+def _read_csv(path: Path, permitted: Permitted) -> list[Listed]:
+    permitted(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -77,35 +85,52 @@ def _read_csv(path: Path) -> list[Listed]:
             raise DatasetError(
                 f"{path}: {line!r} needs a file, a label, and as split one of {', '.join(SPLITS)} or nothing"
             )
-        folder = path.parent if (path.parent / name).exists() else path.parent / "images"
-        listed.append(Listed(folder / name, label, split or None))
+        listed.append(Listed(_listed_file(path.parent, name, permitted), label, split or None))
     return listed
 
 
-def _read_folders(path: Path) -> list[Listed]:
-    return [
-        Listed(file, folder.name, None)
-        for folder in sorted(path.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not file.name.startswith(".")
-    ]
+def _listed_file(folder: Path, name: str, permitted: Permitted) -> Path:
+    """Beside the CSV or, where it is not there, in `images`."""
+    for file in (folder / name, folder / "images" / name):
+        permitted(file)
+        if file.exists():
+            break
+    return file
 
 
-def _read_devkit(path: Path) -> tuple[list[tuple[Path, str]], list[str]]:
+def _read_folders(path: Path, permitted: Permitted) -> list[Listed]:
+    listed = []
+    for folder in sorted(path.iterdir()):
+        if folder.name.startswith("."):
+            continue
+        permitted(folder)
+        for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
+            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."):
+                permitted(file)
+                if file.is_file():
+                    listed.append(Listed(file, folder.name, None))
+    return listed
+
+
+def _read_devkit(path: Path, permitted: Permitted) -> tuple[list[tuple[Path, str]], list[str]]:
     """The photos of `cars_train` with their class names, and all class names in the official order."""
     from scipy.io import loadmat
 
     meta, annotations = path / "devkit" / "cars_meta.mat", path / "devkit" / "cars_train_annos.mat"
+    for file in (meta, annotations):
+        permitted(file)
     try:
         names = [str(name) for name in _flat(loadmat(meta, squeeze_me=True)["class_names"])]
         rows = _flat(loadmat(annotations, squeeze_me=True)["annotations"])
-        return [(path / "cars_train" / str(row["fname"]), names[int(row["class"]) - 1]) for row in rows], names
+        listed = [(path / "cars_train" / str(row["fname"]), names[int(row["class"]) - 1]) for row in rows]
     except (OSError, KeyError, ValueError, IndexError, TypeError) as exc:
         raise DatasetError(
             f"{path} is not the published Stanford Cars devkit: {meta.name} and {annotations.name} are needed in "
             f"{path / 'devkit'}, and the photos in {path / 'cars_train'} ({exc})"
         ) from exc
+    for photo, _ in listed:
+        permitted(photo)
+    return listed, names
 
 
 def _flat(array: Any) -> Any:

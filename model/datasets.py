@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model.dataset_forms import SPLITS, Listed, read_listing, some
+from model.dataset_forms import SPLITS, Listed, Permitted, read_listing, some
 from model.duplicates import Likeness, groups_of, likeness
 from model.errors import DatasetError, ImageError
 from model.preprocess import MAX_PIXELS, decode
@@ -27,7 +27,7 @@ from model.preprocess import MAX_PIXELS, decode
 __all__ = ["SPLITS", "Dataset", "Photo", "open_dataset"]
 
 UNREADABLE_SHARE: Final = 0.01
-_SHARES: Final = {"calibration": 0.1, "holdout": 0.1}
+_SHARES: Final = {"holdout": 0.1, "calibration": 0.1}
 _SIDE = 64  # what photos are decoded to for the duplicate check
 
 
@@ -103,7 +103,13 @@ class Dataset:
 
 
 def open_dataset(
-    path: Path, *, split_seed: int | None = 0, drop_small_classes: bool = False, threads: int | None = None
+    path: Path,
+    *,
+    split_seed: int | None = 0,
+    drop_small_classes: bool = False,
+    holdout: Set[str] = frozenset(),
+    permitted: Permitted = lambda _file: None,
+    threads: int | None = None,
 ) -> Dataset:
     """The labelled photos at `path`, each opened once to see that it can be read.
 
@@ -112,10 +118,14 @@ def open_dataset(
     kept; missing ones are drawn from `train` by class and `split_seed`, near-duplicates staying together. With
     `split_seed` None nothing is drawn and one class is enough: the data is only to be judged on.
 
+    `holdout` has digests of photos that an earlier version was only judged on: where `holdout` is drawn they come into
+    it, and no others of a class in which they are half of what is drawn. `permitted` is asked about every file before
+    it is looked at, and raises for one that may not be.
+
     Raises DatasetError: nothing there, one class, a class too small to split, labels of missing files, an unknown
     split, or more than 1 % unreadable photos.
     """
-    listed, names = read_listing(Path(path))
+    listed, names = read_listing(Path(path), permitted)
     _check_listing(path, listed, least_classes=1 if split_seed is None else 2)
     drawn = split_seed is not None and not set(SPLITS) <= {entry.split for entry in listed}
     opened = _open_all(listed, threads or _threads(), compare=drawn)
@@ -128,7 +138,7 @@ def open_dataset(
     readable = [(entry, found) for entry, found in opened if not isinstance(found, str)]
     if split_seed is not None:
         if drawn:
-            readable = _draw_splits(readable, split_seed, drop_small_classes=drop_small_classes)
+            readable = _draw_splits(readable, split_seed, held=holdout, drop_small_classes=drop_small_classes)
         readable = _with_training_photos(path, readable, drop_small_classes=drop_small_classes)
     present = {entry.label for entry, _ in readable}
     classes = tuple(name for name in names if name in present)
@@ -213,7 +223,7 @@ def _threads() -> int:
 
 
 def _draw_splits(
-    readable: Sequence[tuple[Listed, Likeness]], seed: int, *, drop_small_classes: bool
+    readable: Sequence[tuple[Listed, Likeness]], seed: int, *, held: Set[str], drop_small_classes: bool
 ) -> list[tuple[Listed, Likeness]]:
     """Fills the missing splits from photos without one or of `train`: class by class, whole groups at a time."""
     wanted = [name for name in _SHARES if all(entry.split != name for entry, _ in readable)]
@@ -234,19 +244,41 @@ def _draw_splits(
             f"{len(small)} classes are too small to split in {len(wanted) + 1}, near-duplicates counted once: "
             f"{some(small)}. Add photos, or leave these classes out with `--drop-small-classes`."
         )
-    random = np.random.default_rng(seed)
+    digests = [found.digest for _, found in readable]
     for label in labels:
-        groups = by_class.get(label, [])
-        queue = [groups[i] for i in random.permutation(len(groups))]
-        for still_needed, split in zip(range(len(wanted), 0, -1), wanted, strict=True):
-            size = max(1, round(_SHARES[split] * sum(map(len, groups))))
-            taken = 0
-            while taken < size and len(queue) > still_needed:
-                for index in (chosen := queue.pop()):
-                    splits[index] = split
-                taken += len(chosen)
+        for split, index in _drawn(by_class.get(label, []), digests, wanted, seed=seed, held=held):
+            splits[index] = split
     return [
         (entry._replace(split=split), found)
         for (entry, found), split in zip(readable, splits, strict=True)
         if entry.label not in small
     ]
+
+
+def _drawn(
+    groups: Sequence[list[int]], digests: Sequence[str], wanted: Sequence[str], *, seed: int, held: Set[str]
+) -> Iterator[tuple[str, int]]:
+    """The drawn split of each photo of a class that does not stay in `train`; each split gets a group at least.
+
+    The order is by a hash of each group's content, so that one photo more or less moves few others. `holdout` and
+    `calibration` are taken from its two ends: what leaves one does not come into the other.
+    """
+
+    def is_held(group: list[int]) -> bool:
+        return any(digests[index] in held for index in group)
+
+    def order(group: list[int]) -> tuple[bool, bytes]:
+        content = min(digests[index] for index in group)
+        return is_held(group), hashlib.sha256(f"{seed} {content}".encode()).digest()
+
+    queue = sorted(groups, key=order)
+    known = sum(len(group) for group in queue if is_held(group))
+    for still_needed, split in zip(range(len(wanted), 0, -1), wanted, strict=True):
+        size = max(1, round(_SHARES[split] * sum(map(len, groups))))
+        if split == "holdout" and 2 * known >= size:
+            size = known
+        taken = 0
+        while taken < size and len(queue) > still_needed:
+            chosen = queue.pop(-1 if split == "holdout" else 0)
+            taken += len(chosen)
+            yield from ((split, index) for index in chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +77,12 @@ def _all(runtime: Runtime) -> dict[str, str]:
 
 
 def _is_usable(kept: KeptPhotos, name: str, file: Path, watch: Watch) -> bool:
-    """Whether the photo is there and can be decoded as training does it; it is written to `file`."""
+    """Whether the photo is there and can be decoded as training does it; it is written to `file`.
+
+    What an earlier attempt has written there is taken as it is: the data stays the same though the store loses photos.
+    """
+    if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == name:
+        return True
     try:
         content = kept.read(bytes.fromhex(name))
         preprocess.decode(content, 64)

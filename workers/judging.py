@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from model.dataset_forms import some
+
 __all__ = ["Judged", "Verdict", "compare", "guessing_chance"]
 
 GUESSING_LIMIT = 0.01  # a candidate that guessing would equal more often than this has learned nothing
@@ -47,11 +49,14 @@ class Verdict:
     reason: str
 
 
-def compare(candidate: Judged, production: Judged | str | None, *, min_gain: float, force: bool) -> Verdict:
+def compare(
+    candidate: Judged, production: Judged | str | None, *, lost: Sequence[str] = (), min_gain: float, force: bool
+) -> Verdict:
     """The verdict on a candidate.
 
-    `production` is None where nothing is live, a text where it cannot be judged. The candidate must be better than
-    guessing, and better than production by `min_gain` (a share; more than nothing in any case); `force` overrules.
+    `production` is None where nothing is live, a text where it cannot be judged; `lost` are the classes that it knows
+    and the candidate does not. The candidate must be better than guessing, and better than production by `min_gain` (a
+    share; more than nothing in any case), and goes live by itself if no class is lost; `force` overrules.
     """
     mine = f"top-1 {candidate.top1:.2%} on {candidate.images:,} holdout photos"
     if force:
@@ -70,9 +75,12 @@ def compare(candidate: Judged, production: Judged | str | None, *, min_gain: flo
     reason = f"{mine}, {production.version} has {production.top1:.2%}: {100 * gain:+.2f} points"
     if not better and min_gain > 0:
         reason += f", and {100 * min_gain:.2f} are asked for"
-    if better and candidate.classes < production.classes:
-        reason += f"; it names {candidate.classes} classes, {production.version} {production.classes}"
-    return Verdict(better=better, promotable=better, reason=reason)
+    if better and lost:
+        reason += (
+            f"; it does not know {len(lost)} of the {production.classes} classes of {production.version}: "
+            f"{some(lost)}. If they are not needed: cars model promote {candidate.version}"
+        )
+    return Verdict(better=better, promotable=better and not lost, reason=reason)
 
 
 def guessing_chance(judged: Judged) -> float:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import VersionNotFound
 from jobs.queries import training, versions
 from jobs.settings import Settings
-from jobs.sources.addresses import canonical, parse, permitted_folder
+from jobs.sources.addresses import Address, parse, permitted_folder
 from jobs.status import RunState, VersionState
 from model import card as cards
 from model.card import Card
 from model.datasets import Dataset, open_dataset
-from model.errors import DatasetError, ModelError
+from model.errors import DatasetError, ModelError, StoreUnavailable
 from model.training.evaluate import top1_of_version
 from model.training.publish import publish
 from model.training.train import Trained, TrainingStopped, train
@@ -74,18 +76,34 @@ class Learning:
         it knows all of them: so it stays able to name the others."""
         options = self._row.options
         real = permitted_folder(parse(self._row.dataset), self._settings.roots)
+        card = cards.read(start) if isinstance(start, Path) and start.is_dir() else None
         dataset = open_dataset(
-            Path(os.fsdecode(real)), split_seed=options["seed"], drop_small_classes=options["drop_small_classes"]
+            Path(os.fsdecode(real)),
+            split_seed=options["seed"],
+            drop_small_classes=options["drop_small_classes"],
+            holdout=frozenset(card.data.holdout if card else ()),
+            permitted=partial(_permitted, roots=self._settings.roots),
         )
-        _check_roots(dataset, self._settings)
         for file, reason in dataset.unreadable:
             self._watch.note(f"left out: {file}: {reason}")
-        if isinstance(start, Path) and start.is_dir():
-            known = cards.read(start).classes
-            if set(dataset.classes) <= set(known):
-                dataset = dataset.ordered(known)
+        if card is not None:
+            self._note_unknown(dataset, card)
+            if set(dataset.classes) <= set(card.classes):
+                dataset = dataset.ordered(card.classes)
         self._watch.check()
         return corrected(dataset, self._runtime, folder=self._folder, watch=self._watch)
+
+    def _note_unknown(self, dataset: Dataset, start: Card) -> None:
+        """Say how many of the drawn holdout photos the version that training starts from may have learned from."""
+        if dataset.split_seed is None:
+            return
+        holdout, known = dataset.of("holdout"), frozenset(start.data.holdout)
+        unknown = sum(photo.digest not in known for photo in holdout)
+        if unknown:
+            self._watch.note(
+                f"{unknown} of the {len(holdout)} holdout photos are not in the holdout of {start.name}, from which "
+                "training starts: it may have been trained on them"
+            )
 
     # -- what it makes -----------------------------------------------------------------------------------------------
 
@@ -156,6 +174,8 @@ class Learning:
         """The live version on the same photos, or why it cannot be judged here."""
         try:
             return self._judge(self._runtime.artifact(version)[0], dataset)
+        except StoreUnavailable:
+            raise  # it may be there in a while
         except ModelError as exc:
             return f"{version.name}, which is in production, cannot be judged here: {exc}"
 
@@ -165,10 +185,12 @@ class Learning:
             live = versions.production(connection)
         production = self._judge_production(live, dataset) if live is not None else None
         self._watch.check()
-        verdict = compare(mine, production, min_gain=self._row.options["min_gain"], force=self._row.options["force"])
         card, mark = cards.verify(folder), cards.digest(folder)
+        lost = [name for name in live.card["classes"] if name not in card.classes] if live is not None else []
+        options = self._row.options
+        verdict = compare(mine, production, lost=lost, min_gain=options["min_gain"], force=options["force"])
         self._runtime.store.put(folder, self._name)
-        promote = verdict.promotable and self._row.options["promote"]
+        promote = verdict.promotable and options["promote"]
         numbers = {**asdict(mine), **_brief(card)}
         ending = training.Ending(
             state=RunState.PUBLISHED if verdict.better else RunState.REJECTED,
@@ -211,12 +233,12 @@ def _torch_device(device: str) -> str:
     return device if device.startswith("cuda") or device == "cpu" else "auto"
 
 
-def _check_roots(dataset: Dataset, settings: Settings) -> None:
-    """A CSV or a link may name files anywhere; workers read inside the roots only."""
-    if settings.roots is None:
-        return
-    for folder in {photo.file.resolve().parent for photo in dataset.photos}:
-        permitted_folder(parse(canonical(folder)), settings.roots)
+def _permitted(file: Path, *, roots: Sequence[str] | None) -> None:
+    """A CSV or a link may name files anywhere; workers read inside the roots only. Raises SourceNotAllowed, with the
+    name as it is listed: what a link points to is not told.
+    """
+    if roots is not None:
+        permitted_folder(Address(str(file), "", "", os.fsencode(file)), roots)
 
 
 def _take_folder(settings: Settings, row: Any, attempt: int, watch: Watch) -> Path:

@@ -16,7 +16,7 @@ from jobs.broker import TRAIN_MODEL
 from jobs.errors import CarClassifierError, DatabaseUnavailable
 from jobs.queries import training
 from jobs.status import RunState
-from model.errors import ImageError, ModelError
+from model.errors import ImageError, ModelError, StoreUnavailable
 from workers.lease import Lease, LeaseLost
 from workers.runtime import Runtime
 
@@ -61,7 +61,7 @@ class Watch:
 
     def note(self, text: str) -> None:
         """Keep a remark for whoever looks at the run."""
-        shown = text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+        shown = _storable(text)
         logger.info("run %d: %s", self._held.id, shown)
         notes = self._progress.setdefault("notes", [])
         if shown not in notes and len(notes) < MOST_NOTES:
@@ -149,7 +149,11 @@ def train_model(runtime: Runtime, run_id: int, *, closing: Callable[[], bool] = 
         _write(runtime, training.stop if exc.canceled else training.release, held, f"run {run_id}: {exc}")
     except DatabaseUnavailable:
         raise  # the lease runs out, and the run goes on from its checkpoint
-    except (ModelError, ImageError, CarClassifierError, OSError) as exc:
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as exc:  # will be so again
+        _fail(runtime, held, str(exc))
+    except (StoreUnavailable, OSError) as exc:  # a store that is away, a full disk: that may pass
+        _postpone(runtime, held, str(exc))
+    except (ModelError, ImageError, CarClassifierError) as exc:
         _fail(runtime, held, str(exc))
     except ModuleNotFoundError as exc:
         _fail(runtime, held, f"this worker cannot train: {exc}; pip install 'car-classifier[train]'")
@@ -175,8 +179,20 @@ def _held_run(runtime: Runtime, held: training.Claim, row: Any, closing: Callabl
 
 
 def _fail(runtime: Runtime, held: training.Claim, error: str) -> None:
-    shown = error.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+    shown = _storable(error)
     _write(runtime, lambda c, h: training.fail(c, h, shown), held, f"run {held.id} failed: {shown}")
+
+
+def _postpone(runtime: Runtime, held: training.Claim, error: str) -> None:
+    shown = _storable(error)
+    with runtime.database.write() as connection:
+        state = training.postpone(connection, held, shown)
+    logger.warning("run %d is %s after attempt %d: %s", held.id, state or "another's", held.attempt, shown)
+
+
+def _storable(text: str) -> str:
+    """The text without what databases refuse: bytes that are no UTF-8, and NUL."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
 
 
 def _write(

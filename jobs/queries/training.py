@@ -5,15 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from jobs.database import later, now
 from jobs.status import RunState
 from jobs.tables import TrainingRunRow, VersionRow
 
-__all__ = ["Claim", "Ending", "add", "cancel", "claim", "finish", "get", "page", "release", "renew", "report"]
+__all__ = [
+    "Claim",
+    "Ending",
+    "add",
+    "cancel",
+    "claim",
+    "finish",
+    "get",
+    "page",
+    "postpone",
+    "release",
+    "renew",
+    "report",
+]
 
-MAX_DEATHS = 5  # a run whose process dies so often without finishing an epoch is given up
+MAX_DEATHS = 5  # a run that is tried so often without finishing an epoch is given up
+FIRST_PAUSE = 60.0  # seconds before a run that met a passing fault is tried again; four times as long with each try
 
 
 class Claim(NamedTuple):
@@ -57,12 +71,15 @@ def _shown() -> Any:
 
 
 def claim(connection: Connection, run_id: int, *, owner: str, seconds: float) -> Claim | None:
-    """Lease a queued run; None when there is no such run, or another has it: a message may come any number of times."""
+    """Lease a queued run; None when there is no such run, another has it, or it is to wait: a message may come any
+    number of times.
+    """
     row = connection.execute(
         update(TrainingRunRow)
-        .where(TrainingRunRow.id == run_id, TrainingRunRow.state == RunState.QUEUED)
+        .where(TrainingRunRow.id == run_id, _due())
         .values(
             state=RunState.RUNNING,
+            error=None,
             owner=owner,
             attempt=TrainingRunRow.attempt + 1,
             expires_at=later(seconds),
@@ -71,6 +88,12 @@ def claim(connection: Connection, run_id: int, *, owner: str, seconds: float) ->
         .returning(TrainingRunRow.id, TrainingRunRow.attempt)
     ).one_or_none()
     return Claim(*row) if row else None
+
+
+def _due() -> Any:
+    """Queued, and not to wait until `expires_at`, which `postpone` sets."""
+    row = TrainingRunRow
+    return and_(row.state == RunState.QUEUED, or_(row.expires_at.is_(None), row.expires_at <= now()))
 
 
 def _held(held: Claim) -> Any:
@@ -131,8 +154,8 @@ def cancel(connection: Connection, run_id: int) -> None:
 
 
 def waiting(connection: Connection, *, patience: float) -> list[int]:
-    """Runs that nobody has, made at least `patience` seconds ago, oldest first."""
-    queued = and_(TrainingRunRow.finished_at.is_(None), TrainingRunRow.state == RunState.QUEUED)
+    """Runs that nobody has and that are not to wait, made at least `patience` seconds ago, oldest first."""
+    queued = and_(TrainingRunRow.finished_at.is_(None), _due())
     old = TrainingRunRow.created_at < later(-patience)
     return list(connection.scalars(select(TrainingRunRow.id).where(queued, old).order_by(TrainingRunRow.id).limit(20)))
 
@@ -158,18 +181,40 @@ def take_back(connection: Connection, run_id: int, *, owner: str | None = None) 
     """
     gone = TrainingRunRow.owner == owner if owner is not None else TrainingRunRow.expires_at < now()
     lost = and_(TrainingRunRow.id == run_id, TrainingRunRow.state == RunState.RUNNING, gone)
-    row = connection.execute(
-        select(TrainingRunRow.deaths, TrainingRunRow.cancel_requested).where(lost).with_for_update()
-    ).one_or_none()
+    given_up = f"the process that trained died {MAX_DEATHS} times without finishing an epoch; is its memory enough?"
+    return _try_again(connection, lost, given_up=given_up)
+
+
+def postpone(connection: Connection, held: Claim, error: str) -> RunState | None:
+    """Give a run back that met a passing fault, with the fault as its error: queued to be tried again after a pause, or
+    ended where it was canceled or has been tried too often; None when the lease was lost.
+    """
+    given_up = f"tried {MAX_DEATHS} times without finishing an epoch: {error}"
+    return _try_again(connection, _held(held), given_up=given_up, error=error, pause=FIRST_PAUSE)
+
+
+def _try_again(
+    connection: Connection, these: Any, *, given_up: str, error: str | None = None, pause: float | None = None
+) -> RunState | None:
+    columns = (TrainingRunRow.id, TrainingRunRow.deaths, TrainingRunRow.cancel_requested)
+    row = connection.execute(select(*columns).where(these).with_for_update()).one_or_none()
     if row is None:
         return None
-    state, error = RunState.QUEUED, None
+    state = RunState.QUEUED
     if row.cancel_requested:
-        state = RunState.CANCELED
+        state, error = RunState.CANCELED, None
     elif row.deaths + 1 >= MAX_DEATHS:
-        state = RunState.FAILED
-        error = f"the process that trained died {MAX_DEATHS} times without finishing an epoch; is its memory enough?"
-    values = {"state": state, "deaths": row.deaths + 1, "owner": None, "expires_at": None, "error": error}
-    ended = {"finished_at": now()} if state.terminal else {}
-    connection.execute(update(TrainingRunRow).where(TrainingRunRow.id == run_id).values(**values, **ended))
+        state, error = RunState.FAILED, given_up
+    values: dict[str, Any] = {
+        "state": state,
+        "deaths": row.deaths + 1,
+        "owner": None,
+        "expires_at": None,
+        "error": error,
+    }
+    if state.terminal:
+        values["finished_at"] = now()
+    elif pause is not None:
+        values["expires_at"] = later(pause * 4**row.deaths)
+    connection.execute(update(TrainingRunRow).where(TrainingRunRow.id == row.id).values(values))
     return state

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from model.training.errors import TrainingFailed
@@ -39,7 +40,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     tree = _detach(checkpoint.optimizer, tensors)
     file = f"checkpoint-{checkpoint.stage}-{checkpoint.epoch}.safetensors"
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(plain, folder / f"{file}.new")
+    try:
+        save_file(plain, folder / f"{file}.new")
+    except SafetensorError as exc:
+        raise OSError(f"the checkpoint cannot be written to {folder}: {exc}") from exc
     (folder / f"{file}.new").replace(folder / file)
     index = {
         "format": 1,

@@ -47,7 +47,8 @@ def evaluate_version(
     """
     card = cards.verify(folder)
     if isinstance(dataset, Path):
-        dataset = open_dataset(dataset, split_seed=None if split == "all" else card.data.split_seed or 0)
+        seed = None if split == "all" else card.data.split_seed or 0
+        dataset = open_dataset(dataset, split_seed=seed, holdout=frozenset(card.data.holdout))
     opened = dataset.ordered(card.classes)
     photos, labels = opened.of(split), opened.labels(split)
     if not photos:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from model.datasets import open_dataset
 from tests.integration.test_training_task import TINY
 from tests.unit.labelled_photos import picture, write_folders
 from workers.classify import classify_batch
+from workers.corrections import corrected
 from workers.runtime import Runtime
 from workers.scan import scan_job
 from workers.train import train_model
@@ -144,3 +146,23 @@ def test_what_cannot_be_corrected_is_refused(client: Client, job: tuple[str, Pat
     with pytest.raises(ImageNotFound, match="any more"):
         client.label(f"{number}:1.png", ACURA)
     assert list(client.labels()) == []
+
+
+def test_a_later_attempt_learns_from_the_same_photos_though_the_store_lost_them(
+    client: Client, runtime: Callable[..., Runtime], tmp_path: Path
+) -> None:
+    dataset = open_dataset(write_folders(tmp_path / "data", photos=4))
+    names = []
+    for number in (300, 301):
+        picture(BMW, number).save(tmp_path / "photo.png")
+        names.append(client.label(str(tmp_path / "photo.png"), BMW)["content_hash"])
+    worker, run = runtime(), tmp_path / "run"
+    run.mkdir()
+    first = corrected(dataset, worker, folder=run, watch=Mock())
+    assert len(first.photos) == len(dataset.photos) + 2
+    shutil.rmtree(Path(client.settings.model_store) / ".corrections")
+    again = corrected(dataset, worker, folder=run, watch=Mock())
+    assert again.fingerprint == first.fingerprint
+    (run / "corrections" / names[0]).write_bytes(b"half a pho")  # its process died while it wrote
+    damaged = corrected(dataset, worker, folder=run, watch=Mock())
+    assert {photo.digest for photo in damaged.photos} == {photo.digest for photo in first.photos} - {names[0]}

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sqlalchemy import update
 
 from jobs import Client, Training
+from jobs.database import later
 from jobs.errors import NotPossible, SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound
 from jobs.queries import training
+from jobs.tables import TrainingRunRow
 from model.card import verify
+from model.errors import StoreUnavailable
 from tests.unit.labelled_photos import COLORS, picture, write_folders
 from workers.runtime import Runtime
 from workers.train import take_back_runs, train_model
@@ -56,8 +60,11 @@ def when(run: Training, condition: Callable[[dict[str, Any]], bool], then: Calla
 
 
 @embedded
-def test_what_is_better_goes_live(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
+def test_what_is_better_goes_live(
+    client: Client, runtime: Callable[..., Runtime], publish: Callable[..., str], data: Path
+) -> None:
     worker = runtime(engine="onnx")
+    client.promote(publish("colors", classes=list(COLORS)))
     before = versions(client)
     run = client.train(data, recipe="scratch", plan=LEARNS)
     assert run.status()["state"] == "queued"
@@ -65,7 +72,7 @@ def test_what_is_better_goes_live(client: Client, runtime: Callable[..., Runtime
     status = run.status()
     assert (status["state"], status["promoted"], status["error"]) == ("published", True, None)
     assert (status["epoch"], status["epochs"], status["epochs_run"], status["attempt"]) == (8, 8, 8, 1)
-    assert status["production"]["version"] == "tiny"
+    assert status["production"]["version"] == "colors"
     assert status["candidate"]["top1"] > status["production"]["top1"]
     assert versions(client) - before == {status["model_version"]}
     assert client.history()[-1]["model_version"] == status["model_version"]
@@ -267,15 +274,117 @@ def test_what_cannot_be_trained_is_refused_at_once(client: Client, publish: Call
 
 
 @embedded
-def test_photos_outside_the_roots_are_not_learned_from(
-    client: Client, runtime: Callable[..., Runtime], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("exists", [True, False])
+def test_photos_outside_the_roots_are_never_opened(
+    exists: bool, client: Client, runtime: Callable[..., Runtime], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside = tmp_path / "inside"
-    inside.mkdir()
-    files = [(file, file.parent.name) for file in sorted(data.rglob("*.png"))]
-    lines = [f"{file},{label}\n" for file, label in files]
+    inside, outside = write_folders(tmp_path / "inside", photos=4), tmp_path / "outside"
+    outside.mkdir()
+    if exists:
+        picture(next(iter(COLORS)), 1).save(tmp_path / "real.png")
+        (outside / "a.png").symlink_to(tmp_path / "real.png")
+    files = [(file, file.parent.name) for file in sorted(inside.rglob("*.png"))]
+    lines = [f"{file},{label}\n" for file, label in [*files, (outside / "a.png", files[0][1])]]
     (inside / "labels.csv").write_text("file,label\n" + "".join(lines))
+    opened: list[Path] = []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self) or read(self))
     run = client.train(inside, recipe="scratch", plan=TINY)
     assert train_model(runtime(engine="onnx", source_roots=str(inside)), int(run.id))
     assert run.status()["state"] == "failed"
+    assert run.status()["error"].startswith(f"{outside / 'a.png'} is outside what workers may read ({inside})")
+    assert [file for file in opened if file.suffix == ".png"] == []
+
+
+@embedded
+def test_a_link_out_of_the_roots_is_followed_as_the_system_does(
+    client: Client, runtime: Callable[..., Runtime], tmp_path: Path
+) -> None:
+    inside = write_folders(tmp_path / "inside", photos=4)
+    (tmp_path / "outside" / "sub").mkdir(parents=True)
+    (inside / "link").symlink_to(tmp_path / "outside" / "sub")
+    (inside / "labels.csv").write_text("file,label\nlink/../a.png,BMW M3 Coupe 2012\n")
+    run = client.train(inside, recipe="scratch", plan=TINY)
+    assert train_model(runtime(engine="onnx", source_roots=str(inside)), int(run.id))
     assert "outside what workers may read" in run.status()["error"]
+
+
+def absent(*_args: Any, **_options: Any) -> None:
+    raise StoreUnavailable("the model store is away")
+
+
+@server
+def test_a_run_outlives_a_store_that_is_away(
+    client: Client, runtime: Callable[..., Runtime], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = runtime(engine="onnx")
+    run = client.train(data, recipe="scratch", force=True, plan=TINY)
+    with monkeypatch.context() as patch:
+        patch.setattr("model.store.Store.put", absent)
+        assert train_model(worker, int(run.id))
+    status = run.status()
+    assert (status["state"], status["error"], status["finished_at"]) == ("queued", "the model store is away", None)
+    assert not train_model(worker, int(run.id))  # not yet
+    with client.database.write() as connection:
+        assert training.waiting(connection, patience=0) == []
+        connection.execute(update(TrainingRunRow).values(expires_at=later(-1)))
+        assert training.waiting(connection, patience=0) == [int(run.id)]
+    assert train_model(worker, int(run.id))
+    status = run.status()
+    assert (status["state"], status["error"]) == ("published", None)
+    assert (status["epochs_run"], status["attempt"]) == (2, 2)  # nothing was trained again
+
+
+@embedded
+def test_a_fault_that_does_not_pass_ends_the_run_at_last(
+    client: Client, runtime: Callable[..., Runtime], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: Any, **_options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    worker = runtime(engine="onnx")
+    run, canceled = (client.train(data, recipe="scratch", plan=TINY) for _ in range(2))
+    monkeypatch.setattr("workers.learning.open_dataset", full)
+    monkeypatch.setattr(training, "FIRST_PAUSE", 0.0)
+    for attempt in range(1, training.MAX_DEATHS + 1):
+        assert (run.status()["state"], run.status()["attempt"]) == ("queued", attempt - 1)
+        assert train_model(worker, int(run.id))
+    assert run.status()["state"] == "failed"
+    assert "tried 5 times" in run.status()["error"]
+    assert "No space left" in run.status()["error"]
+    monkeypatch.setattr(training, "FIRST_PAUSE", 3_600.0)
+    assert train_model(worker, int(canceled.id))
+    assert canceled.cancel()["state"] == "canceled"
+
+
+@embedded
+def test_what_production_was_judged_on_is_not_learned(
+    client: Client, runtime: Callable[..., Runtime], data: Path, tmp_path: Path
+) -> None:
+    worker = runtime(engine="onnx")
+    plan = {**TINY, "stages": [{"epochs": 1, "peak": 0.001}]}
+    first = client.train(data, recipe="scratch", force=True, plan=plan)
+    assert train_model(worker, int(first.id))
+    again = client.train(data, recipe="finetune", seed=5, force=True, promote=False, plan=plan)
+    new = write_folders(tmp_path / "new", photos=10, first=100)
+    strange = client.train(new, recipe="finetune", force=True, plan=plan)
+    assert train_model(worker, int(again.id))
+    assert train_model(worker, int(strange.id))
+    one, other = (client.model(run.status()["model_version"])["data"]["holdout"] for run in (first, again))
+    assert one == other
+    assert [note for note in again.status()["notes"] if "trained on" in note] == []
+    assert [note for note in strange.status()["notes"] if note.startswith("4 of the 4 holdout photos")] != []
+
+
+@embedded
+def test_a_better_version_that_would_lose_classes_is_left_to_the_user(
+    client: Client, runtime: Callable[..., Runtime], data: Path
+) -> None:
+    run = client.train(data, recipe="scratch", plan=LEARNS)
+    assert train_model(runtime(engine="onnx"), int(run.id))
+    status = run.status()
+    assert (status["state"], status["promoted"]) == ("published", False), status["error"]
+    assert "does not know 1 of the 4 classes of tiny: Acura TSX Sedan 2012" in status["reason"]
+    assert client.model()["name"] == "tiny"
+    client.promote(status["model_version"])
+    assert client.model()["name"] == status["model_version"]

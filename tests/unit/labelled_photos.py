@@ -26,10 +26,10 @@ def picture(label: str, seed: int, *, side: int = 40) -> Image.Image:
     return image
 
 
-def write_folders(root: Path, *, photos: int = 12, labels: tuple[str, ...] = tuple(COLORS)) -> Path:
-    """A folder a class, each with so many PNG files; returns ``root``."""
+def write_folders(root: Path, *, photos: int = 12, labels: tuple[str, ...] = tuple(COLORS), first: int = 0) -> Path:
+    """A folder a class, each with so many PNG files, numbered from ``first``; returns ``root``."""
     for label in labels:
         (root / label).mkdir(parents=True)
-        for number in range(photos):
+        for number in range(first, first + photos):
             picture(label, number).save(root / label / f"{number:03}.png")
     return root

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -250,3 +252,93 @@ def test_corrections_leave_no_copy_of_a_photo_out_and_relabel_all(tmp_path: Path
     corrected, _ = dataset.corrected({root / LABELS[0] / "000.png": LABELS[1]})
     assert {photo.file for photo in dataset.photos if photo not in corrected.photos} == files
     assert [corrected.classes[photo.label] for photo in corrected.photos if photo.file in files] == [LABELS[1]] * 2
+
+
+def test_a_photo_more_or_less_moves_few_others(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, photos=40, labels=LABELS[:2])
+    before = _sides(open_dataset(root))
+    picture(LABELS[0], 99).save(root / LABELS[0] / "0005.png")
+    after = _sides(open_dataset(root))
+    assert sum(after[name] != side for name, side in before.items()) <= 2
+    (root / LABELS[0] / "003.png").unlink()
+    assert sum(before[name] != side for name, side in _sides(open_dataset(root)).items() if name in before) <= 4
+
+
+def _holdout(dataset: Dataset, label: str) -> set[str]:
+    return {photo.digest for photo in dataset.of("holdout") if dataset.classes[photo.label] == label}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_photos_that_a_version_was_judged_on_stay_in_the_holdout(tmp_path: Path, seed: int) -> None:
+    root = write_folders(tmp_path, photos=20, labels=LABELS[:3])
+    dataset = open_dataset(root, split_seed=9)
+    held = _holdout(dataset, LABELS[0]) | set(sorted(_holdout(dataset, LABELS[1]))[:1])
+    for number in range(20, 26):
+        picture(LABELS[0], number).save(root / LABELS[0] / f"{number:03}.png")
+    for number in range(20, 60):
+        picture(LABELS[1], number).save(root / LABELS[1] / f"{number:03}.png")
+    again = open_dataset(root, split_seed=seed, holdout=held)
+    assert _holdout(again, LABELS[0]) == _holdout(dataset, LABELS[0])  # no photo that may have been learned joins them
+    assert held & _holdout(again, LABELS[1])
+    assert len(_holdout(again, LABELS[1])) == 6  # one is too few to judge 60 by
+    assert len(_holdout(again, LABELS[2])) == 2
+    assert len(again.of("calibration")) == 3 + 6 + 2
+
+
+def test_a_copy_of_a_photo_that_was_judged_on_is_not_learned(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, photos=20, labels=LABELS[:2])
+    photo = open_dataset(root).of("holdout")[0]
+    copy = _smaller(photo.file, photo.file.with_name("copy.jpg"))
+    again = open_dataset(root, split_seed=1, holdout={photo.digest})
+    assert copy in {photo.file for photo in again.of("holdout")}
+
+
+def test_photos_judged_on_leave_some_to_learn_from(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, photos=3, labels=LABELS[:2])
+    everything = {photo.digest for photo in open_dataset(root).photos}
+    dataset = open_dataset(root, holdout=everything)
+    assert Counter(photo.split for photo in dataset.photos) == dict.fromkeys(SPLITS, 2)
+
+
+def test_splits_that_the_data_brings_are_kept_whatever_was_judged_on(tmp_path: Path) -> None:
+    write_folders(tmp_path, photos=6, labels=LABELS[:2])
+    rows = [(f"{label}/{n:03}.png", label, SPLITS[n % 3]) for label in LABELS[:2] for n in range(6)]
+    before = open_dataset(_write_csv(tmp_path, rows))
+    assert open_dataset(tmp_path, holdout={photo.digest for photo in before.of("train")}) == before
+
+
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("form", ["csv", "link", "folder link", "list link"])
+def test_a_file_that_is_not_permitted_is_never_touched(
+    tmp_path: Path, form: str, exists: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    write_folders(inside, photos=3, labels=LABELS[:2])
+    outside.mkdir()
+    if exists:
+        picture(LABELS[0], 1).save(outside / "a.png")
+    if form == "csv":
+        _write_csv(inside, [("../outside/a.png", LABELS[0]), (f"{LABELS[1]}/000.png", LABELS[1])])
+    elif form == "link":
+        (inside / LABELS[0] / "a.png").symlink_to(outside / "a.png")
+    elif form == "folder link":
+        (inside / "Lada").symlink_to(outside)
+    else:
+        (inside / "labels.csv").symlink_to(outside / "secret.csv")
+        (outside / "secret.csv").write_text("key\n1234\n")
+    stat, touched = Path.stat, []
+
+    def permitted(file: Path) -> None:
+        if not Path(os.path.realpath(file)).is_relative_to(inside):
+            raise DatasetError("not permitted")
+
+    def watched(self: Path, **options: Any) -> os.stat_result:
+        if self.name != "labels.csv" and os.path.realpath(self).startswith(str(outside)):
+            touched.append(self)
+        return stat(self, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", watched)
+        with pytest.raises(DatasetError, match="not permitted"):
+            open_dataset(inside, permitted=permitted)
+    assert touched == []

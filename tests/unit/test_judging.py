@@ -57,9 +57,17 @@ def test_without_a_comparison_nothing_goes_live_by_itself() -> None:
     assert "cars model promote new" in verdict.reason
 
 
-def test_classes_that_are_lost_are_named() -> None:
-    verdict = compare(judged(700, classes=4), judged(600, classes=196), min_gain=0.0, force=False)
-    assert "4 classes" in verdict.reason
+def test_a_version_that_would_lose_classes_is_left_to_the_user() -> None:
+    lost = [f"Class {number}" for number in range(30)]
+    mine = judged(700, version="new", classes=166)
+    verdict = compare(mine, judged(600), lost=lost, min_gain=0.0, force=False)
+    assert (verdict.better, verdict.promotable) == (True, False)
+    assert "30 of the 196 classes" in verdict.reason
+    assert "Class 0, Class 1" in verdict.reason
+    assert "Class 29" not in verdict.reason
+    assert "cars model promote new" in verdict.reason
+    assert compare(mine, judged(600), lost=lost, min_gain=0.0, force=True).promotable
+    assert not compare(judged(500), judged(600), lost=lost, min_gain=0.0, force=False).better
 
 
 def test_the_chance_of_guessing_is_a_binomial_tail() -> None:
