@@ -113,10 +113,10 @@ def test_the_original_recipe_runs_its_stages_in_order(dataset: Dataset, imagenet
 
 
 def test_the_rate_finder_finds_the_same_after_a_kill(dataset: Dataset, imagenet: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"recipe": "original", "epochs": 3, "pretrained": imagenet, "options": ONE_SIZE}
+    settings: dict[str, Any] = {"recipe": "original", "epochs": 5, "pretrained": imagenet, "options": ONE_SIZE}
     whole = train(dataset, run_folder=tmp_path / "whole", **settings)
-    listen, should_stop = _stop_after(1)
-    with pytest.raises(TrainingStopped, match="epoch 2"):
+    listen, should_stop = _stop_after(2)  # the whole of the first stage
+    with pytest.raises(TrainingStopped, match="epoch 3"):
         train(dataset, run_folder=tmp_path / "cut", on_progress=listen, should_stop=should_stop, **settings)
     rest = train(dataset, run_folder=tmp_path / "cut", **settings)
     assert rest.report["peak_rates"] == whole.report["peak_rates"]
