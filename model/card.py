@@ -20,6 +20,7 @@ __all__ = [
     "ONNX",
     "WEIGHTS",
     "Card",
+    "Confusable",
     "DataOrigin",
     "EngineFile",
     "KnownCar",
@@ -86,16 +87,25 @@ class KnownCar(_Part):
     least: float
 
 
+class Confusable(_Part):
+    """Pairs of classes that are taken for each other, worst first, and the least probability for `model` in them."""
+
+    pairs: Annotated[tuple[tuple[str, str], ...], Field(min_length=1, max_length=1000)]
+    model: Threshold
+
+
 class Thresholds(_Part):
     """Least calibrated probability for the decisions `model` and `make`, fitted to `target_precision`.
 
-    `known` is checked first; without it, as on cards written before there was such a part, nothing is.
+    `known` is checked first; without it, as on cards written before there was such a part, nothing is. An answer that
+    is one of the `confusable` classes needs the probability that is written there.
     """
 
     model: Threshold
     make: Threshold
     target_precision: Share
     known: KnownCar | None = None
+    confusable: Confusable | None = None
 
 
 class Metrics(_OpenPart):
@@ -156,6 +166,10 @@ class Card(_Part):
         check_name(self.name)
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise ValueError("classes must be at least two, all different")
+        confusable = self.thresholds.confusable
+        strange = {name for pair in confusable.pairs for name in pair} - set(self.classes) if confusable else set()
+        if strange:
+            raise ValueError(f"thresholds.confusable names {min(strange)!r}, which is not one of the classes")
         for file in self.files:
             if file == CARD or not _FILE.fullmatch(file) or any(map(_DOS_DEVICES.fullmatch, file.split("/"))):
                 raise ValueError(f"files: {file!r} is not a file name an artifact may have")

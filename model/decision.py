@@ -19,6 +19,7 @@ __all__ = [
     "known_scores",
     "looks_unknown",
     "make_table",
+    "model_thresholds",
     "pool",
 ]
 
@@ -93,12 +94,22 @@ def make_table(classes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.in
     return names, index
 
 
+def model_thresholds(card: Card) -> NDArray[np.float64]:
+    """For each class (C,) the least probability for the decision `model`."""
+    least = np.full(len(card.classes), card.thresholds.model)
+    if card.thresholds.confusable is not None:
+        position = {name: index for index, name in enumerate(card.classes)}
+        inside = [position[name] for pair in card.thresholds.confusable.pairs for name in pair]
+        least[inside] = card.thresholds.confusable.model
+    return least
+
+
 def decide_all(
     probabilities: NDArray[np.floating], card: Card, logits: NDArray[np.floating] | None = None
 ) -> Decisions:
     """The decisions for calibrated probabilities (N, C) and the raw logits (N, C) that they come from.
 
-    `unknown` if the logits look like no known car; else `model` if the best class reaches the card's model threshold,
+    `unknown` if the logits look like no known car; else `model` if the best class reaches its threshold in the card,
     else `make` if the best make's summed probability reaches the make threshold, else `unknown`. Without `logits`
     nothing is rejected, and the probabilities alone decide. Not a number reaches no threshold.
     """
@@ -110,7 +121,7 @@ def decide_all(
     top, best = probabilities.argmax(axis=1), by_make.argmax(axis=1)
     rows = np.arange(len(probabilities))
     confidence, make_confidence = probabilities[rows, top], by_make[rows, best].clip(max=1.0)
-    sure = ~rejected & (confidence >= card.thresholds.model)
+    sure = ~rejected & (confidence >= model_thresholds(card)[top])
     sure_make = ~rejected & (make_confidence >= card.thresholds.make)
     decision: list[Decision] = [
         "model" if of_model else "make" if of_make else "unknown"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from jobs import registry, schema
 from jobs import settings as configuration
 from jobs.broker import QUEUES
 from jobs.cli.local_worker import require_training_packages
-from jobs.cli.output import Format, print_record
+from jobs.cli.output import Format, print_record, print_rows
 from jobs.cli.table import Column
 from jobs.database import Database
 from jobs.errors import CarClassifierError, SettingsInvalid
@@ -89,12 +89,15 @@ def evaluate(
     version: str,
     dataset: Path,
     split: Annotated[str, typer.Option(help="train, calibration, holdout or all.")] = "all",
+    other: Annotated[Path | None, typer.Option(help="Photos that show no car: a folder with labels.csv.")] = None,
     form: Annotated[Format | None, typer.Option("--format")] = None,
 ) -> None:
-    """Judge a registered version on labelled photos, by this machine's engine."""
+    """Evaluate a registered version on labelled photos, by this machine's engine."""
     from model.training.evaluate import evaluate_version
+    from model.training.other_photos import open_other_photos
     from workers.runtime import Runtime
 
+    others = open_other_photos(other) if other else None
     settings = configuration.load()
     _prepare(settings)
     runtime = Runtime(settings, identity="evaluate", ring=lambda *_: False)
@@ -102,11 +105,27 @@ def evaluate(
         with runtime.database.read() as connection:
             row = registry.resolve(connection, version)
         folder, _ = runtime.artifact(row)
-        found = evaluate_version(folder, dataset, split=split, engine=settings.engine, device=settings.device)
+        found = evaluate_version(
+            folder, dataset, split=split, engine=settings.engine, device=settings.device, others=others
+        )
     finally:
         runtime.close()
+    _print_evaluation(found, form)
+
+
+def _print_evaluation(found: dict[str, Any], form: Format | None) -> None:
+    """One object; on a terminal its numbers, and below them tables of what has several."""
     numbers = {name: value for name, value in found.items() if not isinstance(value, list | dict)}
     print_record(found, form, columns=[Column(name) for name in numbers])
+    if (form or (Format.TABLE if sys.stdout.isatty() else Format.JSON)) is not Format.TABLE:
+        return
+    print("\nas framing loosens (area: how much of the picture the car's own photo covers)")
+    print_rows(found["framing"], [Column(name) for name in found["framing"][0]], form)
+    if others := found.get("other_photos"):
+        print("\nphotos that show no car of the classes")
+        columns = ["split", "images", "rejected", "decided_model", "decided_make", "model_fraction"]
+        rows = [{"split": split} | numbers for split, numbers in others.items()]
+        print_rows(rows, [Column(name) for name in columns], form)
 
 
 def _prepare(settings: configuration.Settings) -> None:

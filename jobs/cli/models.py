@@ -109,13 +109,14 @@ def evaluate(
     version: NameArgument,
     dataset: Annotated[str, typer.Argument(help="Labelled photos: a folder a class, a CSV, the Stanford devkit.")],
     split: Annotated[str, typer.Option(help="train, calibration, holdout or all.")] = "all",
+    other: Annotated[str | None, typer.Option(help="Photos that show no car: a folder with labels.csv.")] = None,
     form: RecordFormatOption = None,
 ) -> None:
-    """Judge a version on labelled photos: accuracy, calibration, coverage, what it confuses (in full as JSON)."""
+    """Evaluate a version on labelled photos: accuracy, calibration, decisions, loose framing (in full as JSON)."""
     if split not in ("train", "calibration", "holdout", "all"):
         raise typer.BadParameter(f"{split!r}: choose of train, calibration, holdout, all", param_hint="--split")
     from jobs.cli.local_worker import require_training_packages
 
     require_training_packages()
-    options = ["--split", split, *(["--format", form.value] if form else [])]
+    options = ["--split", split, *(["--other", other] if other else []), *(["--format", form.value] if form else [])]
     session(ctx).become(["evaluate", *options, "--", version, dataset])
