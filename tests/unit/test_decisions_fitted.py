@@ -14,6 +14,7 @@ from model.decision import calibrate, decide_all
 from model.training import decisions
 from model.training.confusable import confusable_pairs, members
 from model.training.decisions import HELD, QUANTILES, fit_decisions
+from model.training.thresholds import NEVER
 from tests.unit.artifacts import card_fields
 
 Array = npt.NDArray[Any]
@@ -124,3 +125,14 @@ def test_no_photos_that_pass_mean_no_decision(card: Card) -> None:
     fitted = fit_decisions(card, np.zeros((0, len(NAMES)), dtype=np.float32), np.zeros(0, dtype=np.int64)).card
     assert fitted.thresholds.model > 1
     assert fitted.thresholds.confusable is None
+
+
+def test_the_make_is_asked_of_what_the_model_leaves_over(card: Card) -> None:
+    logits, labels = draw(9, twins=True)
+    fitted = fit_decisions(card, logits, labels).card
+    assert fitted.thresholds.make < NEVER
+    decided = decide_all(calibrate(logits, 1.0), fitted)
+    only_make = np.array(decided.decision) == "make"
+    assert (decided.confidence < fitted.thresholds.model)[only_make].any()
+    right = np.array(decided.make) == np.array([NAMES[label].split()[0] for label in labels])
+    assert right[only_make].mean() >= card.thresholds.target_precision
