@@ -105,6 +105,9 @@ def evaluate(
         found = evaluate_version(folder, dataset, split=split, engine=settings.engine, device=settings.device)
     finally:
         runtime.close()
+    if found["left_out"]:
+        names = ", ".join(f"{row['label']} ({row['images']})" for row in found["left_out"])
+        print(f"left out, as when {version} was trained: {names}", file=sys.stderr)
     numbers = {name: value for name, value in found.items() if not isinstance(value, list | dict)}
     print_record(found, form, columns=[Column(name) for name in numbers])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,14 @@ def evaluate_version(
 
     ``split`` is one of the data's own splits or, where it names none, of those drawn with the seed in the card; "all"
     takes every photo. Added are the version, the files left out as unreadable, and how many photos are in the card's
-    holdout: others may have been trained on. Raises the errors of `card.verify`, `open_dataset` and `open_engine`.
+    holdout: others may have been trained on. Classes that the version's training left out, since they had too few
+    photos, are left out here too, and listed. Raises the errors of `card.verify`, `open_dataset` and `open_engine`.
     """
     card = cards.verify(folder)
     if isinstance(dataset, Path):
         seed = None if split == "all" else card.data.split_seed or 0
-        dataset = open_dataset(dataset, split_seed=seed, holdout=frozenset(card.data.holdout))
+        left_out = frozenset(_left_out(card)) - set(card.classes)
+        dataset = open_dataset(dataset, split_seed=seed, holdout=frozenset(card.data.holdout), leave_out=left_out)
     opened = dataset.ordered(card.classes)
     photos, labels = opened.of(split), opened.labels(split)
     if not photos:
@@ -62,6 +64,7 @@ def evaluate_version(
         | {
             "in_holdout_of_card": sum(photo.digest in known for photo in photos),
             "unreadable": [{"file": str(file), "reason": reason} for file, reason in opened.unreadable],
+            "left_out": [{"label": name, "images": images} for name, images in opened.left_out.items()],
         }
     )
 
@@ -94,7 +97,7 @@ def judge(logits: Floats, labels: Labels, card: Card) -> dict[str, Any]:
     decisions = decide_all(probabilities, card, logits)
     ranks = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(axis=1)
     hit = decisions.top == labels
-    names, make_of = make_table(card.classes)
+    names, make_of = make_table(card)
     make_hit = np.array(decisions.make) == np.array(names)[make_of[labels]]
     decided = _decided(np.array(decisions.decision), hit, make_hit)
     decided["unknown"]["rejected"] = int(decisions.rejected.sum())
@@ -118,6 +121,12 @@ def judge(logits: Floats, labels: Labels, card: Card) -> dict[str, Any]:
         "confusions": confusions(decisions.top, labels, card.classes),
         "per_class": per_class(decisions.top, labels, card.classes),
     }
+
+
+def _left_out(card: Card) -> Iterable[str]:
+    """The classes that the version's training left out."""
+    names = (card.data.model_extra or {}).get("classes_left_out")
+    return names if isinstance(names, dict) else ()
 
 
 def _logits(folder: Path, card: Card, files: Sequence[Path], *, engine: str, device: str) -> Floats:

@@ -80,7 +80,7 @@ def fitted(card: Card, logits: Floats, labels: Labels, *, samples: Floats | None
     passing = ~looks_unknown(logits, card)
     logits, labels = logits[passing], labels[passing]
     probabilities = calibrate(logits, card.temperature)
-    names, make_of = make_table(card.classes)
+    names, make_of = make_table(card)
     by_make = probabilities @ (make_of[:, None] == np.arange(len(names))).astype(np.float32)
     found = fit_thresholds(
         (probabilities.max(axis=1), probabilities.argmax(axis=1) == labels),

@@ -229,7 +229,7 @@ def test_a_run_that_keeps_killing_its_process_is_given_up(client: Client, data: 
 def test_data_that_cannot_be_used_fails_the_run(
     what: str, client: Client, runtime: Callable[..., Runtime], tmp_path: Path
 ) -> None:
-    folder, words = tmp_path / "data", {"one class": "one class", "small class": "--drop-small-classes"}
+    folder, words = tmp_path / "data", {"one class": "one class", "small class": "--min-photos 3"}
     folder.mkdir()
     if what == "missing files":
         (folder / "labels.csv").write_text("file,label\na.jpg,BMW M3 Coupe 2012\nb.jpg,Acura TL Sedan 2012\n")
