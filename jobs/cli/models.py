@@ -41,7 +41,7 @@ def _facts(card: Row, prefix: str = "") -> Iterator[Column]:
     for name, value in card.items():
         if name == "class_parts":
             makes = {parts["make"] for parts in value.values()}
-            yield Column(prefix + name, show=_always(f"{len(value)} of them, of {len(makes)} makes"))
+            yield Column(prefix + name, show=_always(f"{len(value)} of them, makes: {len(makes)}"))
         elif isinstance(value, Mapping):
             yield from _facts(value, f"{prefix}{name}.")
         else:
