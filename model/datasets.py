@@ -47,7 +47,7 @@ class Dataset:
     """Readable photos with labels and splits. `unreadable` holds the files left out, each with the reason.
 
     `class_parts` has the classes that the data names in parts, and `left_out` the classes that were left out, each
-    with how many different photos to learn from it has.
+    with how many different photos to learn from it has (or, in data that is only evaluated on, how many photos).
     """
 
     classes: tuple[str, ...]
@@ -201,8 +201,8 @@ def _check_classes(
     if left_out:
         few = [f"{name} ({count})" for name, count in left_out.items()]
         raise DatasetError(
-            f"{path} has {len(classes)} classes without those that are left out, by how many photos they have: "
-            f"{some(few)}. Add photos, or ask for fewer."
+            f"{path}: {len(classes)} classes are left, and at least {least} are needed. Left out, with how many photos "
+            f"each has to learn from: {some(few)}. Add photos, or leave out fewer classes."
         )
     raise DatasetError(f"{path} has one class ({some(classes)}); telling cars apart needs at least two")
 

@@ -146,7 +146,7 @@ def test_fewer_photos_than_asked_for_are_left_out_and_listed(tmp_path: Path) -> 
     assert {photo.file.parent.name for photo in dataset.photos} == set(LABELS[:2])
     assert dataset.ordered([*LABELS]).left_out == dataset.left_out
     assert set(open_dataset(root, min_photos=5).classes) == set(LABELS)
-    with pytest.raises(DatasetError, match=rf"0 classes without those.*{LABELS[0]} \(6\)"):
+    with pytest.raises(DatasetError, match=rf"0 classes are left.*{LABELS[0]} \(6\)"):
         open_dataset(root, min_photos=7)
 
 
