@@ -267,7 +267,7 @@ class Client:
         min_gain: float = 0.0,
         force: bool = False,
         promote: bool = True,
-        drop_small_classes: bool = False,
+        min_photos: int | None = None,
         seed: int = 0,
         plan: Mapping[str, Any] | None = None,
     ) -> Training:
@@ -276,11 +276,14 @@ class Client:
         `init`: what it starts from: a version's name, `imagenet`, `scratch` or a .safetensors file; by default
         production for `finetune`, `imagenet` for `original`. What comes out is judged on the data's holdout beside the
         version in production, and goes live if its top-1 is higher, by `min_gain` (a share) at least; else it is kept
-        as `rejected`. `force` lets it go live whatever it is worth; without `promote` it never does. `plan` replaces
-        fields of the recipe's plan. Raises SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound or
-        NotPossible; what is wrong with the photos themselves is the `error` of the run.
+        as `rejected`. `force` lets it go live whatever it is worth; without `promote` it never does. Classes with fewer
+        than `min_photos` different photos to learn from are left out, which the run notes; without it, one that is too
+        small to split is an error. `plan` replaces fields of the recipe's plan.
+
+        Raises SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound or NotPossible; what is wrong with the
+        photos themselves is the `error` of the run.
         """
-        options = {"force": force, "promote": promote, "drop_small_classes": drop_small_classes, "seed": seed}
+        options = {"force": force, "promote": promote, "min_photos": min_photos, "seed": seed}
         run = training.enqueue(
             self,
             dataset,

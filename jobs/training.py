@@ -110,6 +110,9 @@ def enqueue(
         raise SettingsInvalid(f"epochs must be at least 1, not {epochs}")
     if not -1 <= min_gain <= 1:
         raise SettingsInvalid(f"min_gain is a share of the photos, such as 0.01 for one point, not {min_gain}")
+    min_photos = options.get("min_photos")
+    if min_photos is not None and min_photos < 1:
+        raise SettingsInvalid(f"min_photos is how many photos a class needs at least, such as 10, not {min_photos}")
     values = {
         "token": secrets.token_hex(3),
         "dataset": _local(client, dataset, what="data set"),

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.card import Card, Score
-from model.labels import parse
 
 __all__ = [
     "Decision",
@@ -83,10 +82,13 @@ def looks_unknown(logits: NDArray[np.floating], card: Card) -> NDArray[np.bool_]
     return np.asarray(~(known_scores(logits, card.temperature)[known.score] >= known.least))
 
 
+def make_table(card: Card) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+    """The makes in order of first appearance, and for each of the card's classes (C,) the index of its make."""
+    return _indexed(tuple(label.make for label in card.labels))
+
+
 @lru_cache(maxsize=16)
-def make_table(classes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
-    """The makes in order of first appearance, and for each class (C,) the index of its make."""
-    makes = [parse(name).make for name in classes]
+def _indexed(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
     names = tuple(dict.fromkeys(makes))
     position = {name: index for index, name in enumerate(names)}
     index = np.array([position[make] for make in makes], dtype=np.intp)
@@ -115,7 +117,7 @@ def decide_all(
     """
     probabilities = np.asarray(probabilities, dtype=np.float32)
     rejected = np.zeros(len(probabilities), dtype=np.bool_) if logits is None else looks_unknown(logits, card)
-    names, index = make_table(card.classes)
+    names, index = make_table(card)
     by_make = np.zeros((len(probabilities), len(names)), dtype=np.float32)
     np.add.at(by_make.T, index, probabilities.T)
     top, best = probabilities.argmax(axis=1), by_make.argmax(axis=1)

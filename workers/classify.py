@@ -17,7 +17,6 @@ from model import pipeline
 from model.card import Card
 from model.decision import calibrate, decide_all
 from model.errors import ModelError, StoreUnavailable
-from model.labels import parse
 from workers.finish import finish_job
 from workers.lease import Lease, LeaseLost
 from workers.runtime import Runtime
@@ -187,11 +186,12 @@ def _predictions(outcomes: Sequence[pipeline.Outcome], card: Card) -> list[predi
     logits = np.stack(list(inferred.values()))
     stored = _halved(calibrate(logits, card.temperature))
     found = decide_all(stored.astype(np.float32), card, logits)
+    labels = card.labels
     rows = []
     for content_hash, top, confidence, decision, make, probabilities in zip(
         inferred, found.top.tolist(), found.confidence.tolist(), found.decision, found.make, stored, strict=True
     ):
-        label = parse(card.classes[top])
+        label = labels[top]
         rows.append(
             predictions.Prediction(
                 content_hash=content_hash,

@@ -110,6 +110,9 @@ def evaluate(
         )
     finally:
         runtime.close()
+    if found["left_out"]:
+        names = ", ".join(f"{row['label']} ({row['images']})" for row in found["left_out"])
+        print(f"left out, as when {version} was trained: {names}", file=sys.stderr)
     _print_evaluation(found, form)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from jobs.sources.addresses import Address, parse, permitted_folder
 from jobs.status import RunState, VersionState
 from model import card as cards
 from model.card import Card
-from model.datasets import Dataset, open_dataset
+from model.datasets import SPLITS, Dataset, open_dataset
 from model.errors import DatasetError, ModelError, StoreUnavailable
 from model.training.evaluate import top1_of_version
 from model.training.publish import publish
@@ -80,16 +80,20 @@ class Learning:
         dataset = open_dataset(
             Path(os.fsdecode(real)),
             split_seed=options["seed"],
-            drop_small_classes=options["drop_small_classes"],
+            min_photos=_min_photos(options),
             holdout=frozenset(card.data.holdout if card else ()),
             permitted=partial(_permitted, roots=self._settings.roots),
         )
+        if dataset.left_out:
+            few = ", ".join(f"{name} ({count})" for name, count in dataset.left_out.items())
+            self._watch.note(f"classes left out, under {_min_photos(options)} photos to learn from: {few}")
         for file, reason in dataset.unreadable:
             self._watch.note(f"left out: {file}: {reason}")
         if card is not None:
             self._note_unknown(dataset, card)
             if set(dataset.classes) <= set(card.classes):
                 dataset = dataset.ordered(card.classes)
+            dataset = dataset.with_parts({name: parts.label for name, parts in card.class_parts.items()})
         self._watch.check()
         return corrected(dataset, self._runtime, folder=self._folder, watch=self._watch)
 
@@ -231,6 +235,12 @@ def _brief(card: Card) -> dict[str, Any]:
 
 def _torch_device(device: str) -> str:
     return device if device.startswith("cuda") or device == "cpu" else "auto"
+
+
+def _min_photos(options: Mapping[str, Any]) -> int | None:
+    """Runs that were enqueued before there was this option say whether small classes are dropped."""
+    before = len(SPLITS) if options.get("drop_small_classes") else None
+    return options.get("min_photos", before)
 
 
 def _permitted(file: Path, *, roots: Sequence[str] | None) -> None:

@@ -39,7 +39,10 @@ _HISTORY = (
 def _facts(card: Row, prefix: str = "") -> Iterator[Column]:
     """A column for each fact of a card, `metrics.top1` and so on; of a list only how long it is."""
     for name, value in card.items():
-        if isinstance(value, Mapping):
+        if name == "class_parts":
+            makes = {parts["make"] for parts in value.values()}
+            yield Column(prefix + name, show=_always(f"{len(value)} of them, makes: {len(makes)}"))
+        elif isinstance(value, Mapping):
             yield from _facts(value, f"{prefix}{name}.")
         else:
             long = isinstance(value, list) and len(value) > 5

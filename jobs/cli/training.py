@@ -83,9 +83,10 @@ def train(
     ] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Promote whatever it is worth.")] = False,
     promote: Annotated[bool, typer.Option("--promote/--no-promote", help="Whether it may go live by itself.")] = True,
-    drop_small_classes: Annotated[
-        bool, typer.Option("--drop-small-classes", help="Leave out classes that are too small to split.")
-    ] = False,
+    min_photos: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Leave out classes with fewer photos to learn from; the run lists them."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of splits and random numbers.")] = 0,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end; runs a training worker of its own when none is alive.")
@@ -94,7 +95,7 @@ def train(
     """Train on labelled photos, publish, judge beside production, promote what is better; prints the run's id."""
     options: dict[str, Any] = {
         "recipe": recipe.value, "init": init, "epochs": epochs, "min_gain": min_gain, "force": force,
-        "promote": promote, "drop_small_classes": drop_small_classes, "seed": seed,
+        "promote": promote, "min_photos": min_photos, "seed": seed,
     }  # fmt: skip
     door = session(ctx)
     with terminable(), door.client() as client:

@@ -83,7 +83,7 @@ def fit_decisions(card: Card, logits: Floats, labels: Labels, *, others: Floats 
 def _answers(card: Card, logits: Floats, labels: Labels) -> _Answers:
     passing = ~looks_unknown(logits, card)
     labels, probabilities = labels[passing], calibrate(logits[passing], card.temperature)
-    names, make_of = make_table(card.classes)
+    names, make_of = make_table(card)
     by_make = probabilities @ (make_of[:, None] == np.arange(len(names))).astype(np.float32)
     top = probabilities.argmax(axis=1)
     return _Answers(

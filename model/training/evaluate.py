@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,14 @@ def evaluate_version(
 
     ``split`` is one of the data's own splits or, where it names none, of those drawn with the seed in the card; "all"
     takes every photo. Added are the version, the files left out as unreadable, and how many photos are in the card's
-    holdout: others may have been trained on. Raises the errors of `card.verify`, `open_dataset` and `open_engine`.
+    holdout: others may have been trained on. Classes that the version's training left out, since they had too few
+    photos, are left out here too, and listed. Raises the errors of `card.verify`, `open_dataset` and `open_engine`.
     """
     card = cards.verify(folder)
     if isinstance(dataset, Path):
         seed = None if split == "all" else card.data.split_seed or 0
-        dataset = open_dataset(dataset, split_seed=seed, holdout=frozenset(card.data.holdout))
+        left_out = frozenset(_left_out(card)) - set(card.classes)
+        dataset = open_dataset(dataset, split_seed=seed, holdout=frozenset(card.data.holdout), leave_out=left_out)
     opened = dataset.ordered(card.classes)
     photos, labels = opened.of(split), opened.labels(split)
     if not photos:
@@ -76,6 +78,7 @@ def evaluate_version(
     return told | {
         "in_holdout_of_card": sum(photo.digest in known for photo in photos),
         "unreadable": [{"file": str(file), "reason": reason} for file, reason in opened.unreadable],
+        "left_out": [{"label": name, "images": images} for name, images in opened.left_out.items()],
     }
 
 
@@ -111,7 +114,7 @@ def judge(logits: Floats, labels: Labels, card: Card) -> dict[str, Any]:
     decisions = decide_all(probabilities, card, logits)
     ranks = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(axis=1)
     hit = decisions.top == labels
-    names, make_of = make_table(card.classes)
+    names, make_of = make_table(card)
     make_hit = np.array(decisions.make) == np.array(names)[make_of[labels]]
     decided = _decided(np.array(decisions.decision), hit, make_hit)
     decided["unknown"]["rejected"] = int(decisions.rejected.sum())
@@ -138,6 +141,12 @@ def judge(logits: Floats, labels: Labels, card: Card) -> dict[str, Any]:
     }
 
 
+def _left_out(card: Card) -> Iterable[str]:
+    """The classes that the version's training left out."""
+    names = (card.data.model_extra or {}).get("classes_left_out")
+    return names if isinstance(names, dict) else ()
+
+
 def framing(engine: Engine, card: Card, files: Sequence[Path], labels: Labels) -> list[dict[str, Any]]:
     """How the answers hold as the car gets smaller: a row per fraction of the picture's area that its photo covers.
 
@@ -156,7 +165,7 @@ def framing(engine: Engine, card: Card, files: Sequence[Path], labels: Labels) -
 def judge_briefly(logits: Floats, labels: Labels, card: Card) -> dict[str, Any]:
     """Top-1, make, and what is decided `model`: photos, coverage and precision (None where there are none)."""
     decisions = decide_all(calibrate(logits, card.temperature), card, logits)
-    names, make_of = make_table(card.classes)
+    names, make_of = make_table(card)
     hit = decisions.top == labels
     sure = np.array(decisions.decision) == "model"
     return {

@@ -127,10 +127,9 @@ def _first_card(
     """The card before anything was measured: enough to open the engine that is then judged."""
     nothing = {"split": "holdout", "images": 0} | dict.fromkeys(("top1", "top5", "make", "ece", "coverage"), 0.0)
     return Card(
-        format=1,
+        **cards.class_fields(dataset.classes, dataset.class_parts),
         name=name,
         architecture="resnet34",
-        classes=dataset.classes,
         image_size=size,
         preprocessing=PREPROCESSING,
         temperature=1.0,
@@ -145,6 +144,7 @@ def _first_card(
                 "holdout": tuple(sorted(photo.digest for photo in dataset.of("holdout"))),
                 "images_by_split": {split: len(dataset.of(split)) for split in ("train", "calibration", "holdout")},
                 "unreadable": len(dataset.unreadable),
+                **({"classes_left_out": dict(dataset.left_out)} if dataset.left_out else {}),
             }
         ),
         engines={

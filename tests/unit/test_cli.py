@@ -238,6 +238,18 @@ def test_models(cars: Cars) -> None:
     assert "resnet34-1" in cars("migrate").stdout
 
 
+def test_a_card_is_shown_without_a_line_for_each_part_of_each_class(
+    cars: Cars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {"Kia Rio": {"make": "Kia", "model": "Rio"}, "Kia Ceed": {"make": "Kia", "model": "Ceed"}}
+    monkeypatch.setattr(cars.client, "model", lambda _name: {"name": "own", "class_parts": parts})
+    shown = cars("model", "show", "--format", "table").stdout
+    assert [re.split(r" {2,}", line.strip()) for line in shown.splitlines()] == [
+        ["name", "own"],
+        ["class parts", "2 of them, makes: 1"],
+    ]
+
+
 def test_worker_becomes_the_workers_program(cars: Cars, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CARS_ENGINE", "tests.engine:Engine")
     assert cars("worker", "--queues", "control, train", "--concurrency", "2", "--beat").exit_code == 0

@@ -101,12 +101,12 @@ def cars() -> Cars:
 def test_train_prints_the_id_and_passes_everything_on(cars: Cars) -> None:
     done = cars(
         *("train", "/cars", "--recipe", "scratch", "--init", "v1", "--epochs", "4", "--min-gain", "0.01", "--force"),
-        *("--no-promote", "--drop-small-classes", "--seed", "7"),
+        *("--no-promote", "--min-photos", "5", "--seed", "7"),
     )
     assert (done.exit_code, done.stdout) == (0, "3\n")
     assert cars.client.asked == {
         "dataset": "/cars", "recipe": "scratch", "init": "v1", "epochs": 4, "min_gain": 0.01, "force": True,
-        "promote": False, "drop_small_classes": True, "seed": 7,
+        "promote": False, "min_photos": 5, "seed": 7,
     }  # fmt: skip
     assert "cars worker --queues train" in done.stderr
     assert "start" not in cars.worker.log
