@@ -129,6 +129,7 @@ class Learning:
                 init=start,
                 epochs=self._row.epochs,
                 on_progress=self._watch.trained,
+                on_note=self._watch.note,
                 should_stop=self._watch.to_stop,
                 seed=options["seed"],
                 device=_torch_device(self._runtime.device),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from model.training import plots
+from model.training.augment import normalize, plain_view
 from model.training.batches import Batches, PhotoTable
 from model.training.callbacks import AverageWeights, FindRate, FollowEpochs, HalfPrecision, MakeViews, has_fast_bfloat16
 from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -33,11 +35,14 @@ from model.training.fastai_parts import (
     combine_scheds,
     valley,
 )
+from model.training.initialization import settle
 from model.training.losses import TrainingLoss
 from model.training.recipes import Plan, Stage
+from model.training.starting import Start
 
 _LONG_RUN, _SECONDS_BETWEEN = 100, 20.0
 _WARM_START = 0.02  # of the peak rate
+_SETTLED_ON = 8  # batches
 
 
 @dataclass(kw_only=True)
@@ -45,7 +50,7 @@ class Run:
     """A run in progress: what is trained, and how far it has come."""
 
     plan: Plan
-    network: nn.Module
+    start: Start
     train: PhotoTable
     calibration: PhotoTable
     classes: int
@@ -53,11 +58,16 @@ class Run:
     device: torch.device
     seed: int
     tell: Callable[[dict[str, Any]], None]
+    note: Callable[[str], None]
     should_stop: Callable[[], bool]
     history: list[dict[str, Any]] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     average: AverageWeights | None = None
     kept_at: float = 0.0
+
+    @property
+    def network(self) -> nn.Module:
+        return self.start.network
 
     def go(self) -> None:
         """Runs every stage that is left. Raises TrainingStopped if asked to stop."""
@@ -67,6 +77,8 @@ class Run:
             table=self.train, batch=min(self.plan.batch, len(self.train.labels)), training=True, seed=self.seed
         )
         valid = Batches(table=self.calibration, batch=256 if self.device.type == "cuda" else 64, training=False)
+        if checkpoint is None and self.start.folded:
+            self._settle(train)
         if self.plan.average is not None:
             steps = self.plan.epochs * len(train)
             self.average = AverageWeights(self.network, decay=self.plan.average, steps=steps)
@@ -77,6 +89,13 @@ class Run:
                 here = checkpoint if checkpoint is not None and number == checkpoint.stage else None
                 loaders = DataLoaders(train, valid, path=self.folder, device=self.device)
                 self._stage(number, stage, loaders, here)
+
+    def _settle(self, train: Batches) -> None:
+        """Lets the norms that came folded take on the statistics of some training photos."""
+        size = self.plan.size_at(0)
+        some = islice(replace(train, device=self.device), _SETTLED_ON)
+        photos = settle(self.network, self.start.folded, (normalize(plain_view(photos, size)) for photos, _ in some))
+        self.note(f"start: the statistics of {len(self.start.folded)} folded batch norms are those of {photos} photos")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.network.load_state_dict(checkpoint.network)

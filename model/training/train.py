@@ -49,6 +49,7 @@ def train(
     epochs: int | None = None,
     minutes: float | None = None,
     on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     seed: int = 0,
     device: str = "auto",
@@ -62,6 +63,7 @@ def train(
     would take longer. ``options`` replace fields of the recipe's plan.
     ``on_progress`` gets, every few seconds and after each epoch, the keys epoch (completed), epochs, epoch_share,
     train_loss, valid_loss and accuracy (of `calibration`, None within an epoch), images_per_second, eta_seconds.
+    ``on_note`` gets what is worth keeping beside them, a line each: what the start is made of, how it is computed.
     Raises TrainingStopped once ``should_stop()`` is true, TrainingFailed, DatasetError, or the errors of `card.verify`.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
@@ -71,29 +73,31 @@ def train(
         raise TrainingFailed(
             f"the recipe {recipe} goes on from a model: give `--init` with a version, imagenet or scratch"
         )
+    begin = starting_network(start, dataset.classes, pretrained=pretrained, seed=seed)
+    on_note(f"start: {begin.words}")
     identity = {
         "recipe": recipe,
         "data": dataset.fingerprint,
         "classes": list(dataset.classes),
         "init": _name_of(start),
+        "init_sha256": begin.origin.get("sha256"),
         "seed": seed,
     }
     begun = _begun_plan(run_folder, identity)
     size, loss = _of_version(start)
     gpu = where.type == "cuda"
     plan = begun or make_plan(recipe, gpu=gpu, epochs=epochs, image_size=size, loss=loss, options=options)
-    network = starting_network(start, dataset.classes, pretrained=pretrained, seed=seed)
     tables = {
         split: load_table(dataset, split, plan.stored_size, folder=run_folder, device=where)
         for split in ("train", "calibration")
     }
     if begun is None:
         if minutes is not None:
-            plan = fit_to_minutes(plan, network, tables["train"], device=where, minutes=minutes)
+            plan = fit_to_minutes(plan, begin.network, tables["train"], device=where, minutes=minutes)
         _write_plan(run_folder, identity, plan)
     run = Run(
         plan=plan,
-        network=network,
+        start=begin,
         train=tables["train"],
         calibration=tables["calibration"],
         classes=len(dataset.classes),
@@ -101,6 +105,7 @@ def train(
         device=where,
         seed=seed,
         tell=on_progress,
+        note=on_note,
         should_stop=should_stop,
     )
     run.go()
@@ -119,7 +124,7 @@ def _begun_plan(folder: Path, identity: Mapping[str, Any]) -> Plan | None:
     if not file.exists():
         return None
     document = json.loads(file.read_text())
-    if document["identity"] != identity:
+    if any(identity.get(name) != value for name, value in document["identity"].items()):  # older ones say less
         raise TrainingFailed(f"{folder} holds a run of another recipe, data or start; use a new folder")
     return Plan.from_json(document["plan"])
 
@@ -159,6 +164,7 @@ def _finished(run: Run, *, start: str | Path) -> Trained:
         "name": run.plan.recipe,
         "loss": run.plan.loss,
         "init": _name_of(start),
+        "start": run.start.origin,
         "seed": run.seed,
         "epochs": run.plan.epochs,
         "plan": run.plan.to_json(),
