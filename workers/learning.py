@@ -61,14 +61,26 @@ class Learning:
     def _start(self) -> str | Path:
         """The word, file or version folder that training starts from. Raises VersionNotFound and its like."""
         init = self._row.init
-        if init in {"imagenet", "scratch"}:
-            return str(init)
-        if init.startswith("/"):
-            return Path(os.fsdecode(permitted_folder(parse(init), self._settings.roots)))
+        return str(init) if init in {"imagenet", "scratch"} else self._place(init)
+
+    def _teacher(self) -> Path | None:
+        """The file or version folder that training learns from, if its recipe does. Raises as `_start`."""
+        teacher = self._row.options.get("teacher")
+        if teacher is None:
+            return None
+        place = self._place(teacher)
+        if not place.is_dir():  # what lies beside it is read, too
+            _permitted(place.with_suffix(".json"), roots=self._settings.roots)
+        return place
+
+    def _place(self, name: str) -> Path:
+        """A permitted file by its path, or a version's folder by its name."""
+        if name.startswith("/"):
+            return Path(os.fsdecode(permitted_folder(parse(name), self._settings.roots)))
         with self._runtime.database.read() as connection:
-            version = versions.by_name(connection, init)
+            version = versions.by_name(connection, name)
         if version is None:
-            raise VersionNotFound(f"no model version {init!r}; `cars models` lists them")
+            raise VersionNotFound(f"no model version {name!r}; `cars models` lists them")
         return self._runtime.artifact(version)[0]
 
     def _dataset(self, start: str | Path) -> Dataset:
@@ -127,6 +139,7 @@ class Learning:
                 recipe=self._row.recipe,
                 run_folder=self._folder,
                 init=start,
+                teacher=self._teacher(),
                 epochs=self._row.epochs,
                 on_progress=self._watch.trained,
                 on_note=self._watch.note,

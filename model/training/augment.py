@@ -55,8 +55,7 @@ def mix(pixels: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch
     """
     order = torch.randperm(len(pixels), device=pixels.device)
     if torch.rand(()) < 0.5:
-        kept = float(torch.distributions.Beta(0.2, 0.2).sample())
-        return kept * pixels + (1 - kept) * pixels[order], kept * shares + (1 - kept) * shares[order]
+        return _blend(pixels, shares, order, alpha=0.2)
     size = pixels.shape[-1]
     half = math.sqrt(1 - float(torch.rand(()))) * size / 2
     top, left = (float(torch.rand(())) * size for _ in range(2))
@@ -65,6 +64,25 @@ def mix(pixels: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch
     pixels[:, :, rows, columns] = pixels[order][:, :, rows, columns]
     kept = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / size**2
     return pixels, kept * shares + (1 - kept) * shares[order]
+
+
+def mix_up(pixels: torch.Tensor, shares: torch.Tensor, *, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch blended with itself in another order by a part drawn from Beta(alpha, alpha), its targets likewise."""
+    return _blend(pixels, shares, torch.randperm(len(pixels), device=pixels.device), alpha=alpha)
+
+
+def shrink(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Float pixels (N, 3, S, S) at another size, with antialiasing."""
+    if size == pixels.shape[-1]:
+        return pixels
+    return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+
+
+def _blend(
+    pixels: torch.Tensor, shares: torch.Tensor, order: torch.Tensor, *, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    kept = float(torch.distributions.Beta(alpha, alpha).sample())
+    return kept * pixels + (1 - kept) * pixels[order], kept * shares + (1 - kept) * shares[order]
 
 
 def _placements(photos: torch.Tensor, views: Views) -> torch.Tensor:

@@ -86,7 +86,8 @@ def settle(network: nn.Module, norms: Sequence[str], batches: Iterable[torch.Ten
             values = inputs[0].double()
             sums[name].append((values.mean(dim=(0, 2, 3)), values.square().mean(dim=(0, 2, 3))))
 
-        return modules[name].register_forward_pre_hook(look)
+        handle: torch.utils.hooks.RemovableHandle = modules[name].register_forward_pre_hook(look)
+        return handle
 
     handles = [watch(name) for name in norms]
     photos = 0

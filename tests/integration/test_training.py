@@ -22,12 +22,14 @@ from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from model.training.errors import TrainingFailed
 from model.training.held_out import judge_held_out_classes
 from model.training.photos import decode_files
-from model.training.recipes import Plan, make_plan
+from model.training.recipes import RECIPES, Plan, make_plan
 from model.training.starting import starting_network
 from model.training.train import Trained, TrainingStopped, train
 from tests.unit.labelled_photos import COLORS, write_folders
+from tests.unit.teachers import write_teacher
 
 OPTIONS: dict[str, Any] = {"sizes": [[0.5, 24], [1.0, 32]], "test_sizes": [32], "batch": 8, "finder_steps": 16}
+OPTIONS |= {"bfloat16": False}  # in a test nothing may hang on what was measured
 PLAN_OF_0_1 = {  # the fields of a plan in release 0.1.0
     *("recipe", "stages", "sizes", "test_sizes", "batch", "optimizer", "weight_decay", "loss", "views", "mixing"),
     *("average", "warm_up", "finder_steps"),
@@ -201,7 +203,7 @@ def test_a_partial_start_is_told_settled_once_and_kept_in_the_card(dataset: Data
             **settings,
         )
     assert notes[0].startswith("start: conv1 is taken from stem.safetensors")
-    assert "1 folded batch norms are those of 24 photos" in notes[1]
+    assert "1 folded batch norms are those of 24 photos" in notes[-1]
     notes.clear()
     rest = train(dataset, run_folder=tmp_path / "cut", on_note=notes.append, **settings)
     assert not [note for note in notes if "folded" in note]  # the checkpoint's statistics are newer
@@ -212,6 +214,49 @@ def test_a_partial_start_is_told_settled_once_and_kept_in_the_card(dataset: Data
     save_file({**state, "conv1.bias": torch.zeros(64)}, file)
     with pytest.raises(TrainingFailed, match="new folder"):
         train(dataset, run_folder=tmp_path / "cut", **settings)
+
+
+def test_a_student_learns_from_its_teacher_and_a_cut_makes_no_difference(dataset: Dataset, tmp_path: Path) -> None:
+    file = write_teacher(tmp_path / "colors.onnx", dataset.classes)
+    settings: dict[str, Any] = {
+        "recipe": "distill",
+        "teacher": file,
+        "init": "scratch",
+        "epochs": 3,
+        "options": {**OPTIONS, "mixup_probability": 0.5},
+    }
+    notes: list[str] = []
+    whole = train(dataset, run_folder=tmp_path / "whole", on_note=notes.append, **settings)
+    assert any(note.startswith("teacher: colors.onnx") and "CC0" in note for note in notes)
+    listen, should_stop = _stop_after(2)
+    with pytest.raises(TrainingStopped, match="epoch 3"):
+        train(dataset, run_folder=tmp_path / "cut", on_progress=listen, should_stop=should_stop, **settings)
+    rest = train(dataset, run_folder=tmp_path / "cut", **settings)
+    assert _same(whole, rest)
+    assert rest.report["teacher"]["name"] == "colors.onnx"
+    assert rest.report["teacher"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert rest.report["teacher"]["licence"] == "CC0"
+    assert rest.report["plan"]["distillation"] == {"size": 24, "weight": 0.7, "temperature": 2.0}
+    assert [entry["image_size"] for entry in rest.report["speed"]["by_size"]] == [24, 32]
+    assert all(entry["network_images_per_second"] > 0 for entry in rest.report["speed"]["by_size"])
+    json.dumps(rest.report, allow_nan=False)
+    write_teacher(file, dataset.classes, temperature=3.0)
+    with pytest.raises(TrainingFailed, match="new folder"):
+        train(dataset, run_folder=tmp_path / "cut", **settings)
+
+
+def test_a_teacher_that_will_not_do_is_refused_before_anything_is_decoded(dataset: Dataset, tmp_path: Path) -> None:
+    other = write_teacher(tmp_path / "other.onnx", [*dataset.classes, "Lada Niva 1977"])
+    fine = write_teacher(tmp_path / "fine.onnx", dataset.classes)
+    for recipe, teacher, words in (
+        ("distill", other, "Lada Niva 1977"),
+        ("distill", None, "--teacher"),
+        ("scratch", fine, "no use for a teacher"),
+        ("distill", tmp_path / "gone.onnx", "is not there"),
+    ):
+        with pytest.raises(TrainingFailed, match=words):
+            train(dataset, recipe=recipe, init="scratch", teacher=teacher, run_folder=tmp_path / "run", options=OPTIONS)
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_run_that_was_begun_by_an_older_release_goes_on(dataset: Dataset, tmp_path: Path) -> None:
@@ -349,6 +394,6 @@ def test_a_plan_that_cannot_be_is_refused(recipe: str, changes: dict[str, Any]) 
 
 
 def test_a_plan_survives_json() -> None:
-    for recipe in ("original", "scratch", "finetune"):
-        plan = make_plan(recipe, gpu=True, epochs=10)
+    for recipe in RECIPES:
+        plan = make_plan(recipe, gpu=True, epochs=10, teacher_size=64 if recipe == "distill" else None)
         assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan

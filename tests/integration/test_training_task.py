@@ -30,6 +30,7 @@ PLAN: dict[str, Any] = {
     "views": {"crop": 1.0, "strong": False},
     "stages": [{"epochs": 5, "peak": 0.02}],
     "loss": "cross_entropy",
+    "bfloat16": False,
 }
 LEARNS = {**PLAN, "sizes": [[1.0, 32]], "test_sizes": [32], "stages": [{"epochs": 8, "peak": 0.02}]}
 TINY = {**PLAN, "stages": [{"epochs": 2, "peak": 0.001}], "batch": 16}
