@@ -261,24 +261,28 @@ class Client:
         self,
         dataset: str | os.PathLike[str],
         *,
-        recipe: Literal["original", "scratch", "finetune"] = "finetune",
+        recipe: Literal["original", "scratch", "finetune", "distill"] = "finetune",
         init: str | None = None,
+        teacher: str | None = None,
         epochs: int | None = None,
         min_gain: float = 0.0,
         force: bool = False,
         promote: bool = True,
         min_photos: int | None = None,
+        other: str | os.PathLike[str] | None = None,
         seed: int = 0,
         plan: Mapping[str, Any] | None = None,
     ) -> Training:
         """Enqueue a training run on labelled photos and return it at once; a worker of the queue `train` takes it.
 
         `init`: what it starts from: a version's name, `imagenet`, `scratch` or a .safetensors file; by default
-        production for `finetune`, `imagenet` for `original`. What comes out is judged on the data's holdout beside the
-        version in production, and goes live if its top-1 is higher, by `min_gain` (a share) at least; else it is kept
-        as `rejected`. `force` lets it go live whatever it is worth; without `promote` it never does. Classes with fewer
-        than `min_photos` different photos to learn from are left out, which the run notes; without it, one that is too
-        small to split is an error. `plan` replaces fields of the recipe's plan.
+        production for `finetune` and `distill`, `imagenet` for `original`. `teacher`: what `distill` learns from, a
+        version's name or an .onnx file with its JSON beside it. What comes out is judged on the data's holdout beside
+        the version in production, and goes live if its top-1 is higher, by `min_gain` (a share) at least; else it is
+        kept as `rejected`. `force` lets it go live whatever it is worth; without `promote` it never does. Classes with
+        fewer than `min_photos` different photos to learn from are left out, which the run notes; without it, one that
+        is too small to split is an error. `other`: a folder of photos that show no car, with a labels.csv (file, what,
+        split), which `unknown` is fitted to. `plan` replaces fields of the recipe's plan.
 
         Raises SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound or NotPossible; what is wrong with the
         photos themselves is the `error` of the run.
@@ -289,6 +293,8 @@ class Client:
             dataset,
             recipe=recipe,
             init=init,
+            teacher=teacher,
+            other=other,
             epochs=epochs,
             min_gain=min_gain,
             options={**options, "plan": dict(plan or {})},

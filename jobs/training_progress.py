@@ -43,7 +43,9 @@ def figures(status: Status) -> str:
     if status["accuracy"] is not None:
         parts.append(f"accuracy {status['accuracy']:.1%}")
     if status["images_per_second"]:
-        parts.append(f"{status['images_per_second']:.3g} images/s")
+        limit = status["network_images_per_second"]
+        share = f" ({status['images_per_second'] / limit:.0%} of the network's limit)" if limit else ""
+        parts.append(f"{status['images_per_second']:.3g} images/s{share}")
     if status["eta_seconds"]:
         parts.append(f"{readable(status['eta_seconds'])} left")
     return " · ".join(parts)

@@ -32,6 +32,7 @@ _WATCH_SECONDS = 2.0
 
 
 class Recipe(StrEnum):
+    DISTILL = "distill"  # from a teacher's answers
     FINETUNE = "finetune"  # from a published version
     ORIGINAL = "original"  # as the original work, from ImageNet weights
     SCRATCH = "scratch"  # from random weights
@@ -77,6 +78,9 @@ def train(
         str | None,
         typer.Option(metavar="VERSION|imagenet|scratch|FILE", help="What to start from; default: the recipe's own."),
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="VERSION|FILE.onnx", help="What the recipe distill learns from.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run; default: the recipe's own.")] = None,
     min_gain: Annotated[
         float, typer.Option(help="Promote only if top-1 is higher by this share (0.01: one point).")
@@ -87,6 +91,9 @@ def train(
         int | None,
         typer.Option(min=1, metavar="N", help="Leave out classes with fewer photos to learn from; the run lists them."),
     ] = None,
+    other: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Photos that show no car, with labels.csv: file, what, split.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of splits and random numbers.")] = 0,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end; runs a training worker of its own when none is alive.")
@@ -94,8 +101,8 @@ def train(
 ) -> None:
     """Train on labelled photos, publish, judge beside production, promote what is better; prints the run's id."""
     options: dict[str, Any] = {
-        "recipe": recipe.value, "init": init, "epochs": epochs, "min_gain": min_gain, "force": force,
-        "promote": promote, "min_photos": min_photos, "seed": seed,
+        "recipe": recipe.value, "init": init, "teacher": teacher, "epochs": epochs, "min_gain": min_gain,
+        "force": force, "promote": promote, "min_photos": min_photos, "other": other, "seed": seed,
     }  # fmt: skip
     door = session(ctx)
     with terminable(), door.client() as client:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sqlalchemy import update
 
 from jobs import Client, Training
@@ -32,6 +33,7 @@ PLAN: dict[str, Any] = {
     "views": {"crop": 1.0, "strong": False},
     "stages": [{"epochs": 5, "peak": 0.02}],
     "loss": "cross_entropy",
+    "bfloat16": False,
 }
 LEARNS = {**PLAN, "sizes": [[1.0, 32]], "test_sizes": [32], "stages": [{"epochs": 8, "peak": 0.02}]}
 TINY = {**PLAN, "stages": [{"epochs": 2, "peak": 0.001}], "batch": 16}
@@ -86,6 +88,28 @@ def test_what_is_better_goes_live(
     assert not any((worker.settings.home / "training").iterdir())
     assert not train_model(worker, int(run.id))  # the message once more
     assert run.status() == status
+
+
+@embedded
+def test_photos_that_show_no_car_are_fitted_to(
+    client: Client, runtime: Callable[..., Runtime], data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    worker = runtime(engine="onnx")
+    refused = client.train(data, recipe="scratch", other=folder, plan=TINY)
+    assert train_model(worker, int(refused.id))
+    assert refused.status()["state"] == "failed"
+    assert "labels.csv cannot be read" in refused.status()["error"]
+    assert refused.status()["epochs_run"] == 0
+    rows = [f"{split}{n}.png,{split} things,{split}" for split in ("calibration", "holdout") for n in range(3)]
+    (folder / "labels.csv").write_text("\n".join(["file,what,split", *rows]))
+    for row in rows:
+        Image.effect_noise((24, 24), 90).convert("RGB").save(folder / row.partition(",")[0])
+    run = client.train(data, recipe="scratch", other=folder, force=True, promote=False, plan=TINY)
+    assert train_model(worker, int(run.id))
+    card = client.model(run.status()["model_version"])
+    assert card["metrics"]["other_photos"]["holdout"]["images"] == 3
 
 
 @embedded
