@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from jobs.progress import Bar, Status
 from jobs.spans import readable
 from jobs.status import RunState
@@ -49,7 +52,7 @@ def figures(status: Status) -> str:
     return " · ".join(parts)
 
 
-def speed(status: Status) -> str:
+def speed(status: Mapping[str, Any]) -> str:
     """Images a second, and how near that is to what the network alone reaches."""
     limit = status["network_images_per_second"]
     share = f" ({status['images_per_second'] / limit:.0%} of the network's own limit)" if limit else ""
