@@ -55,8 +55,8 @@ def figures(status: Status) -> str:
 def speed(status: Mapping[str, Any]) -> str:
     """Images a second, and how near that is to what the network alone reaches."""
     limit = status["network_images_per_second"]
-    share = f" ({status['images_per_second'] / limit:.0%} of the network's own limit)" if limit else ""
-    return f"{status['images_per_second']:.3g} images/s{share}"
+    fraction = f" ({status['images_per_second'] / limit:.0%} of the network's own limit)" if limit else ""
+    return f"{status['images_per_second']:.3g} images/s{fraction}"
 
 
 def outcome(status: Status) -> str:

@@ -13,7 +13,7 @@ from model.training.teacher import Teacher
 
 __all__ = ["Answers", "Inputs"]
 
-_SHARE_MIXED_UNTIL = 0.9  # of the run: the last epochs see photos as they are
+_MIXED_UNTIL = 0.9  # as a fraction of the run: the last epochs see photos as they are
 _LEAST_ANSWERS = 20  # batches of an epoch before any of its views is used again
 
 
@@ -34,7 +34,7 @@ class Answers:
             kept.clear()
 
     def keep(self, pixels: torch.Tensor, targets: torch.Tensor, logits: torch.Tensor) -> None:
-        """Keeps one batch: pixels of 0..1, shares of classes, the teacher's logits."""
+        """Keeps one batch: pixels of 0..1, soft targets (N, C), the teacher's logits."""
         self.pixels.append((pixels * 255).round().to(torch.uint8))
         self.targets.append(targets)
         self.logits.append(logits)
@@ -65,7 +65,7 @@ class Inputs:
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """Batch ``number`` of an epoch: uint8 (N, 3, S, S) and labels (N,) → normalized pixels and the loss's targets.
 
-        Targets are labels or, where photos are mixed, shares of classes; with a teacher shares and its logits.
+        Targets are labels or, where photos are mixed, soft targets (N, C); with a teacher soft targets and its logits.
         """
         if self.teacher is not None and self.plan.distillation is not None:
             return self._taught(self.teacher, photos, labels, epoch=epoch, number=number)
@@ -82,22 +82,22 @@ class Inputs:
         if number == 0 or self.answers.epoch != epoch:
             self.answers.begin(epoch)
         if len(self.answers.pixels) >= _LEAST_ANSWERS and float(torch.rand(())) >= fresh:
-            pixels, shares, logits = self.answers.again(len(photos))
-            return normalize(pixels), (shares, logits)
+            pixels, soft, logits = self.answers.again(len(photos))
+            return normalize(pixels), (soft, logits)
         size = self.plan.size_at(epoch)
         view = random_view(photos, max(size, teacher.size), self.plan.views)
         pixels, targets = self._mixed(view, labels, epoch=epoch, number=number)
-        shares = targets if targets.ndim == 2 else F.one_hot(targets, self.classes).float()
+        soft = targets if targets.ndim == 2 else F.one_hot(targets, self.classes).float()
         small, logits = shrink(pixels, size), teacher.logits(shrink(pixels, teacher.size))
         if fresh < 1:
-            self.answers.keep(small, shares, logits)
-        return normalize(small), (shares, logits)
+            self.answers.keep(small, soft, logits)
+        return normalize(small), (soft, logits)
 
     def _mixed(
         self, pixels: torch.Tensor, labels: torch.Tensor, *, epoch: int, number: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         plan = self.plan
-        if epoch >= _SHARE_MIXED_UNTIL * plan.epochs:
+        if epoch >= _MIXED_UNTIL * plan.epochs:
             return pixels, labels
         if plan.mixing and number % 2:
             return mix(pixels, F.one_hot(labels, self.classes).float())
