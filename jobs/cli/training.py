@@ -18,7 +18,7 @@ from jobs.cli.table import Column, Row, moment, percent, plain
 from jobs.errors import WorkerFailed
 from jobs.status import RunState
 from jobs.training import anyone_trains
-from jobs.training_progress import RunBar, Status, doing, figures, outcome
+from jobs.training_progress import RunBar, Status, doing, figures, outcome, speed
 
 if TYPE_CHECKING:
     from jobs.client import Client
@@ -62,7 +62,7 @@ _RECORD = (
     Column("epoch", show=_epochs),
     *map(Column, ("train_loss", "valid_loss")),
     Column("accuracy", show=percent("accuracy")),
-    Column("rate", show=lambda row: f"{row['images_per_second']:.3g} images/s" if row["images_per_second"] else ""),
+    Column("rate", show=lambda row: speed(row) if row["images_per_second"] else ""),
     Column("candidate", show=_top1("candidate")),
     Column("production", show=_top1("production")),
     Column("notes", show=lambda row: "; ".join(map(plain, row["notes"]))),

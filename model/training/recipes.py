@@ -29,14 +29,16 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation:
-    """Learning from a teacher. ``weight``: the share of its loss in the whole, the rest is the labels' own.
+    """Learning from a teacher. ``weight``: the fraction of the loss that is its, the rest is the labels' own.
 
-    ``size``: what the teacher looks at, pixels; ``temperature``: what both sides' logits are divided by.
+    ``size``: what the teacher looks at, pixels; ``temperature``: what both sides' logits are divided by. ``fresh``: the
+    fraction of batches that are new views; the others are views of the same epoch again, with their answers.
     """
 
     size: int
     weight: float = 0.7
     temperature: float = 2.0
+    fresh: float = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,6 +75,11 @@ class Teacher:
         told = self.sidecar.model_dump(mode="json", include={"source", "licence", "size", "temperature"})
         return {"name": self.name, "sha256": self.sha256, **told}
 
+    @property
+    def words(self) -> str:
+        """What the log says of it."""
+        return f"{self.name} ({self.sha256[:12]}…) at {self.size} px, licence: {self.sidecar.licence}"
+
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         """RGB pixels (N, 3, S, S) of 0..1, S = `size` → its logits (N, C) in the run's order of classes."""
         array = pixels.detach().cpu().numpy()

@@ -24,7 +24,7 @@ from model.training.losses import LossKind
 from model.training.recipes import Plan, make_plan
 from model.training.speed import choose_precision
 from model.training.stages import Run
-from model.training.starting import starting_network
+from model.training.starting import Start, starting_network
 from model.training.teacher import Teacher, open_teacher
 
 __all__ = ["Trained", "TrainingStopped", "train"]
@@ -79,28 +79,15 @@ def train(
             f"the recipe {recipe} goes on from a model: give `--init` with a version, imagenet or scratch"
         )
     taught = _teacher(teacher, recipe, dataset.classes)
-    if taught is not None:
-        on_note(
-            f"teacher: {taught.name} ({taught.sha256[:12]}…) at {taught.size} px, licence: {taught.sidecar.licence}"
-        )
     begin = starting_network(start, dataset.classes, pretrained=pretrained, seed=seed)
-    on_note(f"start: {begin.words}")
-    identity = {
-        "recipe": recipe,
-        "data": dataset.fingerprint,
-        "classes": list(dataset.classes),
-        "init": _name_of(start),
-        "init_sha256": begin.origin.get("sha256"),
-        "seed": seed,
-    }
-    if taught is not None:
-        identity["teacher"] = taught.identity
+    for note in [f"start: {begin.words}", *([f"teacher: {taught.words}"] if taught is not None else [])]:
+        on_note(note)
+    identity = _identity(dataset, recipe=recipe, start=start, begin=begin, taught=taught, seed=seed)
     begun = _begun_plan(run_folder, identity)
     size, loss = _of_version(start)
-    gpu = where.type == "cuda"
     plan = begun or make_plan(
         recipe,
-        gpu=gpu,
+        gpu=where.type == "cuda",
         epochs=epochs,
         image_size=size,
         loss=loss,
@@ -112,12 +99,12 @@ def train(
         for split in ("train", "calibration")
     }
     plan, precision = choose_precision(plan, begin.network, device=where)
-    on_note(precision)
     inputs = Inputs(plan=plan, classes=len(dataset.classes), teacher=taught)
     if begun is None and minutes is not None:
         plan = fit_to_minutes(inputs, begin.network, tables["train"], device=where, minutes=minutes)
         inputs = replace(inputs, plan=plan)
     if plan != begun:
+        on_note(precision)
         _write_plan(run_folder, identity, plan)
     run = Run(
         plan=plan,
@@ -145,6 +132,21 @@ def _teacher(place: Path | None, recipe: str, classes: Sequence[str]) -> Teacher
             else f"the recipe {recipe} has no use for a teacher; `--recipe distill` has"
         )
     return open_teacher(place, classes) if place is not None else None
+
+
+def _identity(
+    dataset: Dataset, *, recipe: str, start: str | Path, begin: Start, taught: Teacher | None, seed: int
+) -> dict[str, Any]:
+    """What must be the same for a run to go on from its folder."""
+    return {
+        "recipe": recipe,
+        "data": dataset.fingerprint,
+        "classes": list(dataset.classes),
+        "init": _name_of(start),
+        "init_sha256": begin.origin.get("sha256"),
+        "teacher": taught.identity if taught is not None else None,
+        "seed": seed,
+    }
 
 
 def _device(name: str) -> torch.device:

@@ -52,9 +52,9 @@ def child_of(client: Client, run: Training) -> int:
 def test_a_student_killed_in_its_third_epoch_goes_on(
     backend: Backend, worker: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
-    data = write_folders(tmp_path / "data", photos=12)
+    data = write_folders(tmp_path / "data", photos=8)
     teacher = write_teacher(tmp_path / "teacher.onnx", sorted(COLORS))
-    env = {**backend.env, "OMP_NUM_THREADS": "1", "CARS_LEASE_SECONDS": "3"}
+    env = {**backend.env, "OMP_NUM_THREADS": "1"}
     with Client() as client:
         one = worker(env, *TRAINS)
         run = client.train(data, recipe="distill", teacher=str(teacher), init="scratch", force=True, plan=PLAN)

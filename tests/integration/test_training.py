@@ -236,7 +236,7 @@ def test_a_student_learns_from_its_teacher_and_a_cut_makes_no_difference(dataset
     assert rest.report["teacher"]["name"] == "colors.onnx"
     assert rest.report["teacher"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert rest.report["teacher"]["licence"] == "CC0"
-    assert rest.report["plan"]["distillation"] == {"size": 24, "weight": 0.7, "temperature": 2.0}
+    assert rest.report["plan"]["distillation"] == {"size": 24, "weight": 0.7, "temperature": 2.0, "fresh": 0.3}
     assert [entry["image_size"] for entry in rest.report["speed"]["by_size"]] == [24, 32]
     assert all(entry["network_images_per_second"] > 0 for entry in rest.report["speed"]["by_size"])
     json.dumps(rest.report, allow_nan=False)

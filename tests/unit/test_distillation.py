@@ -16,6 +16,7 @@ from model.training.losses import TrainingLoss
 from model.training.recipes import Plan, make_plan, training_loss
 from model.training.speed import choose_precision
 
+MEAN, STD = (torch.tensor(part).view(1, 3, 1, 1) for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 CPU = torch.device("cpu")
 PHOTOS = torch.randint(0, 256, (4, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -47,17 +48,37 @@ def test_the_student_sees_what_the_teacher_sees_only_smaller(mixup: float) -> No
     small = F.interpolate(seen, size=(16, 16), mode="bilinear", antialias=True)
     assert torch.equal(pixels, normalize(small))
     assert torch.equal(logits, seen.mean(dim=(2, 3)))
-    assert target.shape == ((4, 3) if mixup else (4,))
+    assert target.shape == (4, 3)
+    assert torch.equal(target, F.one_hot(LABELS, 3).float()) == (not mixup)
 
 
 def test_a_teacher_that_looks_at_less_than_the_student_sees_the_same_view_too() -> None:
     teacher = Listener(8)
     inputs = Inputs(plan=plan(8, mixup_probability=0.0), classes=3, teacher=teacher)  # type: ignore[arg-type]
     pixels, _ = inputs.make(PHOTOS, LABELS, epoch=0, number=0)
-    back = pixels * torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) + torch.tensor([0.485, 0.456, 0.406]).view(
-        1, 3, 1, 1
-    )
-    assert torch.allclose(teacher.seen[0], shrink(back, 8), atol=1e-5)
+    assert torch.allclose(teacher.seen[0], shrink(pixels * STD + MEAN, 8), atol=1e-5)
+
+
+@pytest.mark.parametrize("fresh", [0.3, 1.0])
+def test_views_are_used_again_with_their_own_answers_within_an_epoch(fresh: float) -> None:
+    teacher = Listener(16)
+    options = {"mixup_probability": 0.0, "distillation": {"size": 16, "fresh": fresh}}
+    inputs = Inputs(plan=plan(16, **options), classes=3, teacher=teacher)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    for number in range(60):
+        before = len(teacher.seen)
+        pixels, (shares, logits) = inputs.make(PHOTOS, LABELS, epoch=0, number=number)
+        if len(teacher.seen) > before:
+            continue
+        assert number >= 20
+        back = pixels * STD + MEAN
+        assert torch.allclose(back.mean(dim=(2, 3)), logits, atol=0.01)  # what this teacher says of it
+        assert shares.sum(dim=1).tolist() == [1.0] * 4
+    asked = len(teacher.seen)
+    assert asked == 60 if fresh == 1 else 20 < asked < 50
+    for number in range(20):  # the next epoch knows nothing of it
+        inputs.make(PHOTOS, LABELS, epoch=1, number=number)
+    assert len(teacher.seen) == asked + 20
 
 
 def test_photos_are_kept_large_enough_for_the_teacher() -> None:
