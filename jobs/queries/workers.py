@@ -17,8 +17,10 @@ FORGOTTEN_SECONDS = 7 * 86_400
 
 
 def beat(connection: Connection, row: dict[str, Any]) -> None:
-    """Write a worker's heartbeat; the row is made the first time."""
-    if not connection.execute(update(WorkerRow).where(WorkerRow.id == row["id"]).values(seen_at=now())).rowcount:
+    """Write a worker's heartbeat, and what changes in its row; it is made the first time."""
+    changes = {name: row[name] for name in ("broken", "images_per_second") if name in row}
+    beaten = update(WorkerRow).where(WorkerRow.id == row["id"]).values(**changes, seen_at=now())
+    if not connection.execute(beaten).rowcount:
         connection.execute(insert(WorkerRow).values(**row, started_at=now(), seen_at=now()))
         connection.execute(delete(WorkerRow).where(WorkerRow.seen_at < later(-FORGOTTEN_SECONDS)))
 
@@ -43,5 +45,7 @@ def page(connection: Connection) -> Sequence[Any]:
 
 
 def classifiers(connection: Connection) -> int:
-    """How many engine processes are alive on the queue `classify`."""
-    return sum(row.concurrency for row in alive(connection) if "classify" in row.queues.split(","))
+    """How many engine processes are alive on the queue `classify`, and not broken."""
+    return sum(
+        row.concurrency for row in alive(connection) if "classify" in row.queues.split(",") and row.broken is None
+    )
