@@ -22,7 +22,7 @@ from celery.worker import state as worker_state
 
 from jobs import schema
 from jobs import settings as configuration
-from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
+from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
 from jobs.database import Database
 from jobs.errors import DatabaseError
 from workers import classify, devices, finish, logs, memory, scan, self_check, train
@@ -109,15 +109,21 @@ def _init(**_kw: Any) -> None:
     _Process.bell = Bell(Doorbell(settings, app=app), embedded=settings.embedded)
 
 
-@signals.celeryd_after_setup.connect
-def _check(instance: Any, **_kw: Any) -> None:
-    """A worker whose engine does not work ends here; it forks its children later."""
-    _Process.child_memory = memory.child_limit(settings, children=instance.concurrency)
-    if "classify" not in app.amqp.queues.consume_from:
+@signals.celeryd_init.connect
+def _check(options: dict[str, Any], **_kw: Any) -> None:
+    """A worker whose engine does not work ends here, before it has threads or children."""
+    names = options.get("queues") or QUEUES
+    if "classify" not in (names.split(",") if isinstance(names, str) else names):
         return
+    _prepare()
     if reason := self_check.fault_in_child(settings):
         print(f"error: this worker cannot classify: {reason}", file=sys.stderr)
         raise WorkerShutdown(1)
+
+
+@signals.celeryd_after_setup.connect
+def _before_children(instance: Any, **_kw: Any) -> None:
+    _Process.child_memory = memory.child_limit(settings, children=instance.concurrency)
 
 
 @signals.worker_process_init.connect

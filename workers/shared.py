@@ -45,6 +45,11 @@ class Shared:
         """The slot of the child with this place in the pool."""
         return Slot(self._memory, _TEXT + index % SLOTS * _SLOT)
 
+    @property
+    def images(self) -> int:
+        """How many images all children have settled so far."""
+        return sum(self.slot(index).images for index in range(SLOTS))
+
     def slots(self) -> Iterator[Slot]:
         """Those that a child has used."""
         return (slot for index in range(SLOTS) if (slot := self.slot(index)).pid)

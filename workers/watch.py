@@ -68,7 +68,7 @@ class Watch:
 
     def row(self) -> dict[str, Any]:
         """What the heartbeat row says beside who the worker is."""
-        now, images = self._clock(), sum(slot.images for slot in self._shared.slots())
+        now, images = self._clock(), self._shared.images
         self._counts.append((now, images))
         while len(self._counts) > 2 and now - self._counts[1][0] > RATE_SECONDS:
             self._counts.popleft()

@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from jobs.database import later, now
-from jobs.tables import WorkerRow
+from jobs.status import BatchState, RunState
+from jobs.tables import BatchRow, TrainingRunRow, WorkerRow
 
-__all__ = ["ALIVE_SECONDS", "alive", "beat", "classifiers", "forget", "page"]
+__all__ = ["ALIVE_SECONDS", "alive", "beat", "classifiers", "forget", "page", "work"]
 
 ALIVE_SECONDS = 15
 FORGOTTEN_SECONDS = 7 * 86_400
@@ -42,6 +43,18 @@ def page(connection: Connection) -> Sequence[Any]:
     return connection.execute(
         select(*WorkerRow.__table__.columns, now().label("now")).order_by(WorkerRow.seen_at.desc())
     ).all()
+
+
+def work(connection: Connection) -> dict[str, list[str]]:
+    """What each worker's processes have in hand, by the worker's id: batches and training runs."""
+    leased = select(BatchRow.owner, BatchRow.job_id, BatchRow.id).where(BatchRow.state == BatchState.LEASED)
+    running = select(TrainingRunRow.owner, TrainingRunRow.id).where(TrainingRunRow.state == RunState.RUNNING)
+    found: dict[str, list[str]] = {}
+    for owner, job_id, batch_id in connection.execute(leased.order_by(BatchRow.id)):
+        found.setdefault((owner or "").rpartition(":")[0], []).append(f"job {job_id}, batch {batch_id}")
+    for owner, run_id in connection.execute(running.order_by(TrainingRunRow.id)):
+        found.setdefault((owner or "").rpartition(":")[0], []).append(f"training run {run_id}")
+    return found
 
 
 def classifiers(connection: Connection) -> int:
