@@ -27,7 +27,7 @@ def test_an_engine_that_hangs_with_the_lock_held(backend: Backend, photos: Photo
         assert [(e["path"], e["code"]) for e in job.errors()] == [("000050x.png", "worker_crashed")]
         check_whole(client, job, total=100)
     assert running.process.poll() is None
-    assert running.output().count("none of its threads has run") == 3
+    assert "none of its threads has run" in running.output()
 
 
 def test_a_picture_that_eats_memory(backend: Backend, photos: Photos, worker: Start) -> None:
