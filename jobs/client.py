@@ -19,7 +19,7 @@ from jobs.errors import ClientClosed, JobNotFound, NotPossible, SettingsInvalid,
 from jobs.queries import jobs, predictions, results, workers
 from jobs.results import Results, make_filter
 from jobs.settings import Settings
-from jobs.status import Priority
+from jobs.status import JobState, Priority
 from jobs.training import Training
 from jobs.waiting import wait
 
@@ -337,8 +337,8 @@ class Client:
     def workers(self) -> list[dict[str, Any]]:
         """Workers that were seen in the last week; alive when their heartbeat is under 15 s old."""
         with self.database.read() as connection:
-            rows = workers.page(connection)
-        return [shapes.worker(row, alive_seconds=workers.ALIVE_SECONDS) for row in rows]
+            rows, work = workers.page(connection), workers.work(connection)
+        return [shapes.worker(row, work=work.get(row.id, ()), alive_seconds=workers.ALIVE_SECONDS) for row in rows]
 
     def migrate(self) -> dict[str, str | None]:
         """Bring the database to this release's schema; see `jobs.schema.migrate`."""
@@ -386,12 +386,15 @@ class Job:
         return self.status()
 
     def retry(self) -> dict[str, Any]:
-        """Classify the failed images again; returns the status. Raises NotPossible while the job runs."""
+        """Go on with whatever is not `ok`: failed and canceled images, a listing that was not finished; returns the
+        status. Raises NotPossible while the job runs."""
         with self._client.database.write() as connection:
             again = jobs.retry(connection, self._client._id(self), batch_size=self._client.settings.batch_size)
         status = self.status()
         if again is None:
             raise NotPossible(f"job {self.id} is {status['state']}: wait for its end, or cancel it")
+        if status["state"] == JobState.RUNNING:
+            self._client._ring("scan", self._client._id(self))  # harmless where all is listed
         return status
 
     def skipped(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
 import numpy as np
@@ -101,8 +101,18 @@ def status(row: Row[Any]) -> dict[str, Any]:
         "created_at": iso(row.created_at),
         "started_at": iso(row.started_at),
         "finished_at": iso(row.finished_at),
+        "waiting": _waiting(row),
         "error": row.error,
     }
+
+
+def _waiting(row: Row[Any]) -> str | None:
+    """Why nothing of the job can be done at present, and since when, by this machine's clock."""
+    if row.waiting is None:
+        return None
+    since = row.waiting_since.astimezone()
+    form = "%H:%M" if row.now - row.waiting_since < timedelta(hours=12) else "%Y-%m-%d %H:%M"
+    return f"since {since.strftime(form)}: {row.waiting}"
 
 
 def failure(row: Row[Any], job_id: int) -> dict[str, str]:
@@ -130,8 +140,8 @@ def iso(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def worker(row: Row[Any], *, alive_seconds: float) -> dict[str, Any]:
-    """A worker's heartbeat row."""
+def worker(row: Row[Any], *, work: Sequence[str], alive_seconds: float) -> dict[str, Any]:
+    """A worker's heartbeat row. `work`: what its processes have in hand."""
     age = max((row.now - row.seen_at).total_seconds(), 0.0)
     return {
         "id": row.id,
@@ -141,6 +151,8 @@ def worker(row: Row[Any], *, alive_seconds: float) -> dict[str, Any]:
         "concurrency": row.concurrency,
         "device": row.device,
         "release": row.release,
+        "state": f"broken: {row.broken}" if row.broken is not None else "; ".join(work) or "idle",
+        "images_per_second": row.images_per_second,
         "last_seen_seconds": round(age, 1),
         "alive": age < alive_seconds,
     }

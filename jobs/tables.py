@@ -136,6 +136,8 @@ class JobRow(Base):
     cached: Mapped[int] = mapped_column(Integer, server_default="0")  # of ok: predicted before
     skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are no images
     error: Mapped[str | None]
+    waiting: Mapped[str | None]  # why nothing of it can be done at present
+    waiting_since: Mapped[datetime | None]
     scan_owner: Mapped[str | None] = mapped_column(String(120))
     scan_attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     scan_expires_at: Mapped[datetime | None]
@@ -164,7 +166,9 @@ class BatchRow(Base):
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")  # grows with each claim: the fencing token
     owner: Mapped[str | None] = mapped_column(String(120))
     expires_at: Mapped[datetime | None]
-    sent_at: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]  # when it entered the window; it is not claimed before
+    failures: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # times its only image made the engine fail
+    loading: Mapped[bool] = mapped_column(Boolean, server_default=false())  # its worker loads the model: no image yet
 
 
 class ImageRow(Base):
@@ -224,6 +228,8 @@ class WorkerRow(Base):
     concurrency: Mapped[int] = mapped_column(Integer)
     device: Mapped[str] = mapped_column(String(40))
     release: Mapped[str] = mapped_column(String(40))
+    broken: Mapped[str | None]  # why it takes no batches
+    images_per_second: Mapped[float | None]  # of late
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
 

@@ -22,13 +22,15 @@ from celery.worker import state as worker_state
 
 from jobs import schema
 from jobs import settings as configuration
-from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
+from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
 from jobs.database import Database
 from jobs.errors import DatabaseError
-from workers import classify, devices, finish, logs, scan, train
+from workers import classify, devices, finish, logs, memory, scan, self_check, train
 from workers.bell import Bell
 from workers.recover import Recovery, recover
 from workers.runtime import Runtime
+from workers.shared import Shared
+from workers.watch import Watch
 
 __all__ = ["app"]
 
@@ -45,6 +47,8 @@ class _Process:
     bell: Bell | None = None
     runtime: Runtime | None = None
     recovery: Recovery | None = None
+    shared: Shared | None = None
+    child_memory: int | None = None  # bytes that classifying may use in a child
     closing: mmap.mmap | None = None  # a byte that the parent shares with its children: whether it is to end
 
 
@@ -54,8 +58,14 @@ def runtime() -> Runtime:
     if _Process.runtime is None:
         index = getattr(current_process(), "index", 0) or 0
         _Process.runtime = Runtime(
-            settings, identity=_Process.identity, ring=_Process.bell.ring, device=devices.of_child(settings, index)
+            settings,
+            identity=_Process.identity,
+            ring=_Process.bell.ring,
+            device=devices.of_child(settings, index),
+            shared=_Process.shared,
+            index=index,
         )
+        _Process.runtime.child_memory = None if devices.uses_cuda(settings) else _Process.child_memory
     return _Process.runtime
 
 
@@ -67,6 +77,7 @@ def scan_job(job_id: int) -> None:
 @app.task(name=CLASSIFY_BATCH)
 def classify_batch(_batch_id: int) -> None:
     classify.classify_batch(runtime())
+    _leave_if_broken()
 
 
 @app.task(name=FINISH_JOB)
@@ -94,7 +105,25 @@ def _init(**_kw: Any) -> None:
     _prepare()
     _Process.identity = str(uuid.uuid4())
     _Process.closing = mmap.mmap(-1, 1)
+    _Process.shared = Shared()
     _Process.bell = Bell(Doorbell(settings, app=app), embedded=settings.embedded)
+
+
+@signals.celeryd_init.connect
+def _check(options: dict[str, Any], **_kw: Any) -> None:
+    """A worker whose engine does not work ends here, before it has threads or children."""
+    names = options.get("queues") or QUEUES
+    if "classify" not in (names.split(",") if isinstance(names, str) else names):
+        return
+    _prepare()
+    if reason := self_check.fault_in_child(settings):
+        print(f"error: this worker cannot classify: {reason}", file=sys.stderr)
+        raise WorkerShutdown(1)
+
+
+@signals.celeryd_after_setup.connect
+def _before_children(instance: Any, **_kw: Any) -> None:
+    _Process.child_memory = memory.child_limit(settings, children=instance.concurrency)
 
 
 @signals.worker_process_init.connect
@@ -124,7 +153,10 @@ def _ready(sender: Any, **_kw: Any) -> None:
         "release": _release(),
     }
     assert _Process.bell is not None
-    _Process.recovery = Recovery(runtime(), _Process.bell, is_idle=_is_idle, row=row)
+    assert _Process.shared is not None
+    watched = _Process.child_memory if devices.uses_cuda(settings) else None
+    watch = Watch(_Process.shared, settings, resident_limit=watched)
+    _Process.recovery = Recovery(runtime(), _Process.bell, is_idle=_is_idle, row=row, watch=watch)
     _Process.recovery.start()
     logger.info("ready: %d on %s, queues %s", worker.concurrency, row["device"], row["queues"])
 
@@ -155,6 +187,12 @@ def _prepare() -> None:
         raise WorkerShutdown(1) from exc
     finally:
         database.close()
+
+
+def _leave_if_broken() -> None:
+    """A child whose engine failed makes room for a new process: a fault of CUDA stays with the old one."""
+    if runtime().engine_failed:
+        raise SystemExit(1)
 
 
 def _is_closing() -> bool:

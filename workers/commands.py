@@ -1,7 +1,8 @@
-"""Commands of `python -P -m workers`: worker, beat, import, evaluate."""
+"""Commands of `python -P -m workers`: worker, beat, check, import, evaluate."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,6 +61,17 @@ def beat_() -> None:
     from workers.app import app
 
     app.start(["--quiet", "beat", "--loglevel=INFO"])
+
+
+@commands.command()
+def check() -> None:
+    """Load the version in production and give it one picture; prints a JSON object, or exits 1 with the reason."""
+    from workers import self_check
+
+    settings = configuration.load()
+    _prepare(settings)
+    found = self_check.check(settings)
+    print(json.dumps({name: found[name] for name in ("ok", "device", "engine", "version")}))
 
 
 @commands.command("import")

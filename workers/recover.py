@@ -12,11 +12,13 @@ from typing import Any
 from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
 from jobs.errors import DatabaseError
 from jobs.queries import batches, jobs, workers
+from jobs.spans import readable
 from workers import forks
 from workers.bell import Bell
 from workers.finish import finish_job
 from workers.runtime import Runtime
 from workers.train import ring_for_runs, take_back_runs
+from workers.watch import Watch
 
 __all__ = ["Recovery", "recover"]
 
@@ -26,7 +28,7 @@ EMBEDDED_TICK_SECONDS = 0.25  # clients in other processes cannot ring: they wai
 HEARTBEAT_SECONDS = 2.0
 EMBEDDED_PATIENCE = 0.5  # how long a message may be on its way before it counts as lost
 PATIENCE = 2.0
-SCAN_AGAIN_SECONDS = 5.0
+SCAN_AGAIN_SECONDS = 4.0
 
 
 def recover(runtime: Runtime, *, idle: bool, concurrency: int = 1, rung: dict[int, float] | None = None) -> None:
@@ -48,9 +50,20 @@ def recover(runtime: Runtime, *, idle: bool, concurrency: int = 1, rung: dict[in
             runtime.ring(CLASSIFY_BATCH, batch_id)
     for job_id in finishable:
         finish_job(runtime, job_id)
+    _give_up(runtime)
     _ring_scans(runtime, {} if rung is None else rung)
     if idle:
         _ring_batches(runtime, concurrency)
+
+
+def _give_up(runtime: Runtime) -> None:
+    """Fail the jobs that have waited longer than CARS_GIVE_UP."""
+    with runtime.database.read() as connection:
+        given_up = jobs.given_up(connection, seconds=runtime.settings.give_up)
+    for job_id, reason in given_up:
+        logger.warning("job %d is given up after %s: %s", job_id, readable(runtime.settings.give_up), reason)
+        with runtime.database.write() as connection:
+            jobs.fail(connection, job_id, f"given up after {readable(runtime.settings.give_up)}: {reason}")
 
 
 def recover_runs(runtime: Runtime, *, idle: bool, trains: bool, rung: dict[int, float]) -> None:
@@ -114,8 +127,12 @@ def _ring_batches(runtime: Runtime, concurrency: int) -> None:
 class Recovery:
     """Runs `recover` and the heartbeat every second in a thread of the worker's parent process."""
 
-    def __init__(self, runtime: Runtime, bell: Bell, *, is_idle: Callable[[], bool], row: Mapping[str, Any]) -> None:
+    def __init__(
+        self, runtime: Runtime, bell: Bell, *, is_idle: Callable[[], bool], row: Mapping[str, Any], watch: Watch
+    ) -> None:
         self._runtime = runtime
+        self._watch = watch
+        self._told_broken: str | None = None
         self._bell = bell
         self._is_idle = is_idle
         self._row = dict(row)
@@ -143,6 +160,7 @@ class Recovery:
         self._stop.set()
         self._bell.wake()
         self._thread.join()
+        self._watch.close()
         self._forget()
 
     def _run(self) -> None:
@@ -156,13 +174,15 @@ class Recovery:
 
     def _tick(self) -> None:
         try:
+            self._watch.tick()
             if self._retired.is_set():
                 self._forget()
                 _take_back(self._runtime)
                 return
             self._beat()
             concurrency = self._row["concurrency"]
-            recover(self._runtime, idle=self._is_idle(), concurrency=concurrency, rung=self._rung)
+            can_work = self._watch.broken is None and self._is_idle()
+            recover(self._runtime, idle=can_work, concurrency=concurrency, rung=self._rung)
             trains = "train" in self._row["queues"].split(",")
             recover_runs(self._runtime, idle=self._is_idle(), trains=trains, rung=self._rung_runs)
         except DatabaseError as exc:
@@ -171,11 +191,12 @@ class Recovery:
             logger.exception("recovery failed; it goes on at the next tick")
 
     def _beat(self) -> None:
-        if time.monotonic() < self._beat_due:
+        if time.monotonic() < self._beat_due and self._watch.broken == self._told_broken:
             return
+        self._told_broken = self._watch.broken
         self._beat_due = time.monotonic() + HEARTBEAT_SECONDS
         with self._runtime.database.write(durable=False) as connection:
-            workers.beat(connection, self._row)
+            workers.beat(connection, {**self._row, **self._watch.row()})
         self._listed = True
 
     def _forget(self) -> None:

@@ -23,6 +23,8 @@ CHUNK = 4_096  # rows a transaction, about
 def scan_job(runtime: Runtime, job_id: int) -> None:
     """List a slice of the job's source and ring for the next one; harmless when another process does, or all is
     listed."""
+    if job_id in runtime.scan_backoff.blocked():
+        return
     with runtime.database.write() as connection:
         attempt = jobs.claim_scan(connection, job_id, owner=runtime.owner, seconds=runtime.settings.lease_seconds)
     if attempt is None:
@@ -40,17 +42,27 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
         return
     except DatabaseError:
         raise  # the lease runs out, and another tries again
-    except (CarClassifierError, OSError) as exc:
-        logger.warning("job %d cannot be listed: %s", job_id, exc)
-        with runtime.database.write() as connection:
-            jobs.fail(connection, job_id, str(exc))
+    except Exception as exc:
+        _put_off(runtime, job_id, exc, attempt=attempt)
         return
+    runtime.scan_backoff.worked(job_id)
     with runtime.database.write() as connection:
         jobs.release_scan(connection, job_id, attempt=attempt, done=done)
     if done:
         finish_job(runtime, job_id)
     else:
         runtime.ring(SCAN_JOB, job_id)
+
+
+def _put_off(runtime: Runtime, job_id: int, error: Exception, *, attempt: int) -> None:
+    """Let the job wait: what is wrong may pass, and another worker may be able to list the source."""
+    seconds = runtime.scan_backoff.failed(job_id)
+    expected = isinstance(error, CarClassifierError | OSError)
+    logger.warning("job %d cannot be listed; tried again in %.1f s: %s", job_id, seconds, error, exc_info=not expected)
+    reason = str(error) if expected else f"{type(error).__name__}: {error}"
+    with runtime.database.write() as connection:
+        if jobs.release_scan(connection, job_id, attempt=attempt, done=False):
+            jobs.wait_for(connection, job_id, reason)
 
 
 def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool:
@@ -70,6 +82,8 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
         try:
             while True:
                 found = [images.Found(*entry) for entry in islice(entries, chunk)]
+                if len(found) < chunk or any(f.error for f in found):
+                    runtime.check_source(job.source)  # what is missing or cannot be read may only be away
                 skipped, counted = source.skipped - counted, source.skipped
                 _add(runtime, job_id, found, attempt=attempt, skipped=skipped)
                 lease.check()

@@ -46,7 +46,7 @@ _ROWS = (
 )
 
 _RECORD = (
-    *map(Column, ("id", "name", "state", "error", "source", "model_version")),
+    *map(Column, ("id", "name", "state", "waiting", "error", "source", "model_version")),
     Column("done", show=_progress),
     *map(_count, ("ok", "failed", "canceled", "cached")),
     Column("rate", show=lambda row: f"{row['images_per_second']:.3g} images/s" if row["images_per_second"] else ""),
@@ -118,12 +118,17 @@ def cancel(ctx: typer.Context, job: JobArgument) -> None:
 
 
 def retry(ctx: typer.Context, job: JobArgument) -> None:
-    """Classify the failed images of a job once more."""
+    """Go on with an ended job: whatever is not ok, failed and canceled images, and a listing that was not finished."""
     with session(ctx).client() as client:
-        failed = client.job(job).status()["failed"]
-        client.job(job).retry()
-        notice(f"job {job}: {failed:,} failed images are to be classified again; wait for it: cars wait {job}")
-        if failed and (words := nobody_works(client)):
+        before = client.job(job).status()
+        after = client.job(job).retry()
+        if JobState(after["state"]).terminal:
+            notice(f"job {job}: every image is ok, there is nothing to try again")
+            return
+        again = [f"{before[name]:,} {name} images" for name in ("failed", "canceled") if before[name]]
+        what = " and ".join(again) or "what was not listed yet"
+        notice(f"job {job} goes on with {what}; wait for it: cars wait {job}")
+        if words := nobody_works(client):
             notice(words)
 
 

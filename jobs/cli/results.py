@@ -7,9 +7,9 @@ import typer
 
 from jobs.cli.output import Format, FormatOption, notice, print_rows
 from jobs.cli.session import session
-from jobs.cli.table import Column, Row, percent
+from jobs.cli.table import Column, Row, percent, plain
 from jobs.spans import moment_or_age
-from jobs.status import Decision, ImageStatus
+from jobs.status import Decision, ImageStatus, JobState
 
 if TYPE_CHECKING:
     from jobs.results import Results
@@ -84,10 +84,16 @@ def errors(
     job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)],
     form: FormatOption = None,
 ) -> None:
-    """Show the images of a job that failed, and why."""
+    """Show the images of a job that failed, and why; and what ended the job, if it did not come to its own end."""
     with session(ctx).client() as client:
+        status = client.job(job).status()
         if not print_rows(client.errors(job), _ERRORS, form):
             notice("no image of this job has failed")
+    if status["state"] in (JobState.FAILED, JobState.CANCELED):
+        why = f": {plain(status['error'])}" if status["error"] else ""
+        left = f"; {status['canceled']:,} images have no result" if status["canceled"] else ""
+        notice(f"the job {'failed' if status['state'] == JobState.FAILED else 'was canceled'}{why}{left}")
+        notice(f"to go on with it: cars retry {job}")
 
 
 def present(found: "Results", *, output: Path | None, form: Format | None, top_k: int | None, one_job: bool) -> None:

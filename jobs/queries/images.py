@@ -79,7 +79,13 @@ def add(
     connection.execute(
         update(JobRow)
         .where(JobRow.id == job_id)
-        .values(total=JobRow.total + len(found), failed=JobRow.failed + len(bad), skipped=JobRow.skipped + skipped)
+        .values(
+            total=JobRow.total + len(found),
+            failed=JobRow.failed + len(bad),
+            skipped=JobRow.skipped + skipped,
+            waiting=None,
+            waiting_since=None,
+        )
     )
     return True
 

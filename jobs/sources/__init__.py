@@ -16,7 +16,7 @@ from jobs.sources.local import LocalSource
 from jobs.sources.paths import decode, encode
 from jobs.sources.remote import open_remote
 
-__all__ = ["Entry", "Source", "canonical", "decode", "encode", "has_images", "open_source"]
+__all__ = ["Entry", "Source", "canonical", "check_listable", "decode", "encode", "has_images", "open_source"]
 
 
 def open_source(source: str, *, roots: Sequence[str] | None, max_file_bytes: int) -> Source:
@@ -41,3 +41,12 @@ def has_images(source: Source) -> bool:
     """Whether a scan would give any row, be it one with an error; looks no further than the first."""
     with closing(source.scan()) as entries:
         return next(entries, None) is not None
+
+
+def check_listable(source: str, *, roots: Sequence[str] | None, max_file_bytes: int) -> None:
+    """Opens the source anew and lists the beginning of its root; raises what `open_source` and a scan raise.
+
+    What a file that is missing says depends on it: a folder that was moved, or a disk that is away, lacks all of them.
+    """
+    with open_source(source, roots=roots, max_file_bytes=max_file_bytes) as opened:
+        has_images(opened)

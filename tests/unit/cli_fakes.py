@@ -19,11 +19,15 @@ STATUS: dict[str, Any] = {
     "id": "7", "name": None, "state": "completed", "source": "/photos", "model_version": "resnet34-1",
     "total": 3, "ok": 3, "failed": 0, "canceled": 0, "pending": 0, "cached": 0,
     "images_per_second": 40.0, "eta_seconds": None, "created_at": "2026-01-02T03:04:05+00:00",
-    "started_at": "2026-01-02T03:04:06+00:00", "finished_at": "2026-01-02T03:04:10+00:00", "error": None,
+    "started_at": "2026-01-02T03:04:06+00:00", "finished_at": "2026-01-02T03:04:10+00:00", "waiting": None,
+    "error": None,
 }  # fmt: skip
 RUNNING = STATUS | {"state": "running", "ok": 1, "pending": 2, "eta_seconds": 1.0, "finished_at": None}
 SOME_FAILED = STATUS | {"state": "completed_with_errors", "ok": 2, "failed": 1}
-WORKER = {"id": "w", "queues": ["control", "classify"], "alive": True}
+WORKER = {
+    "id": "w", "host": "h", "pid": 1, "queues": ["control", "classify"], "concurrency": 1, "device": "cpu",
+    "release": "1", "state": "idle", "images_per_second": None, "last_seen_seconds": 1.0, "alive": True,
+}  # fmt: skip
 
 
 def a_result(path: str, **changes: Any) -> dict[str, Any]:

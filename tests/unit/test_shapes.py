@@ -28,6 +28,8 @@ def job_row(**changes: Any) -> Any:
         "canceled": 0,
         "cached": 2,
         "error": None,
+        "waiting": None,
+        "waiting_since": None,
         "created_at": START,
         "started_at": START,
         "finished_at": None,
@@ -77,8 +79,17 @@ def test_status_of_a_running_job() -> None:
         "created_at": "2026-01-02T03:04:05.678Z",
         "started_at": "2026-01-02T03:04:05.678Z",
         "finished_at": None,
+        "waiting": None,
         "error": None,
     }
+
+
+def test_status_of_a_job_that_waits() -> None:
+    row = job_row(waiting="/photos does not exist", waiting_since=START)
+    clock = START.astimezone().strftime("%H:%M")
+    assert shapes.status(row)["waiting"] == f"since {clock}: /photos does not exist"
+    row = job_row(waiting="/photos does not exist", waiting_since=START - timedelta(days=2))
+    assert shapes.status(row)["waiting"].startswith("since 2025-12-3")
 
 
 def test_status_before_and_after() -> None:
@@ -139,8 +150,19 @@ def test_times_are_utc() -> None:
 
 def test_a_worker_is_alive_by_its_heartbeat() -> None:
     fields = {"id": "x", "host": "h", "pid": 1, "queues": "control,classify", "concurrency": 1, "device": "cpu"}
+    fields |= {"broken": None, "images_per_second": 2.5}
     for age, alive in ((-3, True), (14.9, True), (15.0, False)):
         row = SimpleNamespace(**fields, release="1", seen_at=START, now=START + timedelta(seconds=age))
-        shape = shapes.worker(row, alive_seconds=15)
+        shape = shapes.worker(row, work=(), alive_seconds=15)
+        assert (shape["state"], shape["images_per_second"]) == ("idle", 2.5)
         assert (shape["alive"], shape["last_seen_seconds"]) == (alive, max(age, 0.0))
         assert shape["queues"] == ["control", "classify"]
+
+
+def test_what_a_worker_does() -> None:
+    fields = {"id": "x", "host": "h", "pid": 1, "queues": "classify", "concurrency": 2, "device": "cpu", "release": "1"}
+    row = SimpleNamespace(**fields, images_per_second=None, broken=None, seen_at=START, now=START)
+    work = ["job 1, batch 2", "job 1, batch 3"]
+    assert shapes.worker(row, work=work, alive_seconds=15)["state"] == "job 1, batch 2; job 1, batch 3"
+    row.broken = "no GPU"
+    assert shapes.worker(row, work=work, alive_seconds=15)["state"] == "broken: no GPU"
