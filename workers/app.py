@@ -11,8 +11,7 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -73,38 +72,39 @@ def runtime() -> Runtime:
     return _Process.runtime
 
 
-def _turn() -> AbstractContextManager[None]:
-    return _Process.seeker.turn() if _Process.seeker is not None else nullcontext()
+def _told(work: Callable[[Runtime], object]) -> None:
+    """What a message asks for. A worker that is to end begins nothing more: its messages are lost, the work is not."""
+    if _Process.seeker is None:
+        work(runtime())
+        return
+    with _Process.seeker.turn():
+        if not _is_closing():
+            work(runtime())
 
 
 @app.task(name=SCAN_JOB)
 def scan_job(job_id: int) -> None:
-    with _turn():
-        scan.scan_job(runtime(), job_id)
+    _told(lambda runtime: scan.scan_job(runtime, job_id))
 
 
 @app.task(name=CLASSIFY_BATCH)
 def classify_batch(_batch_id: int) -> None:
-    with _turn():
-        classify.classify_batch(runtime())
+    _told(classify.classify_batch)
 
 
 @app.task(name=FINISH_JOB)
 def finish_job(job_id: int) -> None:
-    with _turn():
-        finish.finish_job(runtime(), job_id)
+    _told(lambda runtime: finish.finish_job(runtime, job_id))
 
 
 @app.task(name=TRAIN_MODEL)
 def train_model(run_id: int) -> None:
-    with _turn():
-        train.train_model(runtime(), run_id, closing=_is_closing)
+    _told(lambda runtime: train.train_model(runtime, run_id, closing=_is_closing))
 
 
 @app.task(name=TICK)
 def tick() -> None:
-    with _turn():
-        recover(runtime(), idle=False)
+    _told(lambda runtime: recover(runtime, idle=False))
 
 
 def _train_and_end(run_id: int) -> None:
