@@ -25,7 +25,7 @@ from jobs import settings as configuration
 from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
 from jobs.database import Database
 from jobs.errors import DatabaseError
-from workers import classify, devices, finish, logs, scan, stopping, supervision, train
+from workers import classify, devices, finish, logs, messages, scan, stopping, supervision, train
 from workers.bell import Bell
 from workers.board import Board
 from workers.pool import kill
@@ -41,8 +41,10 @@ RECYCLE = 0x9B  # the exit code of a child that the pool replaces without a word
 if "celery.bin.worker" in sys.modules and "worker" in sys.argv:  # `celery -A workers.app worker`
     stopping.ends_at_once()
 settings = configuration.load()
+messages.register()
 app = make_app(settings)
 app.conf.update(
+    worker_consumer="workers.messages:GuardedConsumer",
     worker_pool="workers.pool:TaskPool",
     worker_proc_alive_timeout=60.0,  # a child is no worse for coming up slowly on a busy machine
     worker_lost_wait=2.0,
@@ -83,27 +85,32 @@ def _told(work: Callable[[Runtime], object]) -> None:
 
 
 @app.task(name=SCAN_JOB)
-def scan_job(job_id: int) -> None:
-    _told(lambda runtime: scan.scan_job(runtime, job_id))
+def scan_job(*ids: object) -> None:
+    if known := messages.numbers(ids, task=SCAN_JOB):
+        _told(lambda runtime: scan.scan_job(runtime, known[0]))
 
 
 @app.task(name=CLASSIFY_BATCH)
-def classify_batch(_batch_id: int) -> None:
-    _told(classify.classify_batch)
+def classify_batch(*ids: object) -> None:
+    """`ids`: the job and the batch that were meant; which batch is claimed, the database says."""
+    if messages.numbers(ids, task=CLASSIFY_BATCH):
+        _told(classify.classify_batch)
 
 
 @app.task(name=FINISH_JOB)
-def finish_job(job_id: int) -> None:
-    _told(lambda runtime: finish.finish_job(runtime, job_id))
+def finish_job(*ids: object) -> None:
+    if known := messages.numbers(ids, task=FINISH_JOB):
+        _told(lambda runtime: finish.finish_job(runtime, known[0]))
 
 
 @app.task(name=TRAIN_MODEL)
-def train_model(run_id: int) -> None:
-    _told(lambda runtime: train.train_model(runtime, run_id, closing=_is_closing))
+def train_model(*ids: object) -> None:
+    if known := messages.numbers(ids, task=TRAIN_MODEL):
+        _told(lambda runtime: train.train_model(runtime, known[0], closing=_is_closing))
 
 
 @app.task(name=TICK)
-def tick() -> None:
+def tick(*_ids: object) -> None:
     _told(lambda runtime: recover(runtime, idle=False))
 
 
