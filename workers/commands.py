@@ -42,7 +42,7 @@ def worker(
 
     only_trains = names == ["train"]
     processes = concurrency or (1 if only_trains else devices.count(settings))
-    options = ["--pool=prefork", f"--concurrency={processes}", f"--queues={','.join(names)}", "--loglevel=INFO"]
+    options = [f"--concurrency={processes}", f"--queues={','.join(names)}", "--loglevel=INFO"]
     if only_trains:
         options.append("--max-tasks-per-child=1")  # a new process has all of the memory, the GPU's too
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
