@@ -49,6 +49,7 @@ class ImageErrorCode(StrEnum):
     UNREADABLE = "unreadable"  # the file cannot be opened or read
     UNDECODABLE = "undecodable"  # no image, or a damaged one
     TRUNCATED = "truncated"  # the file ends too early
+    DAMAGED = "damaged"  # it decodes, but the decoder met bytes that make no sense
     TOO_LARGE = "too_large"  # more bytes or pixels than allowed
     UNSUPPORTED = "unsupported"  # no regular file, or an image format that is not read
     OUTSIDE_SOURCE = "outside_source"  # a link that leaves the source

@@ -25,7 +25,9 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+from model import jpeg
 from model.errors import ImageError
+from model.jpeg import CUT_OFF
 
 __all__ = ["FORMATS", "MAX_PIXELS", "Picture", "decode", "open_picture"]
 
@@ -75,6 +77,7 @@ class Picture:
     """
 
     image: Image.Image
+    data: bytes
     size: int
     pixels: int
     box: tuple[float, float, float, float] | None
@@ -83,6 +86,10 @@ class Picture:
         """RGB, uint8 (size, size, 3), read-only, upright. Raises ImageError."""
         try:
             with self.image:
+                if self.image.format in ("JPEG", "MPO"):
+                    jpeg.load(self.image, self.data)
+                else:
+                    self.image.load()
                 return _upright(_squish(self.image, self.size, self.box), _orientation(self.image))
         except Exception as exc:
             raise _failure(exc) from exc
@@ -117,11 +124,10 @@ def open_picture(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Pic
     # A progressive JPEG keeps the coefficients of its full size, whatever the scale it is decoded at.
     whole = image.info.get("progressive") is not None
     reduced = image.draft(None, (size, size))
-    return Picture(image, size, width * height if whole else image.width * image.height, reduced and reduced[1])
+    return Picture(image, data, size, width * height if whole else image.width * image.height, reduced and reduced[1])
 
 
 def _squish(image: Image.Image, size: int, box: tuple[float, float, float, float] | None) -> NDArray[np.uint8]:
-    image.load()
     if image.mode.startswith("I;16"):
         image = _upper_eight_bits(image)
     elif image.mode == "La":
@@ -184,18 +190,15 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 def _unopened(exc: Exception, data: bytes) -> ImageError:
     if not isinstance(exc, UnidentifiedImageError):
-        return ImageError("truncated", _CUT_OFF) if _is_cut_off(data) else _failure(exc)
+        return ImageError("truncated", CUT_OFF) if _is_cut_off(data) else _failure(exc)
     if not data:
         return ImageError("undecodable", "The file is empty.")
     for offset, magic, kind in _OTHER_KINDS:
         if data.startswith(magic, offset):
             return ImageError("unsupported", f"The file is {kind}; convert it to JPEG, PNG, WebP, AVIF or TIFF.")
     if _is_cut_off(data):
-        return ImageError("truncated", _CUT_OFF)
+        return ImageError("truncated", CUT_OFF)
     return ImageError("undecodable", "The file is no image, or its header is damaged.")
-
-
-_CUT_OFF = "The file ends before its picture does; copy it again."
 
 
 def _is_cut_off(data: bytes) -> bool:
@@ -215,7 +218,7 @@ def _failure(exc: Exception) -> ImageError:
     if isinstance(exc, Image.DecompressionBombError | MemoryError):
         return ImageError("too_large", "The image has, or claims to have, more pixels than can be decoded.")
     if isinstance(exc, EOFError) or "truncated" in text.lower():
-        return ImageError("truncated", _CUT_OFF)
+        return ImageError("truncated", CUT_OFF)
     return ImageError("undecodable", f"The picture cannot be decoded: {text}.")
 
 

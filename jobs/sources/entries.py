@@ -111,8 +111,9 @@ class TreeSource(Source, Generic[Folder]):
         """The sorted keys from `floor` on: a name, with a slash for a folder, else with nothing, OTHER or UNSURE."""
 
     def _examine(self, path: str) -> tuple[bool, Failure | None]:
-        """Of a key that is UNSURE: whether it makes an entry, and the entry's error. What cannot be looked at makes one,
-        so that it is told why."""
+        """Of a key that is UNSURE: whether it makes an entry, and the entry's error.
+
+        What cannot be looked at makes one, so that it is told why."""
         raise NotImplementedError(path)
 
     def scan(self, *, after: str | None = None) -> Generator[Entry, None, None]:

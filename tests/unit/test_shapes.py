@@ -27,6 +27,8 @@ def job_row(**changes: Any) -> Any:
         "failed": 1,
         "canceled": 0,
         "cached": 2,
+        "skipped": 4,
+        "skipped_suffixes": {".mp4": 1, "": 3},
         "error": None,
         "created_at": START,
         "started_at": START,
@@ -72,6 +74,7 @@ def test_status_of_a_running_job() -> None:
         "canceled": 0,
         "pending": 6,
         "cached": 2,
+        "skipped": 4,
         "images_per_second": 0.5,
         "eta_seconds": 12.0,
         "created_at": "2026-01-02T03:04:05.678Z",
@@ -144,3 +147,10 @@ def test_a_worker_is_alive_by_its_heartbeat() -> None:
         shape = shapes.worker(row, alive_seconds=15)
         assert (shape["alive"], shape["last_seen_seconds"]) == (alive, max(age, 0.0))
         assert shape["queues"] == ["control", "classify"]
+
+
+def test_skipped_files_by_suffix_the_most_first() -> None:
+    assert shapes.skipped(job_row()) == [
+        {"job": "7", "suffix": None, "files": 3},
+        {"job": "7", "suffix": ".mp4", "files": 1},
+    ]
