@@ -117,10 +117,7 @@ class Client:
             canonical, roots=self.settings.roots, max_file_bytes=self.settings.max_file_bytes
         ) as source:
             if not sources.has_images(source):
-                raise SourceEmpty(
-                    f"{canonical} has no images (files ending in .jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif "
-                    ".mpo, or without an ending); check the folder"
-                )
+                raise SourceEmpty(f"{canonical} has no images: {sources.what_it_has(source)}; check the folder")
 
     def _add_job(self, values: dict[str, Any], *, model: str | None) -> int:
         try:
@@ -397,11 +394,14 @@ class Job:
             self._client._ring("scan", self._client._id(self))  # harmless where all is listed
         return status
 
-    def skipped(self) -> int:
-        """How many files the source has that are no images, as far as it has been listed."""
+    def skipped(self) -> list[dict[str, Any]]:
+        """How many files of the source are no images, as far as it has been listed: job, suffix (None: files without
+        one), files; the most first."""
         with self._client.database.read() as connection:
             row = jobs.get(connection, self._client._id(self))
-        return 0 if row is None else int(row.skipped)
+        if row is None:
+            raise JobNotFound(f"no job {self.id!r}; `cars jobs` lists them")
+        return shapes.skipped(row)
 
     def delete(self) -> None:
         """Delete the job; see `Client.delete`."""

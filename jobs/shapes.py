@@ -12,7 +12,7 @@ from sqlalchemy import Row
 
 from jobs.status import ImageStatus
 
-__all__ = ["Result", "Top", "failure", "iso", "result", "status", "version", "worker"]
+__all__ = ["Result", "Top", "failure", "iso", "result", "skipped", "status", "version", "worker"]
 
 
 class Top(TypedDict):
@@ -96,6 +96,7 @@ def status(row: Row[Any]) -> dict[str, Any]:
         "canceled": row.canceled,
         "pending": pending,
         "cached": row.cached,
+        "skipped": row.skipped,
         "images_per_second": round(rate, 2) if rate else None,
         "eta_seconds": round(pending / rate, 1) if running and rate else (None if running else 0.0),
         "created_at": iso(row.created_at),
@@ -118,6 +119,12 @@ def _waiting(row: Row[Any]) -> str | None:
 def failure(row: Row[Any], job_id: int) -> dict[str, str]:
     """A failed image."""
     return {"job": str(job_id), "path": row.path, "code": row.error_code, "message": row.error_message or ""}
+
+
+def skipped(row: Row[Any]) -> list[dict[str, Any]]:
+    """How many files of a row of `queries.jobs.get` are no images, by suffix (None: they have none), most first."""
+    counts = sorted(row.skipped_suffixes.items(), key=lambda item: (-item[1], item[0]))
+    return [{"job": str(row.id), "suffix": suffix or None, "files": files} for suffix, files in counts]
 
 
 def version(row: Row[Any], *, production: bool) -> dict[str, Any]:

@@ -135,6 +135,7 @@ class JobRow(Base):
     canceled: Mapped[int] = mapped_column(Integer, server_default="0")
     cached: Mapped[int] = mapped_column(Integer, server_default="0")  # of ok: predicted before
     skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are no images
+    skipped_suffixes: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # how many of them have which
     error: Mapped[str | None]
     waiting: Mapped[str | None]  # why nothing of it can be done at present
     waiting_since: Mapped[datetime | None]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
+from collections.abc import Mapping
 from itertools import islice
 
 from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
@@ -78,13 +80,13 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
     chunk = min(full, BATCHES_AN_ENGINE * size) if job.total == 0 else full  # the first batches start soon
     with runtime.source(job.source) as source:
         entries = source.scan(after=after)
-        counted = 0
+        counted: Counter[str] = Counter()
         try:
             while True:
                 found = [images.Found(*entry) for entry in islice(entries, chunk)]
                 if len(found) < chunk or any(f.error for f in found):
                     runtime.check_source(job.source)  # what is missing or cannot be read may only be away
-                skipped, counted = source.skipped - counted, source.skipped
+                skipped, counted = source.left_out - counted, Counter(source.left_out)
                 _add(runtime, job_id, found, attempt=attempt, skipped=skipped)
                 lease.check()
                 if len(found) < chunk:
@@ -96,7 +98,7 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
             entries.close()
 
 
-def _add(runtime: Runtime, job_id: int, found: list[images.Found], *, attempt: int, skipped: int) -> None:
+def _add(runtime: Runtime, job_id: int, found: list[images.Found], *, attempt: int, skipped: Mapping[str, int]) -> None:
     size = runtime.settings.batch_size
     with runtime.database.write() as connection:
         if not images.add(connection, job_id, found, attempt=attempt, batch_size=size, skipped=skipped):

@@ -44,7 +44,7 @@ def classify(
             worker.dismiss()  # it takes seconds to end; meanwhile the results are printed
             if ended["state"] in (JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS):
                 present(job.results(), output=output, form=form, top_k=top_k, one_job=True)
-            finish(ended, strict=strict, skipped=job.skipped())
+            finish(ended, strict=strict)
         finally:
             worker.stop(patience=_PATIENCE)
 

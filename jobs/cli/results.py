@@ -43,6 +43,10 @@ _FINDINGS = (
 _OTHERS = Column("also_possible", show=_others, shrinks="to start", style=lambda _: "dim")
 _TROUBLE = Column("trouble", show=_trouble, shrinks="to start", style=lambda _: "red")
 _ERRORS = (Column("path", shrinks="to end"), Column("code", style=lambda _: "red"), Column("message"))
+_SKIPPED = (
+    Column("suffix", show=lambda row: row["suffix"] or "(none)"),
+    Column("files", show=lambda row: f"{row['files']:,}", right=True),
+)
 
 
 def results(
@@ -82,11 +86,18 @@ def results(
 def errors(
     ctx: typer.Context,
     job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)],
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="Instead, how many files are not images, by suffix.")
+    ] = False,
     form: FormatOption = None,
 ) -> None:
     """Show the images of a job that failed, and why; and what ended the job, if it did not come to its own end."""
     with session(ctx).client() as client:
         status = client.job(job).status()
+        if skipped:
+            if not print_rows(client.job(job).skipped(), _SKIPPED, form):
+                notice("no file of this job was left out")
+            return
         if not print_rows(client.errors(job), _ERRORS, form):
             notice("no image of this job has failed")
     if status["state"] in (JobState.FAILED, JobState.CANCELED):

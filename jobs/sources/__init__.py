@@ -12,11 +12,22 @@ from contextlib import closing
 
 from jobs.sources.addresses import canonical, local_root, parse, permitted_folder, permitted_url
 from jobs.sources.entries import Entry, Source
+from jobs.sources.kinds import NO_SUFFIX
 from jobs.sources.local import LocalSource
 from jobs.sources.paths import decode, encode
 from jobs.sources.remote import open_remote
 
-__all__ = ["Entry", "Source", "canonical", "check_listable", "decode", "encode", "has_images", "open_source"]
+__all__ = [
+    "Entry",
+    "Source",
+    "canonical",
+    "check_listable",
+    "decode",
+    "encode",
+    "has_images",
+    "open_source",
+    "what_it_has",
+]
 
 
 def open_source(source: str, *, roots: Sequence[str] | None, max_file_bytes: int) -> Source:
@@ -50,3 +61,13 @@ def check_listable(source: str, *, roots: Sequence[str] | None, max_file_bytes: 
     """
     with open_source(source, roots=roots, max_file_bytes=max_file_bytes) as opened:
         has_images(opened)
+
+
+def what_it_has(source: Source) -> str:
+    """What the last scan of a source without images met instead, in words: which suffixes, and how often."""
+    if not source.left_out:
+        return "it is empty (files whose names start with a dot do not count)"
+    shown = source.left_out.most_common(8)
+    names = [f"{files:,} {'without a suffix' if suffix == NO_SUFFIX else suffix}" for suffix, files in shown]
+    more = [f"{len(source.left_out) - len(shown)} more suffixes"] if len(source.left_out) > len(shown) else []
+    return f"its files are others ({', '.join([*names, *more])})"

@@ -27,6 +27,8 @@ def job_row(**changes: Any) -> Any:
         "failed": 1,
         "canceled": 0,
         "cached": 2,
+        "skipped": 4,
+        "skipped_suffixes": {".mp4": 1, "": 3},
         "error": None,
         "waiting": None,
         "waiting_since": None,
@@ -74,6 +76,7 @@ def test_status_of_a_running_job() -> None:
         "canceled": 0,
         "pending": 6,
         "cached": 2,
+        "skipped": 4,
         "images_per_second": 0.5,
         "eta_seconds": 12.0,
         "created_at": "2026-01-02T03:04:05.678Z",
@@ -166,3 +169,10 @@ def test_what_a_worker_does() -> None:
     assert shapes.worker(row, work=work, alive_seconds=15)["state"] == "job 1, batch 2; job 1, batch 3"
     row.broken = "no GPU"
     assert shapes.worker(row, work=work, alive_seconds=15)["state"] == "broken: no GPU"
+
+
+def test_skipped_files_by_suffix_the_most_first() -> None:
+    assert shapes.skipped(job_row()) == [
+        {"job": "7", "suffix": None, "files": 3},
+        {"job": "7", "suffix": ".mp4", "files": 1},
+    ]
