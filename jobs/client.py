@@ -16,8 +16,9 @@ from jobs import labels, registry, schema, shapes, sources, training
 from jobs import settings as configuration
 from jobs.database import Database
 from jobs.errors import ClientClosed, JobNotFound, NotPossible, SettingsInvalid, SourceEmpty
+from jobs.filters import checked_order, make_filter
 from jobs.queries import jobs, predictions, results, workers
-from jobs.results import Results, make_filter
+from jobs.results import Results
 from jobs.settings import Settings
 from jobs.status import Priority
 from jobs.training import Training
@@ -202,23 +203,35 @@ class Client:
 
     # -- results -----------------------------------------------------------------------------------------------------
 
-    def results(self, job: str | Job | None = None, *, top_k: int | None = None, **filters: Any) -> Results:
+    def results(
+        self,
+        job: str | Job | None = None,
+        *,
+        top_k: int | None = None,
+        sort: Literal["confidence", "path", "time"] | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        **filters: Any,
+    ) -> Results:
         """Results, of one job or of all, streamed in the order of job and path.
 
         Filters: label, make, model, body, year, decision, min_confidence, max_confidence, listing, since, until,
-        version (the model version), status. Times are ISO 8601 text, dates or datetimes (UTC unless they say
-        otherwise).
+        version (the model version), status. Names may be written in any case, but for a listing's. Times are ISO 8601
+        text, `today`, `yesterday`, an age such as `2d`, dates or datetimes (UTC unless they say otherwise).
+
+        `sort`: the surest, the newest or the first path comes first; `reverse` turns it round; `limit`: at most so
+        many. Raises JobNotFound, SettingsInvalid, and LabelNotFound or VersionNotFound for a name that nothing has.
         """
-        if top_k is not None and top_k < 1:
-            raise SettingsInvalid(f"top_k must be at least 1, not {top_k}")
-        unknown = filters.keys() - results.Filter.__dataclass_fields__.keys()
-        if unknown:
-            raise SettingsInvalid(f"no such filter: {', '.join(sorted(unknown))}")
+        for name, value in (("top_k", top_k), ("limit", limit)):
+            if value is not None and value < 1:
+                raise SettingsInvalid(f"{name} must be at least 1, not {value}")
+        order = checked_order(sort)
         job_id = None
         if job is not None:
             job_id = self._id(job)
             self.job(_text(job))
-        return Results(self.database, make_filter(job_id, **filters), top_k=top_k)
+        wanted = make_filter(self.database, job_id, **filters)
+        return Results(self.database, wanted, top_k=top_k, order=order, reverse=reverse, limit=limit)
 
     def errors(self, job: str | Job) -> Iterator[dict[str, str]]:
         """The job's failed images: job, path, code, message."""
@@ -395,9 +408,9 @@ class Job:
         """Delete the job; see `Client.delete`."""
         self._client.delete(self)
 
-    def results(self, *, top_k: int | None = None, **filters: Any) -> Results:
-        """The job's results; filters as in `Client.results`."""
-        return self._client.results(self, top_k=top_k, **filters)
+    def results(self, **wanted: Any) -> Results:
+        """The job's results; filters, order and limit as in `Client.results`."""
+        return self._client.results(self, **wanted)
 
     def errors(self) -> Iterator[dict[str, str]]:
         """The job's failed images."""

@@ -16,6 +16,7 @@
     ├── NotFound
     │   ├── JobNotFound
     │   ├── ImageNotFound
+    │   ├── LabelNotFound
     │   ├── RunNotFound
     │   └── VersionNotFound
     ├── NotPossible                the job or version is in a state that does not allow it
@@ -36,6 +37,7 @@ __all__ = [
     "ImageNotFound",
     "ImageUnavailable",
     "JobNotFound",
+    "LabelNotFound",
     "NoWorkerAlive",
     "NotFound",
     "NotPossible",
@@ -115,6 +117,10 @@ class JobNotFound(NotFound):
 
 class ImageNotFound(NotFound):
     """No such image in the job, or its photo is not kept."""
+
+
+class LabelNotFound(NotFound):
+    """No model version and no stored prediction has this label, make, model of car or body."""
 
 
 class RunNotFound(NotFound):

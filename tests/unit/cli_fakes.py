@@ -18,6 +18,7 @@ from jobs.errors import CarClassifierError, JobNotFound, NotPossible, WorkerFail
 STATUS: dict[str, Any] = {
     "id": "7", "name": None, "state": "completed", "source": "/photos", "model_version": "resnet34-1",
     "total": 3, "ok": 3, "failed": 0, "canceled": 0, "pending": 0, "cached": 0,
+    "skipped": 0, "waiting": None, "unchanged": None, "notified": None,
     "images_per_second": 40.0, "eta_seconds": None, "created_at": "2026-01-02T03:04:05+00:00",
     "started_at": "2026-01-02T03:04:06+00:00", "finished_at": "2026-01-02T03:04:10+00:00", "error": None,
 }  # fmt: skip
@@ -33,7 +34,8 @@ def a_result(path: str, **changes: Any) -> dict[str, Any]:
         "top": [
             {"label": "Acura TL Sedan 2012", "confidence": 0.875}, {"label": "BMW M3 Coupe 2012", "confidence": 0.1},
         ],
-        "model_version": "resnet34-1", "content_hash": "00", "error": None,
+        "model_version": "resnet34-1", "content_hash": "00",
+        "finished_at": "2026-01-02T03:04:07.000Z", "correction": None, "error": None,
     } | changes  # fmt: skip
 
 
