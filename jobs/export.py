@@ -61,7 +61,8 @@ def write(results: Iterable[Row], file: Path) -> int:
 
 def to_pandas(results: Iterable[Row]) -> "pandas.DataFrame":
     """A DataFrame with `COLUMNS`, a row a result: text as `string`, `year` as `Int16`, `confidence` as `float64` (NaN
-    where there is none), `top` as lists of dicts, `finished_at` as `datetime64[ns, UTC]`. Raises `SettingsInvalid` without the extra `tables`."""
+    where there is none), `top` as lists of dicts, `finished_at` as `datetime64[ns, UTC]`. Raises `SettingsInvalid`
+    without the extra `tables`."""
     try:
         import pandas
     except ImportError as error:

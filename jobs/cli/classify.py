@@ -1,11 +1,13 @@
 """`cars classify`: a folder in, one row an image out, with a worker of its own where none is alive."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.cli.jobs import StrictOption, finish
-from jobs.cli.output import FormatOption, notice
+from jobs.cli.output import Format, FormatOption, notice
+from jobs.cli.overview import show_overview
 from jobs.cli.progress import follow
 from jobs.cli.results import OutputOption, check_output, present
 from jobs.cli.session import LocalWorker, session
@@ -28,6 +30,7 @@ def classify(
     top_k: Annotated[int | None, typer.Option(min=1, help="How many labels each result names; default 5.")] = None,
     model: Annotated[str | None, typer.Option(metavar="VERSION", help="Model version; default: production.")] = None,
     strict: StrictOption = False,
+    every: Annotated[bool, typer.Option("--all", help="Print every row on a terminal, too, not only 50.")] = False,
     output: OutputOption = None,
     form: FormatOption = None,
 ) -> None:
@@ -43,7 +46,10 @@ def classify(
             job, ended = _run(client, worker, folder=folder, model=model, top_k=top_k or 5)
             worker.dismiss()  # it takes seconds to end; meanwhile the results are printed
             if ended["state"] in (JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS):
-                present(job.results(), output=output, form=form, top_k=top_k, one_job=True)
+                if sys.stdout.isatty() and not (every or output) and form in (None, Format.TABLE):
+                    show_overview(job, total=ended["total"], top_k=top_k)
+                else:
+                    present(job.results(), output=output, form=form, top_k=top_k, one_job=True)
             finish(ended, strict=strict, skipped=job.skipped())
         finally:
             worker.stop(patience=_PATIENCE)

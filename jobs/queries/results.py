@@ -1,4 +1,4 @@
-"""Statements on results: images joined with their predictions and corrections, filtered, paged by key, sorted, counted."""
+"""Statements on results: images joined with their predictions and corrections, filtered, paged, sorted, counted."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def in_order(
     connection: Connection, wanted: Filter, *, order: ResultOrder | None, reverse: bool, limit: int | None, size: int
 ) -> Iterator[Sequence[Any]]:
     """All rows in an order, `size` at a time, as the moment of the statement saw them: a value that is sorted by may
-    change while a job runs, so that pages by key would miss rows. None: by job and path, which `reverse` turns round."""
+    change while a job runs, so that pages by key would miss rows. None: by job and path, `reverse` the other way."""
     query = _shown(wanted).order_by(*_keys(connection, wanted, order=order, reverse=reverse)).limit(limit)
     yield from connection.execution_options(yield_per=size).execute(query).partitions()
 

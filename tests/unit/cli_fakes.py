@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -60,6 +61,16 @@ class FakeResults:
     def __iter__(self) -> Iterator[FakeResult]:
         return map(FakeResult, self.rows)
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        def count(values: Iterable[Any]) -> dict[str, int]:
+            return dict(Counter(value for value in values if value is not None).most_common())
+
+        return {
+            **{name: count(row[name] for row in self.rows) for name in ("status", "decision")},
+            "make": count(row["make"] for row in self.rows if row["decision"] in ("model", "make")),
+            "code": count(row["error"]["code"] for row in self.rows if row["error"]),
+        }
+
     def write(self, path: Path) -> int:
         return Path(path).write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
@@ -76,8 +87,8 @@ class FakeJob:
         step = steps.pop(0) if len(steps) > 1 else steps[0]
         return step() if callable(step) else step
 
-    def results(self, **_filters: Any) -> FakeResults:
-        return FakeResults(self.client.rows)
+    def results(self, *, limit: int | None = None, **_filters: Any) -> FakeResults:
+        return FakeResults(self.client.rows[:limit])
 
     def cancel(self) -> dict[str, Any]:
         return STATUS | {"state": "canceled", "ok": 1, "canceled": 2}
@@ -124,7 +135,7 @@ class FakeClient:
         return iter([status for status in (STATUS, SOME_FAILED) if state in (None, status["state"])][:limit])
 
     def results(self, job: str | None = None, **filters: Any) -> FakeResults:
-        self.asked = {"job": job} | {name: value for name, value in filters.items() if value is not None}
+        self.asked = {"job": job} | {name: value for name, value in filters.items() if value not in (None, False)}
         return FakeResults(self.rows)
 
     def errors(self, job: str) -> Iterator[dict[str, Any]]:

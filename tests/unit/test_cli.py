@@ -144,14 +144,40 @@ def test_results_pass_every_filter_on(cars: Cars) -> None:
     result = cars(
         "results", "7", "--label", "L", "--make", "BMW", "--car-model", "M3", "--body", "Coupe", "--year", "2012",
         "--decision", "make", "--min-confidence", "0.5", "--max-confidence", "0.9", "--listing", "12",
-        "--since", "2026-01-01", "--until", "2026-02-01", "--version", "v", "--status", "ok", "--top-k", "2",
+        "--since", "2026-01-01", "--until", "2026-02-01", "--version", "v", "--status", "OK", "--top-k", "2",
+        "--sort", "time", "--reverse", "--limit", "3",
     )  # fmt: skip
     assert result.exit_code == 0
     assert cars.client.asked == {
         "job": "7", "label": "L", "make": "BMW", "model": "M3", "body": "Coupe", "year": 2012, "decision": "make",
         "min_confidence": 0.5, "max_confidence": 0.9, "listing": "12", "since": "2026-01-01", "until": "2026-02-01",
-        "version": "v", "status": "ok", "top_k": 2,
+        "version": "v", "status": "ok", "top_k": 2, "sort": "time", "reverse": True, "limit": 3,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("decision", "shown", "dimmed"),
+    [
+        ("model", "Acura TL Sedan 2012", ""),
+        ("make", "Acura (TL Sedan 2012?)", " (TL Sedan 2012?)"),
+        ("unknown", "Acura TL Sedan 2012?", "Acura TL Sedan 2012?"),
+    ],
+)
+def test_a_table_shows_a_label_that_is_not_trusted_as_a_guess_after_the_decision(
+    cars: Cars, monkeypatch: pytest.MonkeyPatch, decision: str, shown: str, dimmed: str
+) -> None:
+    cars.client.rows = [a_result("wheel.jpg", decision=decision)]
+    plain = cars("results", "7", "--format", "table").stdout.splitlines()[1]
+    assert re.split(r"\s{2,}", plain.strip()) == ["wheel.jpg", decision, shown, "87.5%"]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    coloured = cars("results", "7", "--format", "table").stdout.splitlines()[1]
+    assert (f"\x1b[2m{dimmed}\x1b[0m" in coloured) == bool(dimmed)
+    assert decision == "unknown" or f"\x1b[2m{shown}" not in coloured
+
+
+def test_times_are_shown_where_they_matter(cars: Cars) -> None:
+    for options, there in (((), False), (("--sort", "time"), True), (("--since", "2d"), True)):
+        assert ("finished" in cars("results", "--format", "table", *options).stdout) == there
 
 
 def test_results_go_to_a_file_and_only_a_notice_to_the_screen(cars: Cars, tmp_path: Path) -> None:

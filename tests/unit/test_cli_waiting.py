@@ -4,12 +4,13 @@ import os
 import signal
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobs.errors import SourceMissing
-from tests.unit.cli_fakes import RUNNING, SOME_FAILED, STATUS, Cars, rows_of
+from tests.unit.cli_fakes import A_FAILURE, RUNNING, SOME_FAILED, STATUS, Cars, a_result, rows_of
 
 
 @pytest.fixture
@@ -142,3 +143,49 @@ def test_classify_shows_what_else_it_might_be_when_asked(cars: Cars) -> None:
     assert cars.client.submitted is not None
     assert cars.client.submitted["top_k"] == 2
     assert "BMW M3" not in cars("classify", "photos", "--format", "table").stdout
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands print to stdout goes to a terminal."""
+    monkeypatch.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda self: self.name == "<stdout>")
+
+
+ROWS = [
+    *(a_result(f"{n:03}.jpg", decision="unknown" if n % 4 == 0 else "model") for n in range(118)),
+    a_result("x.jpg", make="BMW", decision="make"),
+    A_FAILURE,
+]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_classify_on_a_terminal_prints_some_rows_and_a_summary(cars: Cars) -> None:
+    cars.client.rows, cars.client.statuses = ROWS, [SOME_FAILED | {"total": 120}]
+    shown = cars("classify", "photos").stdout
+    lines = shown.splitlines()
+    assert len([line for line in lines if ".jpg" in line]) == 50
+    assert "… and 70 more" in lines
+    summary = {line.split()[0]: line for line in lines[-4:]}
+    assert "model 88 (74%), unknown 30 (25%), make 1 (1%)" in summary["decisions"]
+    assert "Acura 88, BMW 1" in summary["makes"]
+    assert "truncated 1" in summary["failures"]
+    assert "cars results 7;" in summary["more"]
+    assert "cars results 7 --decision unknown" in summary["more"]
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("options", [("--all",), ("--format", "jsonl"), ("-o",)])
+def test_classify_gives_every_row_when_asked(cars: Cars, options: tuple[str, ...], tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    cars.client.rows = ROWS
+    if options == ("-o",):
+        options = ("-o", str(file))
+    shown = cars("classify", "photos", *options).stdout
+    text = file.read_text() if file.exists() else shown
+    assert text.count(".jpg") == 120
+
+
+def test_classify_gives_a_pipe_every_row(cars: Cars) -> None:
+    cars.client.rows = ROWS
+    assert len(rows_of(cars("classify", "photos"))) == 120
+    assert cars("classify", "photos", "--format", "table").stdout.count(".jpg") == 120
