@@ -19,6 +19,7 @@
     │   ├── LabelNotFound
     │   ├── RunNotFound
     │   └── VersionNotFound
+    ├── KeyInUse                   the key is that of a job which is another request
     ├── NotPossible                the job or version is in a state that does not allow it
     ├── NoWorkerAlive              nothing would ever do the work
     ├── WorkerFailed               a local worker could not be started or went away
@@ -26,6 +27,8 @@
 
 `ImageUnavailable` is not among them: it never leaves a worker, it becomes the error of one image's row.
 """
+
+from collections.abc import Sequence
 
 __all__ = [
     "BrokerUnavailable",
@@ -37,6 +40,7 @@ __all__ = [
     "ImageNotFound",
     "ImageUnavailable",
     "JobNotFound",
+    "KeyInUse",
     "LabelNotFound",
     "NoWorkerAlive",
     "NotFound",
@@ -129,6 +133,18 @@ class RunNotFound(NotFound):
 
 class VersionNotFound(NotFound):
     """No model version has this name."""
+
+
+class KeyInUse(CarClassifierError):
+    """The key belongs to `job` (its id), which is another request: `differences` says in what."""
+
+    def __init__(self, key: str, job: str, differences: Sequence[str]) -> None:
+        self.job = job
+        self.differences = ", ".join(differences)
+        super().__init__(
+            f"the key {key!r} belongs to job {job}, which is another request: {self.differences}; take another key, or "
+            "that job: --reuse on the command line, reuse=True in Python"
+        )
 
 
 class NotPossible(CarClassifierError):

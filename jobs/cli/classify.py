@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.jobs import StrictOption, finish
+from jobs.cli.jobs import SourceArgument, StrictOption, finish, source_of
 from jobs.cli.output import Format, FormatOption, notice
 from jobs.cli.overview import show_overview
 from jobs.cli.progress import follow
@@ -26,7 +26,7 @@ _PATIENCE = 1.0  # seconds: an idle worker ends slowly by itself, and killing on
 
 def classify(
     ctx: typer.Context,
-    folder: Annotated[str, typer.Argument(help="A folder of images: a path, or a URL such as s3://bucket/photos.")],
+    folder: SourceArgument,
     top_k: Annotated[int | None, typer.Option(min=1, help="How many labels each result names; default 5.")] = None,
     model: Annotated[str | None, typer.Option(metavar="VERSION", help="Model version; default: production.")] = None,
     strict: StrictOption = False,
@@ -34,7 +34,7 @@ def classify(
     output: OutputOption = None,
     form: FormatOption = None,
 ) -> None:
-    """Classify a folder of images and print one row an image.
+    """Classify a folder of images (or single images) and print one row an image.
 
     Runs a worker of its own for as long when none is alive.
     """
@@ -56,10 +56,12 @@ def classify(
 
 
 def _run(
-    client: "Client", worker: LocalWorker, *, folder: str, model: str | None, top_k: int
+    client: "Client", worker: LocalWorker, *, folder: list[str], model: str | None, top_k: int
 ) -> tuple["Job", dict[str, Any]]:
     """Submit the folder and see the job to its end; returns it with its last status."""
-    job = client.submit(folder, model=model, top_k=top_k)  # first: what is wrong with the folder is said at once
+    job = client.submit(
+        source_of(folder), model=model, top_k=top_k
+    )  # first: what is wrong with the folder is said at once
     try:
         return job, follow(job, watch=lambda: _see_to_work(client, worker))
     except (KeyboardInterrupt, Terminated, WorkerFailed):

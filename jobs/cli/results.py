@@ -100,7 +100,9 @@ def results(
     }  # fmt: skip
     timed = sort == ResultOrder.TIME or since is not None or until is not None
     with session(ctx).client() as client:
-        found = client.results(job, top_k=top_k, sort=sort.value if sort else None, reverse=reverse, limit=limit, **filters)
+        found = client.results(
+            job, top_k=top_k, sort=sort.value if sort else None, reverse=reverse, limit=limit, **filters
+        )
         present(found, output=output, form=form, top_k=top_k, one_job=job is not None, timed=timed)
 
 

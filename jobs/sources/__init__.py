@@ -12,11 +12,12 @@ from contextlib import closing
 
 from jobs.sources.addresses import canonical, local_root, parse, permitted_folder, permitted_url
 from jobs.sources.entries import Entry, Source
+from jobs.sources.files import Listed, listed
 from jobs.sources.local import LocalSource
 from jobs.sources.paths import decode, encode
 from jobs.sources.remote import open_remote
 
-__all__ = ["Entry", "Source", "canonical", "decode", "encode", "has_images", "open_source"]
+__all__ = ["Entry", "Listed", "Source", "canonical", "decode", "encode", "has_images", "listed", "open_source"]
 
 
 def open_source(source: str, *, roots: Sequence[str] | None, max_file_bytes: int) -> Source:

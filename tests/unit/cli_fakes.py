@@ -120,8 +120,8 @@ class FakeClient:
     def __exit__(self, *_exc: object) -> None:
         pass
 
-    def submit(self, source: str, **options: Any) -> FakeJob:
-        if self.refusal:
+    def submit(self, source: str | list[str], **options: Any) -> FakeJob:
+        if self.refusal and not options.get("reuse"):
             raise self.refusal
         self.submitted = {"source": source, **options}
         return FakeJob(self)

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from jobs.cli.app import app
-from jobs.errors import SettingsInvalid
+from jobs.errors import KeyInUse, SettingsInvalid
 from tests.processes import CHECKOUT
 from tests.unit.cli_fakes import A_FAILURE, RUNNING, STATUS, WORKER, Cars, FakeResult, a_result, rows_of
 
@@ -67,6 +67,25 @@ def test_submit_prints_the_id_and_nothing_else(cars: Cars) -> None:
     assert cars.client.submitted == {
         "source": "photos", "name": "n", "model": None, "top_k": 3, "priority": "high", "key": "k",
     }  # fmt: skip
+
+
+def test_a_key_of_another_request_is_an_error_or_on_demand_the_old_job(cars: Cars) -> None:
+    cars.client.refusal = KeyInUse("k", "7", ["its top_k is 5, not 3"])
+    result = cars("submit", "photos", "--key", "k")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "top_k is 5, not 3" in result.stderr
+    assert "--reuse" in result.stderr
+    result = cars("submit", "photos", "--key", "k", "--reuse")
+    assert (result.exit_code, result.stdout) == (0, "7\n")
+    assert "job 7" in result.stderr
+    assert "top_k is 5, not 3" in result.stderr
+
+
+def test_single_images_can_be_submitted(cars: Cars) -> None:
+    for command in ("submit", "classify"):
+        assert cars(command, "a.jpg", "b/c.jpg").exit_code == 0
+        assert cars.client.submitted is not None
+        assert cars.client.submitted["source"] == ["a.jpg", "b/c.jpg"]
 
 
 def test_submit_says_on_stderr_that_nobody_works(cars: Cars) -> None:
