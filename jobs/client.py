@@ -391,7 +391,9 @@ class Job:
     def wait(self, timeout: float | None = None, *, progress: bool = False) -> dict[str, Any]:
         """Wait until the job has ended; returns its status. `progress` draws a bar on stderr.
 
-        Raises WaitTimeout after `timeout` seconds, NoWorkerAlive when for a minute no worker is alive to do the work.
+        What keeps the job from going on is a warning in the log (with `progress`: beside the bar), again every half
+        minute; a database that is restarted is waited for. Raises WaitTimeout after `timeout` seconds, NoWorkerAlive
+        when for a minute no worker is alive to do the work.
         """
         return wait(self, self._client, timeout=timeout, progress=progress)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from sqlalchemy import Connection
 
@@ -73,9 +73,14 @@ def nearest(text: str, known: Iterable[str]) -> list[str]:
     """The known names that come nearest to a text: those that go on after it, then those that are spelled alike."""
     folded = {_folded(name): name for name in known}
     wanted = _folded(text)
-    longer = sorted((name for name in folded if wanted and name.startswith(wanted)), key=len)
+    longer = sorted((name for name in folded if wanted and name.startswith(wanted)), key=_after(wanted))
     alike = difflib.get_close_matches(wanted, folded, n=SUGGESTED)
     return [folded[name] for name in dict.fromkeys([*longer, *alike])][:SUGGESTED]
+
+
+def _after(wanted: str) -> Callable[[str], tuple[bool, int]]:
+    """Sorts names that begin with it: first those where its last word is whole, then by length."""
+    return lambda name: (not name.startswith(f"{wanted} "), len(name))
 
 
 def _meant(text: str, known: Iterable[str]) -> str:

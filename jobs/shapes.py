@@ -108,11 +108,19 @@ def status(row: Row[Any]) -> dict[str, Any]:
         "created_at": iso(row.created_at),
         "started_at": iso(row.started_at),
         "finished_at": iso(row.finished_at),
-        "waiting": getattr(row, "waiting", None),
+        "waiting": _waiting(row),
         "unchanged": None,  # until a job can be compared with an earlier one
         "notified": None,  # until the end of a job can be told to somebody
         "error": row.error,
     }
+
+
+def _waiting(row: Row[Any]) -> str | None:
+    """What a job waits for, and since when."""
+    reason, since = getattr(row, "waiting", None), getattr(row, "waiting_since", None)
+    if not reason or since is None:
+        return reason
+    return f"{reason.rstrip('.')} (since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC)"
 
 
 def failure(row: Row[Any], job_id: int) -> dict[str, str]:

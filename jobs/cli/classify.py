@@ -1,11 +1,12 @@
 """`cars classify`: a folder in, one row an image out, with a worker of its own where none is alive."""
 
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.cli.jobs import SourceArgument, StrictOption, finish, source_of
+from jobs.cli.jobs import SourceArgument, StrictOption, TimeoutOption, finish, patience, source_of
 from jobs.cli.output import Format, FormatOption, notice
 from jobs.cli.overview import show_overview
 from jobs.cli.progress import follow
@@ -13,7 +14,8 @@ from jobs.cli.results import OutputOption, check_output, present
 from jobs.cli.session import LocalWorker, session
 from jobs.cli.signals import Terminated, terminable
 from jobs.cli.workers_alive import anyone_classifies
-from jobs.errors import WorkerFailed
+from jobs.errors import WaitTimeout, WorkerFailed
+from jobs.obstacles import Obstacles
 from jobs.status import JobState
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def classify(
     folder: SourceArgument,
     top_k: Annotated[int | None, typer.Option(min=1, help="How many labels each result names; default 5.")] = None,
     model: Annotated[str | None, typer.Option(metavar="VERSION", help="Model version; default: production.")] = None,
+    timeout: TimeoutOption = None,
     strict: StrictOption = False,
     every: Annotated[bool, typer.Option("--all", help="Print every row on a terminal, too, not only 50.")] = False,
     output: OutputOption = None,
@@ -39,11 +42,12 @@ def classify(
     Runs a worker of its own for as long when none is alive.
     """
     check_output(output, form)
+    limit = patience(timeout)
     door = session(ctx)
     worker = door.local_worker()
     with terminable(), door.client() as client:
         try:
-            job, ended = _run(client, worker, folder=folder, model=model, top_k=top_k or 5)
+            job, ended = _run(client, worker, folder=folder, model=model, top_k=top_k or 5, timeout=limit)
             worker.dismiss()  # it takes seconds to end; meanwhile the results are printed
             if ended["state"] in (JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS):
                 if sys.stdout.isatty() and not (every or output) and form in (None, Format.TABLE):
@@ -56,15 +60,25 @@ def classify(
 
 
 def _run(
-    client: "Client", worker: LocalWorker, *, folder: list[str], model: str | None, top_k: int
+    client: "Client",
+    worker: LocalWorker,
+    *,
+    folder: list[str],
+    model: str | None,
+    top_k: int,
+    timeout: timedelta | None,
 ) -> tuple["Job", dict[str, Any]]:
     """Submit the folder and see the job to its end; returns it with its last status."""
-    job = client.submit(
-        source_of(folder), model=model, top_k=top_k
-    )  # first: what is wrong with the folder is said at once
+    job = client.submit(source_of(folder), model=model, top_k=top_k)  # first: what is wrong with it is said at once
+    obstacles = Obstacles(client, brings_worker=True)
+
+    def watch(status: dict[str, Any]) -> str | None:
+        _see_to_work(client, worker)
+        return obstacles.look(status)
+
     try:
-        return job, follow(job, watch=lambda: _see_to_work(client, worker))
-    except (KeyboardInterrupt, Terminated, WorkerFailed):
+        return job, follow(job, watch=watch, timeout=timeout)
+    except (KeyboardInterrupt, Terminated, WorkerFailed, WaitTimeout):
         notice(
             f"job {job.id} is kept, with what is done; go on: cars worker, then cars wait {job.id}; "
             f"end it: cars cancel {job.id}"

@@ -10,7 +10,8 @@ from jobs.cli.progress import follow, summary
 from jobs.cli.session import session
 from jobs.cli.table import Column, Row, moment, plain
 from jobs.cli.workers_alive import nobody_works
-from jobs.errors import KeyInUse
+from jobs.errors import KeyInUse, WaitTimeout
+from jobs.obstacles import Obstacles
 from jobs.progress import done
 from jobs.spans import readable, span
 from jobs.status import JobState, Priority
@@ -18,10 +19,12 @@ from jobs.status import JobState, Priority
 __all__ = [
     "SourceArgument",
     "StrictOption",
+    "TimeoutOption",
     "cancel",
     "delete",
     "finish",
     "list_jobs",
+    "patience",
     "prune",
     "retry",
     "source_of",
@@ -36,6 +39,9 @@ SourceArgument = Annotated[
     typer.Argument(
         metavar="FOLDER | IMAGE ...", help="A folder of images: a path, or a URL such as s3://bucket/photos; or images."
     ),
+]
+TimeoutOption = Annotated[
+    str | None, typer.Option(metavar="SPAN", help="Give up, with exit code 1, after 30s, 15m, 2h, …; default: never.")
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 3 when some images failed.")]
 
@@ -66,7 +72,7 @@ _ROWS = (
 )
 
 _RECORD = (
-    *map(Column, ("id", "name", "state", "error", "source", "model_version")),
+    *map(Column, ("id", "name", "state", "error", "waiting", "source", "model_version")),
     Column("done", show=_progress),
     *map(_count, ("ok", "failed", "canceled", "cached")),
     Column("rate", show=lambda row: f"{row['images_per_second']:.3g} images/s" if row["images_per_second"] else ""),
@@ -127,17 +133,17 @@ def status(ctx: typer.Context, job: JobArgument, form: RecordFormatOption = None
 def wait(
     ctx: typer.Context,
     job: JobArgument,
-    timeout: Annotated[str | None, typer.Option(metavar="SPAN", help="Give up after 30s, 15m, 2h, …")] = None,
+    timeout: TimeoutOption = None,
     strict: StrictOption = False,
 ) -> None:
     """Wait for a job to end, with its progress; exits 1 when it failed or was canceled."""
-    patience = _span(timeout, "--timeout") if timeout else None
+    limit = patience(timeout)
     with session(ctx).client() as client:
         waited = client.job(job)
         try:
-            ended = follow(waited, watch=lambda: nobody_works(client), timeout=patience)
+            ended = follow(waited, watch=Obstacles(client).look, timeout=limit)
             skipped = waited.skipped()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, WaitTimeout):
             notice(f"job {job} goes on; wait for it again: cars wait {job}; end it: cars cancel {job}")
             raise
     finish(ended, strict=strict, skipped=skipped)
@@ -197,6 +203,13 @@ def finish(ended: Row, *, strict: bool, skipped: int) -> None:
         notice(f"why images failed: cars errors {ended['id']}; to try them again: cars retry {ended['id']}")
         if strict:
             raise typer.Exit(3)
+
+
+def patience(timeout: str | None) -> timedelta | None:
+    """The span that --timeout gives; a number alone is one of seconds."""
+    if timeout is None:
+        return None
+    return _span(f"{timeout}s" if timeout.strip().isdecimal() else timeout, "--timeout")
 
 
 def _span(text: str, option: str) -> timedelta:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from jobs.cli.app import app
 from jobs.cli.session import Session
 from jobs.errors import CarClassifierError, JobNotFound, NotPossible, WorkerFailed
+from jobs.settings import Settings, load
 
 STATUS: dict[str, Any] = {
     "id": "7", "name": None, "state": "completed", "source": "/photos", "model_version": "resnet34-1",
@@ -113,6 +114,7 @@ class FakeClient:
     submitted: dict[str, Any] | None = None
     asked: dict[str, Any] | None = None
     pruned: timedelta | None = None
+    settings: Settings = field(default_factory=lambda: load(broker_url="memory://"))
 
     def __enter__(self) -> FakeClient:
         return self
