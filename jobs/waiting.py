@@ -59,7 +59,7 @@ def follow(
                 display.tell("the database answers again")
         except DatabaseUnavailable as exc:
             notices.say(outage.words(exc))
-        left = POLL_SECONDS if timeout is None else start + timeout - time.monotonic()
+        left = float("inf") if timeout is None else start + timeout - time.monotonic()
         if left <= 0:
             raise WaitTimeout(f"job {job.id} has not ended within {timeout:g} s: {_how_far(status)}")
         time.sleep(min(POLL_SECONDS, left))

@@ -25,7 +25,8 @@ _LINE_SECONDS = 30.0
 def follow(job: Job, *, watch: Callable[[Status], str | None], timeout: timedelta | None = None) -> Status:
     """Wait for the job and show how far it is; returns its last status. See `jobs.waiting.follow`."""
     with _display(job.id, endless=timeout is None) as display:
-        return waiting.follow(job, display, watch=watch, timeout=timeout.total_seconds() if timeout else None)
+        seconds = None if timeout is None else timeout.total_seconds()
+        return waiting.follow(job, display, watch=watch, timeout=seconds)
 
 
 def summary(status: Status) -> str:
