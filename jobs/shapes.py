@@ -24,9 +24,8 @@ class Top(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What is known of one image of one job. Label, confidence, decision and content hash are None unless `status` is
-    `ok`; `finished_at` (ISO 8601 in UTC) is None while it is `pending`; `correction` is the label that a person gave to
-    this content."""
+    """What is known of one image of one job. `label` to `decision` are None unless `status` is `ok`; `finished_at` (ISO
+    8601 in UTC) is None while it is `pending`; `correction` is the label that a person gave to this content."""
 
     job: str
     path: str
@@ -117,7 +116,8 @@ def status(row: Row[Any]) -> dict[str, Any]:
 
 def _waiting(row: Row[Any]) -> str | None:
     """What a job waits for, and since when."""
-    reason, since = getattr(row, "waiting", None), getattr(row, "waiting_since", None)
+    reason: str | None = getattr(row, "waiting", None)
+    since: datetime | None = getattr(row, "waiting_since", None)
     if not reason or since is None:
         return reason
     return f"{reason.rstrip('.')} (since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC)"

@@ -27,6 +27,9 @@ def job_row(**changes: Any) -> Any:
         "failed": 1,
         "canceled": 0,
         "cached": 2,
+        "skipped": 4,
+        "waiting": None,
+        "waiting_since": None,
         "error": None,
         "created_at": START,
         "started_at": START,
@@ -52,6 +55,8 @@ def image_row(**changes: Any) -> Any:
         "confidence": 0.75,
         "decision": "model",
         "content_hash": b"\xab" * 32,
+        "finished_at": START,
+        "correction": "BMW M3 Sedan 2012",
         "error_code": None,
         "error_message": None,
         "probabilities": np.array([0.75, 0.25, 0], "<f2").tobytes(),
@@ -72,13 +77,25 @@ def test_status_of_a_running_job() -> None:
         "canceled": 0,
         "pending": 6,
         "cached": 2,
+        "skipped": 4,
         "images_per_second": 0.5,
         "eta_seconds": 12.0,
         "created_at": "2026-01-02T03:04:05.678Z",
         "started_at": "2026-01-02T03:04:05.678Z",
         "finished_at": None,
+        "waiting": None,
+        "unchanged": None,
+        "notified": None,
         "error": None,
     }
+
+
+def test_status_says_what_a_job_waits_for_and_since_when() -> None:
+    for changes, expected in (
+        ({"waiting": "/photos does not exist."}, "/photos does not exist (since 2026-01-02 03:04 UTC)"),
+        ({"waiting": "/photos does not exist", "waiting_since": None}, "/photos does not exist"),
+    ):
+        assert shapes.status(job_row(**{"waiting_since": START, **changes}))["waiting"] == expected
 
 
 def test_status_before_and_after() -> None:
@@ -107,6 +124,8 @@ def test_result_of_a_classified_image() -> None:
         "top": [{"label": "A", "confidence": 0.75}, {"label": "B", "confidence": 0.25}],
         "model_version": "v1",
         "content_hash": "ab" * 32,
+        "finished_at": "2026-01-02T03:04:05.678Z",
+        "correction": "BMW M3 Sedan 2012",
         "error": None,
     }
     assert len(shapes.result(image_row(), classes=["A", "B", "C"], top_k=9).top) == 3
