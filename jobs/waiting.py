@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from jobs.errors import DatabaseUnavailable, NoWorkerAlive, WaitTimeout
 from jobs.obstacles import Obstacles
@@ -15,16 +15,18 @@ from jobs.status import JobState
 if TYPE_CHECKING:
     from jobs.client import Client, Job
 
-__all__ = ["Display", "follow", "wait"]
+__all__ = ["Display", "follow", "outlasting", "wait"]
 
 logger = logging.getLogger(__name__)
 Status = dict[str, Any]
+T = TypeVar("T")
 
 POLL_SECONDS = 0.25
 WATCH_SECONDS = 2.0
 REPEAT_SECONDS = 30.0  # the same notice is told again after so long
 WORKER_PATIENCE = 60.0  # a worker that is restarted has time to come back
 DATABASE_PATIENCE = 600.0  # a database that is restarted has, too
+BACK = "the database answers again"
 
 
 class Display(Protocol):
@@ -56,13 +58,29 @@ def follow(
                 next_watch = time.monotonic() + WATCH_SECONDS
                 notices.say(watch(status))
             if outage.ended():
-                display.tell("the database answers again")
+                display.tell(BACK)
         except DatabaseUnavailable as exc:
             notices.say(outage.words(exc))
         left = float("inf") if timeout is None else start + timeout - time.monotonic()
         if left <= 0:
             raise WaitTimeout(f"job {job.id} has not ended within {timeout:g} s: {_how_far(status)}")
         time.sleep(min(POLL_SECONDS, left))
+
+
+def outlasting(ask: Callable[[], T], tell: Callable[[str], None]) -> T:
+    """What `ask` returns, asked again while the database does not answer. Raises DatabaseUnavailable after ten
+    minutes."""
+    notices, outage = _Notices(tell), _Outage()
+    while True:
+        try:
+            answer = ask()
+        except DatabaseUnavailable as exc:
+            notices.say(outage.words(exc))
+            time.sleep(POLL_SECONDS)
+        else:
+            if outage.ended():
+                tell(BACK)
+            return answer
 
 
 def _how_far(status: Status | None) -> str:
