@@ -63,7 +63,8 @@ class Request:
     def differences(self, connection: Connection, job_id: int) -> Iterator[str]:
         """In what a job is not what is asked for. A name or version that is not asked for is no difference."""
         job = jobs.get(connection, job_id)
-        assert job is not None
+        if job is None:  # deleted meanwhile, as its handle will say
+            return
         wanted = self.row | {"priority": self.priority}
         known = job._asdict() | {"priority": next(p.value for p in Priority if p.rank == job.priority)}
         fields = ["source", "top_k", "priority", *(["name"] if self.name else [])]
