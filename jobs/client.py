@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +15,13 @@ from sqlalchemy.exc import IntegrityError
 from jobs import labels, registry, schema, shapes, sources, training
 from jobs import settings as configuration
 from jobs.database import Database
-from jobs.errors import ClientClosed, JobNotFound, NotPossible, SettingsInvalid, SourceEmpty
+from jobs.errors import ClientClosed, JobNotFound, KeyInUse, NotPossible, SettingsInvalid, SourceEmpty
+from jobs.filters import checked_order, make_filter
 from jobs.queries import jobs, predictions, results, workers
-from jobs.results import Results, make_filter
+from jobs.results import Results
 from jobs.settings import Settings
-from jobs.status import JobState, Priority
+from jobs.status import JobState
+from jobs.submission import Request
 from jobs.training import Training
 from jobs.waiting import wait
 
@@ -79,32 +81,33 @@ class Client:
 
     def submit(
         self,
-        source: str,
+        source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         name: str | None = None,
         model: str | None = None,
         top_k: int = 5,
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
+        reuse: bool = False,
     ) -> Job:
-        """Enqueue a folder (a local path or an fsspec URL) and return its job at once.
+        """Enqueue a folder (a local path or an fsspec URL), or local files, and return the job at once.
 
         `model` pins a model version (default: the one in production); `top_k` labels are kept in each result;
-        the same `key` gives the same job, whatever else is asked. Raises SourceMissing, SourceNotAllowed, SourceEmpty,
-        VersionNotFound or SettingsInvalid.
+        the same `key` gives the same job, if it is the same request: else KeyInUse is raised, unless `reuse` takes the
+        old job whatever it was. Of files, the source is the folder that they have in common. Raises SourceMissing,
+        SourceNotAllowed, SourceEmpty, VersionNotFound or SettingsInvalid.
         """
-        if priority not in list(Priority):
-            raise SettingsInvalid(f"priority must be one of {', '.join(Priority)}, not {priority!r}")
-        if top_k < 1:
-            raise SettingsInvalid(f"top_k must be at least 1, not {top_k}")
-        if key is not None and not 0 < len(key) <= 200:
-            raise SettingsInvalid("key must have 1 to 200 characters")
-        if key is not None and (known := self._by_key(key)) is not None:
+        if reuse and key is not None and (known := self._by_key(key)) is not None:
             return Job(self, str(known))
-        canonical = sources.canonical(str(source))
-        self._check_source(canonical)
-        values = {"source": canonical, "name": name or _last_part(canonical), "key": key, "top_k": min(top_k, 32_000)}
-        job_id = self._add_job({**values, "priority": Priority(priority).rank}, model=model)
+        request = Request(
+            listed=sources.listed(source), name=name, model=model, top_k=top_k, priority=priority, key=key
+        )
+        if key is not None and (known := self._by_key(key)) is not None:
+            return self._same(known, request)
+        self._check_source(request.listed.source, whole=request.listed.files is None)
+        job_id, new = self._add_job(request)
+        if not new:
+            return Job(self, str(job_id)) if reuse else self._same(job_id, request)
         self._ring("scan", job_id)
         return Job(self, str(job_id))
 
@@ -112,23 +115,35 @@ class Client:
         with self.database.read() as connection:
             return jobs.by_key(connection, key)
 
-    def _check_source(self, canonical: str) -> None:
+    def _same(self, job_id: int, request: Request) -> Job:
+        """The job that has the request's key. Raises KeyInUse if it is another request."""
+        with self.database.read() as connection:
+            differences = list(request.differences(connection, job_id))
+        if differences:
+            raise KeyInUse(str(request.key), str(job_id), differences)
+        return Job(self, str(job_id))
+
+    def _check_source(self, canonical: str, *, whole: bool) -> None:
+        """Raises unless the source can be opened and, as a whole, has images."""
         with sources.open_source(
             canonical, roots=self.settings.roots, max_file_bytes=self.settings.max_file_bytes
         ) as source:
-            if not sources.has_images(source):
+            if whole and not sources.has_images(source):
                 raise SourceEmpty(f"{canonical} has no images: {sources.what_it_has(source)}; check the folder")
 
-    def _add_job(self, values: dict[str, Any], *, model: str | None) -> int:
+    def _add_job(self, request: Request) -> tuple[int, bool]:
+        """The id of a new job, or of the one that has got the key meanwhile; and whether it is new."""
         try:
             with self.database.write() as connection:
-                version = registry.resolve(connection, model)
-                return jobs.add(connection, {**values, "version_id": version.id})
+                version = registry.resolve(connection, request.model)
+                job_id = jobs.add(connection, {**request.row, "version_id": version.id})
+                request.store_files(connection, job_id)
+                return job_id, True
         except IntegrityError:
-            known = self._by_key(values["key"]) if values["key"] else None
+            known = self._by_key(request.key) if request.key else None
             if known is None:
                 raise
-            return known
+            return known, False
 
     def _ring(self, work: Literal["scan", "train"], number: int) -> None:
         if self.settings.embedded:  # only the worker's own processes could hear it
@@ -199,23 +214,35 @@ class Client:
 
     # -- results -----------------------------------------------------------------------------------------------------
 
-    def results(self, job: str | Job | None = None, *, top_k: int | None = None, **filters: Any) -> Results:
+    def results(
+        self,
+        job: str | Job | None = None,
+        *,
+        top_k: int | None = None,
+        sort: Literal["confidence", "path", "time"] | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        **filters: Any,
+    ) -> Results:
         """Results, of one job or of all, streamed in the order of job and path.
 
         Filters: label, make, model, body, year, decision, min_confidence, max_confidence, listing, since, until,
-        version (the model version), status. Times are ISO 8601 text, dates or datetimes (UTC unless they say
-        otherwise).
+        version (the model version), status. Names may be written in any case, but for a listing's. Times are ISO 8601
+        text, `today`, `yesterday`, an age such as `2d`, dates or datetimes (UTC unless they say otherwise).
+
+        `sort`: the surest, the newest or the first path comes first; `reverse` turns it round; `limit`: at most so
+        many. Raises JobNotFound, SettingsInvalid, and LabelNotFound or VersionNotFound for a name that nothing has.
         """
-        if top_k is not None and top_k < 1:
-            raise SettingsInvalid(f"top_k must be at least 1, not {top_k}")
-        unknown = filters.keys() - results.Filter.__dataclass_fields__.keys()
-        if unknown:
-            raise SettingsInvalid(f"no such filter: {', '.join(sorted(unknown))}")
+        for name, value in (("top_k", top_k), ("limit", limit)):
+            if value is not None and value < 1:
+                raise SettingsInvalid(f"{name} must be at least 1, not {value}")
+        order = checked_order(sort)
         job_id = None
         if job is not None:
             job_id = self._id(job)
             self.job(_text(job))
-        return Results(self.database, make_filter(job_id, **filters), top_k=top_k)
+        wanted = make_filter(self.database, job_id, **filters)
+        return Results(self.database, wanted, top_k=top_k, order=order, reverse=reverse, limit=limit)
 
     def errors(self, job: str | Job) -> Iterator[dict[str, str]]:
         """The job's failed images: job, path, code, message."""
@@ -371,7 +398,9 @@ class Job:
     def wait(self, timeout: float | None = None, *, progress: bool = False) -> dict[str, Any]:
         """Wait until the job has ended; returns its status. `progress` draws a bar on stderr.
 
-        Raises WaitTimeout after `timeout` seconds, NoWorkerAlive when for a minute no worker is alive to do the work.
+        What keeps the job from going on is a warning in the log (with `progress`: beside the bar), again every half
+        minute; a database that is restarted is waited for. Raises WaitTimeout after `timeout` seconds, NoWorkerAlive
+        when for a minute no worker is alive to do the work.
         """
         return wait(self, self._client, timeout=timeout, progress=progress)
 
@@ -407,9 +436,9 @@ class Job:
         """Delete the job; see `Client.delete`."""
         self._client.delete(self)
 
-    def results(self, *, top_k: int | None = None, **filters: Any) -> Results:
-        """The job's results; filters as in `Client.results`."""
-        return self._client.results(self, top_k=top_k, **filters)
+    def results(self, **wanted: Any) -> Results:
+        """The job's results; filters, order and limit as in `Client.results`."""
+        return self._client.results(self, **wanted)
 
     def errors(self) -> Iterator[dict[str, str]]:
         """The job's failed images."""
@@ -418,7 +447,3 @@ class Job:
 
 def _text(job: str | Job) -> str:
     return job.id if isinstance(job, Job) else str(job)
-
-
-def _last_part(source: str) -> str:
-    return source.rstrip("/").rpartition("/")[2] or source

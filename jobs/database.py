@@ -104,6 +104,12 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection whose statement's rows may be fetched a few at a time: all of them are of one moment."""
+        with self._translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Connection]:
         """A transaction that writes: committed at the end, rolled back on an exception.
 

@@ -16,8 +16,10 @@
     ├── NotFound
     │   ├── JobNotFound
     │   ├── ImageNotFound
+    │   ├── LabelNotFound
     │   ├── RunNotFound
     │   └── VersionNotFound
+    ├── KeyInUse                   the key is that of a job which is another request
     ├── NotPossible                the job or version is in a state that does not allow it
     ├── NoWorkerAlive              nothing would ever do the work
     ├── WorkerFailed               a local worker could not be started or went away
@@ -25,6 +27,8 @@
 
 `ImageUnavailable` is not among them: it never leaves a worker, it becomes the error of one image's row.
 """
+
+from collections.abc import Sequence
 
 __all__ = [
     "BrokerUnavailable",
@@ -36,6 +40,8 @@ __all__ = [
     "ImageNotFound",
     "ImageUnavailable",
     "JobNotFound",
+    "KeyInUse",
+    "LabelNotFound",
     "NoWorkerAlive",
     "NotFound",
     "NotPossible",
@@ -117,12 +123,28 @@ class ImageNotFound(NotFound):
     """No such image in the job, or its photo is not kept."""
 
 
+class LabelNotFound(NotFound):
+    """No model version and no stored prediction has this label, make, model of car or body."""
+
+
 class RunNotFound(NotFound):
     """No training run has this id."""
 
 
 class VersionNotFound(NotFound):
     """No model version has this name."""
+
+
+class KeyInUse(CarClassifierError):
+    """The key belongs to `job` (its id), which is another request: `differences` says in what."""
+
+    def __init__(self, key: str, job: str, differences: Sequence[str]) -> None:
+        self.job = job
+        self.differences = ", ".join(differences)
+        super().__init__(
+            f"the key {key!r} belongs to job {job}, which is another request: {self.differences}; take another key, or "
+            "that job: --reuse on the command line, reuse=True in Python"
+        )
 
 
 class NotPossible(CarClassifierError):

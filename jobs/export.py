@@ -16,6 +16,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
@@ -28,7 +29,7 @@ __all__ = ["COLUMNS", "FORMATS", "flat", "guarded", "print_rows", "to_pandas", "
 
 COLUMNS = (
     "job", "path", "listing", "status", "label", "make", "model", "body", "year", "confidence", "decision", "top",
-    "model_version", "content_hash", "error_code", "error_message",
+    "model_version", "content_hash", "finished_at", "correction", "error_code", "error_message",
 )  # fmt: skip
 """The columns of a result where there are columns: its fields, and `error` taken apart."""
 
@@ -46,7 +47,8 @@ _FORMULA = re.compile("['\t\r\n]|[\\s\ufeff]*[=+\\-@＝＋－＠]")
 def write(results: Iterable[Row], file: Path) -> int:
     """Writes results (dicts of DESIGN's result shape) to `file` in the format that its ending names; how many rows.
 
-    `.csv` and `.parquet` have `COLUMNS`: `top` is JSON text in CSV and a list of structs in Parquet; `.jsonl` has an
+    `.csv` and `.parquet` have `COLUMNS`: `top` is JSON text in CSV and a list of structs in Parquet, `finished_at`
+    ISO 8601 text in CSV and a timestamp in Parquet; `.jsonl` has an
     object a line, `.json` one array. The file appears, or replaces an older one, only when it is whole. Raises
     `SettingsInvalid` for another ending, a file that cannot be written, or Parquet without the extra `tables`.
     """
@@ -59,14 +61,20 @@ def write(results: Iterable[Row], file: Path) -> int:
 
 def to_pandas(results: Iterable[Row]) -> "pandas.DataFrame":
     """A DataFrame with `COLUMNS`, a row a result: text as `string`, `year` as `Int16`, `confidence` as `float64` (NaN
-    where there is none), `top` as lists of dicts. Raises `SettingsInvalid` without the extra `tables`."""
+    where there is none), `top` as lists of dicts, `finished_at` as `datetime64[ns, UTC]`. Raises `SettingsInvalid`
+    without the extra `tables`."""
     try:
         import pandas
     except ImportError as error:
         raise _missing("pandas", "A DataFrame") from error
     rows = [[row[column] for column in COLUMNS] for row in map(flat, results)]
     types = dict.fromkeys(COLUMNS, "string") | {"year": "Int16", "confidence": "float64", "top": "object"}
-    return pandas.DataFrame(rows, columns=list(COLUMNS), dtype="object").astype(types)
+    del types["finished_at"]
+    frame = pandas.DataFrame(rows, columns=list(COLUMNS), dtype="object").astype(types)
+    frame["finished_at"] = pandas.to_datetime(frame["finished_at"], utc=True, format="ISO8601").astype(
+        "datetime64[ns, UTC]"
+    )
+    return frame
 
 
 def print_rows(
@@ -175,16 +183,23 @@ def _write_parquet(results: Iterable[Row], stream: BinaryIO) -> int:
         raise _missing("pyarrow", "Parquet") from error
     choice = pyarrow.struct([("label", pyarrow.string()), ("confidence", pyarrow.float64())])
     types = dict.fromkeys(COLUMNS, pyarrow.string()) | {
-        "year": pyarrow.int16(), "confidence": pyarrow.float64(), "top": pyarrow.list_(choice)
+        "year": pyarrow.int16(), "confidence": pyarrow.float64(), "top": pyarrow.list_(choice),
+        "finished_at": pyarrow.timestamp("ms", tz="UTC"),
     }  # fmt: skip
     schema = pyarrow.schema(list(types.items()))
-    rows = map(flat, results)
+    rows = map(_timed, map(flat, results))
     count = 0
     with pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
         while some := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
             writer.write_table(pyarrow.Table.from_pylist(some, schema=schema))
             count += len(some)
     return count
+
+
+def _timed(row: dict[str, Any]) -> dict[str, Any]:
+    """A flat result with its time as a datetime."""
+    finished = row["finished_at"]
+    return row | {"finished_at": datetime.fromisoformat(finished) if finished else None}
 
 
 _WRITERS: dict[str, Callable[[Iterable[Row], BinaryIO], int]] = {

@@ -2,52 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs import shapes
 from jobs.database import Database
-from jobs.errors import SettingsInvalid
 from jobs.queries import results, versions
-from jobs.status import Decision, ImageStatus
+from jobs.status import ResultOrder
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Results", "make_filter", "moment"]
+__all__ = ["Results"]
 
 PAGE = 2_000
-MAX_YEAR = 9_999
 
 
 class Results:
-    """The results that fit a filter, by job and path. Iterating asks the database anew, so a running job's grow."""
+    """The results that fit a filter, by job and path unless they are sorted. Iterating asks the database anew, so a
+    running job's grow; sorted ones are those of the moment at which iterating begins."""
 
-    def __init__(self, database: Database, wanted: results.Filter, *, top_k: int | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        wanted: results.Filter,
+        *,
+        top_k: int | None = None,
+        order: ResultOrder | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> None:
         self._database = database
         self._wanted = wanted
         self._top_k = top_k
+        self._order, self._reverse, self._limit = order, reverse, limit
         self._classes: dict[int, list[str]] = {}
 
     def __iter__(self) -> Iterator[shapes.Result]:
+        sorting = self._order is not None or self._reverse
+        for rows in self._in_order() if sorting else self._pages():
+            for row in rows:
+                yield shapes.result(row, classes=self._class_names(row.version_id), top_k=self._top_k)
+
+    def _pages(self) -> Iterator[Sequence[Any]]:
         after: tuple[int, int] | None = None
-        while True:
+        left = self._limit
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
             with self._database.read() as connection:
-                rows = results.page(connection, self._wanted, after=after, limit=PAGE)
-                classes = [self._class_names(connection, row.version_id) for row in rows]
-            for row, names in zip(rows, classes, strict=True):
-                yield shapes.result(row, classes=names, top_k=self._top_k)
-            if len(rows) < PAGE:
+                rows = results.page(connection, self._wanted, after=after, limit=size)
+            yield rows
+            if len(rows) < size:
                 return
             after = (rows[-1].job_id, rows[-1].ordinal)
+            left = left and left - len(rows)
 
-    def _class_names(self, connection: Any, version_id: int) -> list[str]:
+    def _in_order(self) -> Iterator[Sequence[Any]]:
+        options: dict[str, Any] = {"order": self._order, "reverse": self._reverse, "limit": self._limit, "size": PAGE}
+        with self._database.snapshot() as connection:
+            yield from results.in_order(connection, self._wanted, **options)
+
+    def _class_names(self, version_id: int) -> list[str]:
         if version_id not in self._classes:
-            row = versions.by_id(connection, version_id)
+            with self._database.read() as connection:
+                row = versions.by_id(connection, version_id)
             self._classes[version_id] = row.card["classes"] if row is not None else []
         return self._classes[version_id]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many images have each `status`, each `decision` and, where it was decided, each `make`, and how many
+        failed with each error `code`; the most frequent first. Neither `limit` nor order matter."""
+        found: dict[str, Counter[str]] = {"status": Counter(), "decision": Counter(), "make": Counter()}
+        failed: Counter[str] = Counter()
+        with self._database.read() as connection:
+            rows = results.counts(connection, self._wanted)
+        for row in rows:
+            found["status"][row.status] += row.images
+            if row.decision is not None:
+                found["decision"][row.decision] += row.images
+            if row.decision in ("model", "make"):
+                found["make"][row.make] += row.images
+            if row.error_code is not None:
+                failed[row.error_code] += row.images
+        return {name: dict(counter.most_common()) for name, counter in {**found, "code": failed}.items()}
 
     def write(self, path: str | Path) -> int:
         """Write `.csv`, `.jsonl`, `.json` or `.parquet`, by the file's ending; returns how many rows."""
@@ -60,35 +99,3 @@ class Results:
         from jobs import export
 
         return export.to_pandas(row.to_dict() for row in self)
-
-
-def make_filter(job_id: int | None, **given: Any) -> results.Filter:
-    """A filter from a user's arguments; SettingsInvalid names the one that cannot be used."""
-    for name, allowed in (("decision", Decision), ("status", ImageStatus)):
-        if given.get(name) is not None and given[name] not in list(allowed):
-            raise SettingsInvalid(f"{name} must be one of {', '.join(allowed)}, not {given[name]!r}")
-    for name in ("min_confidence", "max_confidence"):
-        value = given.get(name)
-        if value is not None and not 0 <= value <= 1:
-            raise SettingsInvalid(f"{name} must lie between 0 and 1, not {value!r}")
-    year = given.get("year")
-    if year is not None and not 0 <= year <= MAX_YEAR:
-        raise SettingsInvalid(f"year must be one such as 2012, not {year!r}")
-    for name in ("since", "until"):
-        if given.get(name) is not None:
-            given[name] = moment(given[name])
-    return results.Filter(job_id=job_id, **given)
-
-
-def moment(value: str | date | datetime) -> datetime:
-    """A point in time from ISO 8601 text, a date (its first moment) or a datetime; without an offset it is UTC."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError as exc:
-            raise SettingsInvalid(
-                f"{value!r} is no date or time; write 2026-01-31 or 2026-01-31T18:00:00+01:00"
-            ) from exc
-    elif not isinstance(value, datetime):
-        value = datetime.combine(value, time())
-    return value if value.tzinfo else value.replace(tzinfo=UTC)

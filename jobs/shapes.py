@@ -24,7 +24,8 @@ class Top(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What is known of one image of one job. Everything but path, job and version is None unless `status` is `ok`."""
+    """What is known of one image of one job. `label` to `decision` are None unless `status` is `ok`; `finished_at` (ISO
+    8601 in UTC) is None while it is `pending`; `correction` is the label that a person gave to this content."""
 
     job: str
     path: str
@@ -40,6 +41,8 @@ class Result:
     top: list[Top]
     model_version: str
     content_hash: str | None
+    finished_at: str | None
+    correction: str | None
     error: dict[str, str] | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,6 +68,8 @@ def result(row: Row[Any], *, classes: Sequence[str], top_k: int | None) -> Resul
         top=top(row.probabilities, classes=classes, k=top_k or row.top_k) if row.probabilities is not None else [],
         model_version=row.model_version,
         content_hash=row.content_hash.hex() if row.content_hash is not None else None,
+        finished_at=iso(row.finished_at),
+        correction=row.correction,
         error={"code": row.error_code, "message": row.error_message or ""} if failed else None,
     )
 
@@ -103,6 +108,8 @@ def status(row: Row[Any]) -> dict[str, Any]:
         "started_at": iso(row.started_at),
         "finished_at": iso(row.finished_at),
         "waiting": _waiting(row),
+        "unchanged": None,  # until a job can be compared with an earlier one
+        "notified": None,  # until the end of a job can be told to somebody
         "error": row.error,
     }
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 __all__ = ["moment_or_age", "readable", "span"]
 
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -20,15 +21,20 @@ def span(text: str) -> timedelta:
 
 
 def moment_or_age(text: str) -> str:
-    """An ISO date or time as it is, an age such as `7d` as the ISO time that long ago; raises ValueError."""
+    """An ISO date or time as it is; `today` and `yesterday` (days of UTC) and an age such as `7d` as ISO times; raises
+    ValueError."""
+    now = datetime.now(UTC)
+    word = text.strip().lower()
+    if word in _DAYS_AGO:
+        return f"{now.date() - timedelta(days=_DAYS_AGO[word])}T00:00:00+00:00"
     try:
         datetime.fromisoformat(text)
     except ValueError:
         try:
-            return (datetime.now(UTC) - span(text)).isoformat(timespec="seconds")
+            return (now - span(text)).isoformat(timespec="seconds")
         except (ValueError, OverflowError) as exc:
             raise ValueError(
-                f"{text!r} is neither a date (2026-01-31), a time (2026-01-31T12:00) nor an age (7d)"
+                f"{text!r} is not a date (2026-01-31), a time (2026-01-31T12:00), today, yesterday or an age (7d)"
             ) from exc
     return text
 

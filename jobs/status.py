@@ -9,6 +9,7 @@ __all__ = [
     "ImageStatus",
     "JobState",
     "Priority",
+    "ResultOrder",
     "RunState",
     "VersionState",
 ]
@@ -93,3 +94,11 @@ class Priority(StrEnum):
     def rank(self) -> int:
         """Order in the database: a higher number is served first."""
         return {"low": 0, "normal": 1, "high": 2}[self.value]
+
+
+class ResultOrder(StrEnum):
+    """What results can be sorted by; the other way round with `reverse`."""
+
+    CONFIDENCE = "confidence"  # the surest first
+    PATH = "path"  # from A to Z
+    TIME = "time"  # the newest first

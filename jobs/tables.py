@@ -34,6 +34,7 @@ __all__ = [
     "CorrectionRow",
     "ImageRow",
     "JobRow",
+    "ListedFileRow",
     "PredictionRow",
     "PromotionRow",
     "TrainingRunRow",
@@ -193,6 +194,17 @@ class ImageRow(Base):
     error_code: Mapped[str | None] = mapped_column(String(20))
     error_message: Mapped[str | None]
     finished_at: Mapped[datetime | None]
+
+
+class ListedFileRow(Base):
+    """One file of a job whose source is a list of files, not all that a folder holds."""
+
+    __tablename__ = "listed_files"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    job_id: Mapped[int] = mapped_column(Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    listing: Mapped[str | None]
+    path: Mapped[str] = mapped_column(Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True)
 
 
 class PredictionRow(Base):

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Row
 
 from jobs import registry, shapes
-from jobs.errors import NotPossible, NoWorkerAlive, RunNotFound, SettingsInvalid, SourceMissing, WaitTimeout
+from jobs.errors import (
+    DatabaseUnavailable,
+    NotPossible,
+    NoWorkerAlive,
+    RunNotFound,
+    SettingsInvalid,
+    SourceMissing,
+    WaitTimeout,
+)
 from jobs.queries import training
 from jobs.sources.addresses import canonical, parse, permitted_folder
 from jobs.sources.paths import decode
 from jobs.status import RunState
+from jobs.waiting import outlasting
 
 if TYPE_CHECKING:
     from jobs.client import Client
 
 __all__ = ["RECIPES", "Training", "anyone_trains", "enqueue", "listing"]
 
+logger = logging.getLogger(__name__)
 RECIPES = {  # and what each starts from
     "finetune": "production",
     "original": "imagenet",
@@ -56,7 +67,8 @@ class Training:
         return shape(row)
 
     def wait(self, timeout: float | None = None, *, progress: bool = False) -> dict[str, Any]:
-        """Wait until the run has ended; returns its status. `progress` draws it on stderr.
+        """Wait until the run has ended; returns its status. `progress` draws it on stderr. A restart of the database is
+        waited for, and a warning in the log.
 
         Raises WaitTimeout after `timeout` seconds, NoWorkerAlive when for a minute no training worker is alive.
         """
@@ -64,7 +76,9 @@ class Training:
         alive_at, checked_at = start, float("-inf")
         with _bar() if progress else nullcontext() as bar:
             while True:
-                status = self.status()
+                asked_at = time.monotonic()
+                status = outlasting(self.status, logger.warning if bar is None else bar.tell)
+                alive_at += time.monotonic() - asked_at  # while the database was away no worker could be seen
                 if bar is not None:
                     bar.show(status)
                 if RunState(status["state"]).terminal:
@@ -76,7 +90,8 @@ class Training:
                     )
                 if now - checked_at >= WORKER_CHECK_SECONDS:
                     checked_at = now
-                    alive_at = now if anyone_trains(self._client) else alive_at
+                    with suppress(DatabaseUnavailable):  # the next look at the status waits for it
+                        alive_at = now if anyone_trains(self._client) else alive_at
                 if now - alive_at > WORKER_PATIENCE:
                     raise NoWorkerAlive(
                         f"no training worker has been alive for {WORKER_PATIENCE:g} s: start one with "

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from itertools import islice
 
 from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
 from jobs.errors import CarClassifierError, DatabaseError
-from jobs.queries import batches, images, jobs
+from jobs.queries import batches, images, jobs, listed_files
+from jobs.sources import Source
 from workers.finish import finish_job
 from workers.lease import Lease, LeaseLost
 from workers.runtime import BATCHES_AN_ENGINE, Runtime
@@ -79,7 +80,7 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
     deadline = time.monotonic() + SLICE_SECONDS
     chunk = min(full, BATCHES_AN_ENGINE * size) if job.total == 0 else full  # the first batches start soon
     with runtime.source(job.source) as source:
-        entries = source.scan(after=after)
+        entries = _entries(runtime, job_id, source, after=after)
         counted: Counter[str] = Counter()
         try:
             while True:
@@ -96,6 +97,24 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
                 chunk = full
         finally:
             entries.close()
+
+
+def _entries(
+    runtime: Runtime, job_id: int, source: Source, *, after: str | None
+) -> Generator[tuple[str, str | None, tuple[str, str] | None], None, None]:
+    """What the source holds, or the files that were listed as the job was submitted: path, listing, error."""
+    with runtime.database.read() as connection:
+        listed = listed_files.any_of(connection, job_id)
+    if not listed:
+        yield from source.scan(after=after)
+        return
+    while True:
+        with runtime.database.read() as connection:
+            rows = listed_files.page(connection, job_id, after=after, limit=CHUNK)
+        yield from ((row.path, row.listing, None) for row in rows)
+        if len(rows) < CHUNK:
+            return
+        after = rows[-1].path
 
 
 def _add(runtime: Runtime, job_id: int, found: list[images.Found], *, attempt: int, skipped: Mapping[str, int]) -> None:

@@ -1,7 +1,7 @@
 """Commands about jobs: submit, jobs, status, wait, cancel, retry, delete, prune."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,13 +10,39 @@ from jobs.cli.progress import follow, summary
 from jobs.cli.session import session
 from jobs.cli.table import Column, Row, moment, plain
 from jobs.cli.workers_alive import nobody_works
+from jobs.errors import KeyInUse, WaitTimeout
+from jobs.obstacles import Obstacles
 from jobs.progress import done
 from jobs.spans import readable, span
 from jobs.status import JobState, Priority
 
-__all__ = ["cancel", "delete", "finish", "list_jobs", "prune", "retry", "status", "submit", "wait"]
+__all__ = [
+    "SourceArgument",
+    "StrictOption",
+    "TimeoutOption",
+    "cancel",
+    "delete",
+    "finish",
+    "list_jobs",
+    "patience",
+    "prune",
+    "retry",
+    "source_of",
+    "status",
+    "submit",
+    "wait",
+]
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]
+SourceArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FOLDER | IMAGE ...", help="A folder of images: a path, or a URL such as s3://bucket/photos; or images."
+    ),
+]
+TimeoutOption = Annotated[
+    str | None, typer.Option(metavar="SPAN", help="Give up, with exit code 1, after 30s, 15m, 2h, …; default: never.")
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 3 when some images failed.")]
 
 _STATE_STYLES = {
@@ -58,19 +84,32 @@ _RECORD = (
 
 def submit(
     ctx: typer.Context,
-    folder: Annotated[str, typer.Argument(help="A folder of images: a path, or a URL such as s3://bucket/photos.")],
+    folder: SourceArgument,
     name: Annotated[str | None, typer.Option(help="A name to recognise the job by.")] = None,
     model: Annotated[str | None, typer.Option(metavar="VERSION", help="Model version; default: production.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many labels each result names.")] = 5,
     priority: Annotated[Priority, typer.Option(help="Which jobs come first.")] = Priority.NORMAL,
     key: Annotated[str | None, typer.Option(help="Submitting the same key again gives the same job.")] = None,
+    reuse: Annotated[bool, typer.Option("--reuse", help="The job of the key, be it another request.")] = False,
 ) -> None:
-    """Submit a folder of images as a job and print its id."""
+    """Submit a folder of images (or single images) as a job and print its id."""
+    asked: dict[str, Any] = {"name": name, "model": model, "top_k": top_k, "priority": priority.value, "key": key}
     with session(ctx).client() as client:
-        job = client.submit(folder, name=name, model=model, top_k=top_k, priority=priority.value, key=key)
+        try:
+            job = client.submit(source_of(folder), **asked)
+        except KeyInUse as exc:
+            if not reuse:
+                raise
+            notice(f"job {exc.job} had the key {key!r} before, and is another request: {exc.differences}")
+            job = client.submit(source_of(folder), **asked, reuse=True)
         typer.echo(job.id)
         if words := nobody_works(client):
             notice(words)
+
+
+def source_of(given: list[str]) -> str | list[str]:
+    """What `Client.submit` takes for the arguments of a command."""
+    return given[0] if len(given) == 1 else given
 
 
 def list_jobs(
@@ -95,16 +134,16 @@ def status(ctx: typer.Context, job: JobArgument, form: RecordFormatOption = None
 def wait(
     ctx: typer.Context,
     job: JobArgument,
-    timeout: Annotated[str | None, typer.Option(metavar="SPAN", help="Give up after 30s, 15m, 2h, …")] = None,
+    timeout: TimeoutOption = None,
     strict: StrictOption = False,
 ) -> None:
     """Wait for a job to end, with its progress; exits 1 when it failed or was canceled."""
-    patience = _span(timeout, "--timeout") if timeout else None
+    limit = patience(timeout)
     with session(ctx).client() as client:
         waited = client.job(job)
         try:
-            ended = follow(waited, watch=lambda: nobody_works(client), timeout=patience)
-        except KeyboardInterrupt:
+            ended = follow(waited, watch=Obstacles(client).look, timeout=limit)
+        except (KeyboardInterrupt, WaitTimeout):
             notice(f"job {job} goes on; wait for it again: cars wait {job}; end it: cars cancel {job}")
             raise
     finish(ended, strict=strict)
@@ -166,6 +205,13 @@ def finish(ended: Row, *, strict: bool) -> None:
         notice(f"why images failed: cars errors {ended['id']}; to try them again: cars retry {ended['id']}")
         if strict:
             raise typer.Exit(3)
+
+
+def patience(timeout: str | None) -> timedelta | None:
+    """The span that --timeout gives; a number alone is one of seconds."""
+    if timeout is None:
+        return None
+    return _span(f"{timeout}s" if timeout.strip().isdecimal() else timeout, "--timeout")
 
 
 def _span(text: str, option: str) -> timedelta:

@@ -4,53 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from jobs import waiting
 from jobs.cli.output import notice
-from jobs.errors import WaitTimeout
-from jobs.progress import Bar, Status, done, figures
+from jobs.progress import Bar, Status, figures
 from jobs.spans import readable
-from jobs.status import JobState
 
 if TYPE_CHECKING:
     from jobs.client import Job
 
 __all__ = ["follow", "summary"]
 
-_POLL_SECONDS = 0.2
-_WATCH_SECONDS = 2.0
 _LINE_SECONDS = 30.0
 
 
-def follow(job: Job, *, watch: Callable[[], str | None], timeout: timedelta | None = None) -> Status:
-    """Wait for the job and show how far it is; returns its last status.
-
-    `watch` is called every two seconds: what it returns is told to the person once, what it raises ends the wait.
-    Raises WaitTimeout when the job has not ended within `timeout`.
-    """
-    deadline = time.monotonic() + timeout.total_seconds() if timeout else None
-    next_watch, told = 0.0, set[str]()
-    with _display(job.id) as display:
-        while True:
-            status: Status = job.status()
-            display.show(status)
-            if JobState(status["state"]).terminal:
-                return status
-            now = time.monotonic()
-            if deadline is not None and now >= deadline:
-                raise WaitTimeout(
-                    f"job {job.id} has not ended in time: {done(status):,} of {status['total']:,} images are done; "
-                    f"it goes on: cars wait {job.id}"
-                )
-            if now >= next_watch:
-                next_watch = now + _WATCH_SECONDS
-                if (words := watch()) and words not in told:
-                    told.add(words)
-                    display.tell(words)
-            time.sleep(_POLL_SECONDS)
+def follow(job: Job, *, watch: Callable[[Status], str | None], timeout: timedelta | None = None) -> Status:
+    """Wait for the job and show how far it is; returns its last status. See `jobs.waiting.follow`."""
+    with _display(job.id, endless=timeout is None) as display:
+        seconds = None if timeout is None else timeout.total_seconds()
+        return waiting.follow(job, display, watch=watch, timeout=seconds)
 
 
 def summary(status: Status) -> str:
@@ -78,13 +54,23 @@ def _seconds(status: Status) -> float | None:
     return max(0.0, float((end - start).total_seconds()))
 
 
-class _Display(Protocol):
-    def show(self, status: Status) -> None: ...
-    def tell(self, words: str) -> None: ...
+@contextmanager
+def _display(job_id: str, *, endless: bool) -> Iterator[waiting.Display]:
+    if sys.stderr.isatty():
+        with Bar() as bar:
+            yield _Endless(bar) if endless else bar
+    else:
+        yield _Endless(_Lines(job_id)) if endless else _Lines(job_id)
 
 
-def _display(job_id: str) -> AbstractContextManager[_Display]:
-    return Bar() if sys.stderr.isatty() else nullcontext(_Lines(job_id))
+class _Endless:
+    """Says with every notice that the wait has no end of its own."""
+
+    def __init__(self, display: waiting.Display) -> None:
+        self.show, self._tell = display.show, display.tell
+
+    def tell(self, words: str) -> None:
+        self._tell(f"{words} (waiting has no time limit; --timeout 10m would set one)")
 
 
 class _Lines:

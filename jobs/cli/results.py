@@ -7,9 +7,9 @@ import typer
 
 from jobs.cli.output import Format, FormatOption, notice, print_rows
 from jobs.cli.session import session
-from jobs.cli.table import Column, Row, percent, plain
+from jobs.cli.table import Column, Row, moment, percent, plain
 from jobs.spans import moment_or_age
-from jobs.status import Decision, ImageStatus, JobState
+from jobs.status import Decision, ImageStatus, JobState, ResultOrder
 
 if TYPE_CHECKING:
     from jobs.results import Results
@@ -24,6 +24,23 @@ _ENDINGS = (".parquet", ".csv", ".jsonl", ".json")
 _STYLES = {Decision.MODEL: "green", Decision.MAKE: "yellow", Decision.UNKNOWN: "dim"}
 
 
+def _label(row: Row) -> str:
+    """The label if it is trusted; what is a guess of it has a question mark."""
+    match row["decision"]:
+        case Decision.MODEL:
+            return str(row["label"])
+        case Decision.MAKE:
+            rest = str(row["label"]).removeprefix(f"{row['make']} ")
+            return f"{row['make']} ({rest}?)"
+        case Decision.UNKNOWN:
+            return f"{row['label']}?"
+    return ""
+
+
+def _guess_from(row: Row) -> int | None:
+    return {Decision.MAKE: len(row["make"] or ""), Decision.UNKNOWN: 0}.get(row["decision"])
+
+
 def _others(row: Row) -> str:
     return ", ".join(f"{top['label']} {top['confidence']:.0%}" for top in (row["top"] or [])[1:])
 
@@ -36,10 +53,11 @@ def _trouble(row: Row) -> str:
 
 _FINDINGS = (
     Column("path", shrinks="to end"),
-    Column("label"),
-    Column("confidence", show=percent("confidence"), right=True),
     Column("decision", style=lambda row: _STYLES.get(row["decision"], "")),
+    Column("label", show=_label, dim_from=_guess_from),
+    Column("confidence", show=percent("confidence"), right=True),
 )
+_FINISHED = Column("finished", show=moment("finished_at"))
 _OTHERS = Column("also_possible", show=_others, shrinks="to start", style=lambda _: "dim")
 _TROUBLE = Column("trouble", show=_trouble, shrinks="to start", style=lambda _: "red")
 _ERRORS = (Column("path", shrinks="to end"), Column("code", style=lambda _: "red"), Column("message"))
@@ -57,15 +75,22 @@ def results(
     car_model: Annotated[str | None, typer.Option(help="Model of car, such as 'TL'.")] = None,
     body: Annotated[str | None, typer.Option(help="Body, such as Sedan.")] = None,
     year: Annotated[int | None, typer.Option(help="Year of the model.")] = None,
-    decision: Annotated[Decision | None, typer.Option(help="How far the label is trusted.")] = None,
+    decision: Annotated[
+        Decision | None, typer.Option(case_sensitive=False, help="How far the label is trusted.")
+    ] = None,
     min_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="At least this sure.")] = None,
     max_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="At most this sure.")] = None,
     listing: Annotated[str | None, typer.Option(help="Images of this listing (a subfolder of the source).")] = None,
-    since: Annotated[str | None, typer.Option(metavar="WHEN", help="Not before: 2026-01-31, or an age: 7d.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Before: 2026-01-31, or an age: 7d.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Not before: yesterday, 2026-01-31 (UTC), 7d.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Before: today, 2026-01-31 (UTC), 7d.")] = None,
     version: Annotated[str | None, typer.Option(help="By this model version.")] = None,
-    status: Annotated[ImageStatus | None, typer.Option(help="Images with this status.")] = None,
+    status: Annotated[ImageStatus | None, typer.Option(case_sensitive=False, help="Images with this status.")] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="How many labels a result names.")] = None,
+    sort: Annotated[ResultOrder | None, typer.Option(help="The surest, the first path or the newest first.")] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     output: OutputOption = None,
     form: FormatOption = None,
 ) -> None:
@@ -77,10 +102,12 @@ def results(
         "listing": listing, "since": _moment(since, "--since"), "until": _moment(until, "--until"),
         "version": version, "status": status and status.value,
     }  # fmt: skip
+    timed = sort == ResultOrder.TIME or since is not None or until is not None
     with session(ctx).client() as client:
-        present(
-            client.results(job, top_k=top_k, **filters), output=output, form=form, top_k=top_k, one_job=job is not None
+        found = client.results(
+            job, top_k=top_k, sort=sort.value if sort else None, reverse=reverse, limit=limit, **filters
         )
+        present(found, output=output, form=form, top_k=top_k, one_job=job is not None, timed=timed)
 
 
 def errors(
@@ -107,14 +134,22 @@ def errors(
         notice(f"to go on with it: cars retry {job}")
 
 
-def present(found: "Results", *, output: Path | None, form: Format | None, top_k: int | None, one_job: bool) -> None:
-    """Print results to stdout, or write them to the file `output`."""
+def present(
+    found: "Results",
+    *,
+    output: Path | None,
+    form: Format | None,
+    top_k: int | None,
+    one_job: bool,
+    timed: bool = False,
+) -> None:
+    """Print results to stdout, or write them to the file `output`; a table has their times if it is `timed`."""
     if output:
         count = found.write(output)
         notice(f"{count:,} results written to {output}")
         return
     columns = [] if one_job else [Column("job")]
-    columns += [*_FINDINGS, *([_OTHERS] if top_k and top_k > 1 else []), _TROUBLE]
+    columns += [*_FINDINGS, *([_FINISHED] if timed else []), *([_OTHERS] if top_k and top_k > 1 else []), _TROUBLE]
     if not print_rows((result.to_dict() for result in found), columns, form):
         notice("no results")
 

@@ -27,7 +27,8 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: `show` makes the text of a row's cell (default: the value under `name`), `style` its rich style.
+    """A column: `show` makes the text of a row's cell (default: the value under `name`), `style` its rich style;
+    `dim_from` gives the character from which on it is dimmed, None: no part of it.
 
     One that `shrinks` gives way where a terminal is narrow, and keeps the start or the end of its text.
     """
@@ -35,6 +36,7 @@ class Column:
     name: str
     show: Callable[[Row], str] | None = None
     style: Callable[[Row], str] | None = None
+    dim_from: Callable[[Row], int | None] | None = None
     right: bool = False
     shrinks: Literal["to start", "to end"] | None = None
 
@@ -95,7 +97,7 @@ def print_table(rows: Iterable[Row], columns: Sequence[Column], *, header: bool 
     rows, count, widths = iter(rows), 0, [0] * len(columns)
     titles = [Text(column.name.replace("_", " "), style="dim") for column in columns] if header else []
     while chunk := list(islice(rows, _CHUNK)):
-        lines = [[Text(column.text(row), style=_style(column, row)) for column in columns] for row in chunk]
+        lines = [[_cell(column, row) for column in columns] for row in chunk]
         first = not any(widths)
         if first or not console.is_terminal:
             widths = _widths([titles, *lines] if titles else lines, widths)
@@ -109,8 +111,14 @@ def print_table(rows: Iterable[Row], columns: Sequence[Column], *, header: bool 
     return count
 
 
-def _style(column: Column, row: Row) -> str:
-    return column.style(row) if column.style else ""
+def _cell(column: Column, row: Row) -> Text:
+    from rich.text import Text
+
+    text = Text(column.text(row), style=column.style(row) if column.style else "")
+    start = column.dim_from(row) if column.dim_from else None
+    if start is not None:
+        text.stylize("dim", start)
+    return text
 
 
 def _widths(lines: Sequence[Sequence[Text]], least: Sequence[int]) -> list[int]:
@@ -143,7 +151,7 @@ def _cut(text: Text, width: int, *, keep_end: bool) -> Text:
     start, room = len(text), width - 1
     while start and (room := room - cell_len(text.plain[start - 1])) >= 0:
         start -= 1
-    return Text("…" + text.plain[start:], style=text.style)
+    return Text("…", style=text.style).append_text(text[start:])
 
 
 def _line(cells: Sequence[Text], columns: Sequence[Column], widths: Sequence[int]) -> Text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -15,10 +15,11 @@ from jobs.cli.output import Format, FormatOption, error, notice, print_record, p
 from jobs.cli.session import LocalWorker, session
 from jobs.cli.signals import Terminated, terminable
 from jobs.cli.table import Column, Row, moment, percent, plain
-from jobs.errors import WorkerFailed
+from jobs.errors import DatabaseUnavailable, WorkerFailed
 from jobs.status import RunState
 from jobs.training import anyone_trains
 from jobs.training_progress import RunBar, Status, doing, figures, outcome, speed
+from jobs.waiting import outlasting
 
 if TYPE_CHECKING:
     from jobs.client import Client
@@ -168,13 +169,14 @@ def _follow(run: Training, *, watch: Callable[[], None]) -> Status:
     next_watch = time.monotonic() + _WATCH_SECONDS
     with _display(run.id) as display:
         while True:
-            status = run.status()
+            status = outlasting(run.status, notice)
             display.show(status)
             if RunState(status["state"]).terminal:
                 return status
             if time.monotonic() >= next_watch:
                 next_watch = time.monotonic() + _WATCH_SECONDS
-                watch()
+                with suppress(DatabaseUnavailable):  # the next look at the status waits for it
+                    watch()
             time.sleep(_POLL_SECONDS)
 
 

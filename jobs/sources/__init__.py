@@ -12,6 +12,7 @@ from contextlib import closing
 
 from jobs.sources.addresses import canonical, local_root, parse, permitted_folder, permitted_url
 from jobs.sources.entries import Entry, Source
+from jobs.sources.files import Listed, listed
 from jobs.sources.kinds import NO_SUFFIX
 from jobs.sources.local import LocalSource
 from jobs.sources.paths import decode, encode
@@ -19,12 +20,14 @@ from jobs.sources.remote import open_remote
 
 __all__ = [
     "Entry",
+    "Listed",
     "Source",
     "canonical",
     "check_listable",
     "decode",
     "encode",
     "has_images",
+    "listed",
     "open_source",
     "what_it_has",
 ]

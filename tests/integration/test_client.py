@@ -20,6 +20,7 @@ from jobs.client import Job
 from jobs.errors import (
     ClientClosed,
     JobNotFound,
+    KeyInUse,
     NotPossible,
     SettingsInvalid,
     SourceEmpty,
@@ -72,9 +73,17 @@ def test_refused_submissions_leave_no_job(client: Client, photos: Callable[..., 
     folder = str(photos(1))
     (tmp_path / "empty" / "below").mkdir(parents=True)
     (tmp_path / "empty" / "notes.txt").write_text("no photo")
-    refused: list[tuple[type[Exception], str, str, dict[str, Any]]] = [
+    refused: list[tuple[type[Exception], str, Any, dict[str, Any]]] = [
         (SourceMissing, "does not exist", str(tmp_path / "nowhere"), {}),
-        (SourceMissing, "not a folder", f"{folder}/000001.jpg", {}),
+        (SourceMissing, "'x.jpg' does not exist", ["x.jpg"], {}),
+        (SourceMissing, "is a folder among files", [f"{folder}/000001.jpg", folder], {}),
+        (
+            SourceMissing,
+            "'s3://b/x.jpg' does not exist: .*of this machine",
+            [f"{folder}/000001.jpg", "s3://b/x.jpg"],
+            {},
+        ),
+        (SourceMissing, "no file is named", [], {}),
         (SourceMissing, "names no folder", "", {}),
         (SourceNotAllowed, "CARS_SOURCE_ROOTS", "/etc", {}),
         (SourceNotAllowed, "ftp", "ftp://host/photos", {}),
@@ -102,9 +111,69 @@ def test_no_roots_on_a_server_allow_nothing(client: Client, photos: Callable[...
 
 
 def test_same_key_same_job(client: Client, photos: Callable[..., Path], tmp_path: Path) -> None:
-    first = client.submit(str(photos(1)), key="nightly")
-    assert client.submit(str(tmp_path / "gone by now"), key="nightly", top_k=2).id == first.id
-    assert client.submit(str(photos(1)), key="other").id != first.id
+    folder = photos(1)
+    first = client.submit(folder, key="nightly", name="July")
+    assert client.submit(str(folder), key="nightly").id == first.id
+    assert client.submit(folder, key="nightly", model="production").id == first.id
+    assert client.submit(folder, key="other").id != first.id
+    (folder / "000001.jpg").unlink()
+    assert client.submit(folder, key="nightly").id == first.id
+
+
+def test_the_same_key_for_another_request(
+    client: Client, photos: Callable[..., Path], publish: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = photos(2)
+    first = client.submit(folder, key="nightly")
+    live = client.model()["name"]
+    others: tuple[tuple[Any, dict[str, Any], str], ...] = (
+        (tmp_path / "gone by now", {}, f"source is {folder}, not {tmp_path}/gone by now"),
+        (folder, {"top_k": 2}, "top_k is 5, not 2"),
+        (folder, {"priority": "high"}, "priority is normal, not high"),
+        (folder, {"name": "July"}, "name is photos, not July"),
+        (folder, {"model": publish("other")}, f"version is {live}, not other"),
+        (folder / "000001.jpg", {}, "files are others"),
+        (folder, {"top_k": 2, "priority": "low"}, "top_k is 5, not 2, its priority is normal, not low"),
+    )
+    for source, options, difference in others:
+        with pytest.raises(KeyInUse, match=f"'nightly' belongs to job {first.id}.*{re.escape(difference)}.*--reuse"):
+            client.submit(source, key="nightly", **options)
+        assert client.submit(source, key="nightly", **options, reuse=True).id == first.id
+    assert client.submit([folder / "000001.jpg"], key="new", reuse=True).id != first.id
+    assert count(client, "jobs") == 2
+
+
+def test_single_files(
+    client: Client, runtime: Callable[..., Runtime], photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.scan.CHUNK", 2)
+    folder = photos(3)
+    photos(2, folder=folder / "a2" / "deep")
+    (folder / "a2/odd \\name.txt").write_text("no photo, but it was named")
+    named = [folder / "a2/deep/000004.jpg", folder / "000002.jpg", folder / "a2/odd \\name.txt", folder / "000002.jpg"]
+    worker = runtime(batch_size=1)
+    job = client.submit(named, key="some")
+    assert client.submit(named[::-1], key="some").id == job.id
+    status = complete(job, worker)
+    assert (status["source"], status["name"], status["total"]) == (str(folder), "photos", 3)
+    assert [(r.path, r.listing, r.status) for r in job.results()] == [
+        ("000002.jpg", None, "ok"),
+        ("a2/deep/000004.jpg", "a2/deep", "ok"),
+        (r"a2/odd \\name.txt", "a2", "failed"),
+    ]
+    monkeypatch.chdir(folder)
+    single = client.submit("000003.jpg")
+    status = complete(single, worker)
+    assert (status["source"], status["name"], status["total"]) == (str(folder), "000003.jpg", 1)
+    job.delete()
+    assert count(client, "listed_files") == 1
+
+
+def test_files_outside_the_roots(client: Client, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside") / "x.jpg"
+    outside.write_bytes(b"x")
+    with pytest.raises(SourceNotAllowed, match="CARS_SOURCE_ROOTS"):
+        client.submit([outside])
 
 
 def test_same_key_from_two_threads(
@@ -114,8 +183,8 @@ def test_same_key_from_two_threads(
     both_looked = threading.Barrier(2)
     look = Client._check_source
 
-    def look_together(self: Client, canonical: str) -> None:
-        look(self, canonical)
+    def look_together(self: Client, canonical: str, *, whole: bool) -> None:
+        look(self, canonical, whole=whole)
         both_looked.wait(30)  # each has found no job with this key by now
 
     monkeypatch.setattr(Client, "_check_source", look_together)
@@ -174,7 +243,7 @@ def test_the_broker_is_down(
 
 def test_wait(client: Client, photos: Callable[..., Path]) -> None:
     job = client.submit(str(photos(1)))
-    with pytest.raises(WaitTimeout, match="still queued"):
+    with pytest.raises(WaitTimeout, match="within 0 s: it is queued, 0 of 0"):
         job.wait(timeout=0)
     job.cancel()
     assert job.wait()["state"] == "canceled"

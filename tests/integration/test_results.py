@@ -15,7 +15,7 @@ from sqlalchemy import event, text
 from jobs import Client
 from jobs.client import Job
 from jobs.database import Database
-from jobs.errors import SettingsInvalid
+from jobs.errors import LabelNotFound, SettingsInvalid, VersionNotFound
 from tests.unit.artifacts import CLASSES
 from workers.classify import classify_batch
 from workers.runtime import Runtime
@@ -71,25 +71,60 @@ def test_filters(client: Client, job: Job) -> None:
     good = everything[:-1]
     for wanted, expected in (
         ({"label": CLASSES[2]}, ["a/2.png", "b/2.png"]),
-        ({"label": "BMW"}, []),
+        ({"label": CLASSES[2].upper()}, ["a/2.png", "b/2.png"]),
+        ({"label": "BMW M3 Coupe 2012", "make": "acura"}, []),
+        ({"make": "ferrari"}, []),  # known to the bundled version
         ({"make": "Acura"}, ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]),
-        ({"make": "Land Rover"}, ["a/3.png", "b/3.png"]),
-        ({"model": "TSX"}, ["a/1.png", "b/1.png"]),
-        ({"body": "SUV"}, ["a/3.png", "b/3.png"]),
+        ({"make": "aCURA"}, ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]),
+        ({"make": "land  rover"}, ["a/3.png", "b/3.png"]),
+        ({"model": "tsx"}, ["a/1.png", "b/1.png"]),
+        ({"body": "suv"}, ["a/3.png", "b/3.png"]),
         ({"year": 2012}, good),
         ({"year": 2011}, []),
-        ({"decision": "model"}, good),
+        ({"decision": "MODEL"}, good),
         ({"decision": "unknown"}, []),
         ({"listing": "a"}, good[:4]),
         ({"status": "failed"}, ["broken.png"]),
         ({"status": "ok"}, good),
-        ({"version": "tiny"}, everything),
-        ({"version": "other"}, []),
+        ({"version": "TINY"}, everything),
+        ({"version": "resnet34-cars-2"}, []),
         ({"make": "Acura", "listing": "b", "model": "TL"}, ["b/0.png"]),
         ({"min_confidence": 0.5}, good),
         ({"max_confidence": 0.5}, []),
     ):
         assert paths(job.results(**wanted)) == paths(client.results(**wanted)) == expected, wanted
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error", "nearest"),
+    [
+        ({"make": "BWM"}, LabelNotFound, "'BWM'; the nearest is 'BMW'"),
+        ({"make": "Acura TL Sedan"}, None, ""),
+        ({"make": "Zzz"}, LabelNotFound, "'Zzz'; `cars model show`"),
+        ({"make": " "}, LabelNotFound, "' '; `cars model show`"),
+        ({"label": "Audi TT"}, LabelNotFound, "'Audi TT .* [0-9]{4}'"),
+        ({"model": "TXS"}, LabelNotFound, "'TSX'"),
+        ({"body": "Sedna"}, LabelNotFound, "'Sedan'"),
+        ({"version": "tinny"}, VersionNotFound, "the nearest is 'tiny'; `cars models`"),
+    ],
+)
+def test_a_name_that_nothing_has(
+    client: Client, job: Job, wanted: dict[str, Any], error: type[Exception] | None, nearest: str
+) -> None:
+    for ask in (client.results, job.results):
+        if error is None:
+            assert paths(ask(**wanted)) == []
+            continue
+        with pytest.raises(error, match=nearest):
+            ask(**wanted)
+
+
+def test_a_name_that_only_a_stored_prediction_has(client: Client, job: Job) -> None:
+    with client.database.write() as connection:
+        connection.execute(text("UPDATE predictions SET make = 'Trabant' WHERE make = 'Acura'"))
+    assert len(paths(job.results(make="trabant"))) == 4
+    with pytest.raises(LabelNotFound, match="'Trabant'"):
+        job.results(make="Trabbant")
 
 
 def test_confidence_bounds_are_inclusive(job: Job) -> None:
@@ -137,6 +172,102 @@ def test_parts_are_those_that_the_data_named(
     assert client.model("own")["class_parts"] == named
 
 
+def test_every_result_has_its_time_and_what_a_person_said_of_it(client: Client, job: Job, tmp_path: Path) -> None:
+    client.label(f"{job.id}:b/2.png", CLASSES[0])
+    status = job.status()
+    for result in job.results():
+        assert result.finished_at is not None
+        assert status["started_at"] <= result.finished_at <= status["finished_at"]
+        assert result.correction == (CLASSES[0] if result.path == "b/2.png" else None)
+    pending = client.submit(str(tmp_path / "cars"))
+    pending.cancel()
+    frame = job.results().to_pandas()
+    assert str(frame["finished_at"].dtype) == "datetime64[ns, UTC]"
+    assert frame["finished_at"].max().isoformat()[:23] == max(str(r.finished_at)[:23] for r in job.results())
+    assert list(frame["correction"].dropna()) == [CLASSES[0]]
+
+
+def set_confidences(client: Client) -> None:
+    """Each prediction gets a confidence of its own, and each image a time: the larger its red, the surer and older."""
+    with client.database.write() as connection:
+        for red, path in ((red, f"{listing}/{red}.png") for red in range(4) for listing in "ab"):
+            rank = red / 10 + (0.05 if path.startswith("b") else 0.0)
+            connection.execute(
+                text(
+                    "UPDATE predictions SET confidence = :rank "
+                    "WHERE content_hash = (SELECT content_hash FROM images WHERE path = :path)"
+                ),
+                {"rank": rank, "path": path},
+            )
+            at = f"2020-05-{30 - 20 * rank:02.0f} 00:00:00.000000" + ("" if client.database.sqlite else "+00")
+            connection.execute(text("UPDATE images SET finished_at = :at WHERE path = :path"), {"at": at, "path": path})
+
+
+def test_sorted_and_limited(client: Client, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_confidences(client)
+    by_path = [*(f"{listing}/{red}.png" for listing in "ab" for red in range(4)), "broken.png"]
+    by_confidence = [f"{listing}/{red}.png" for red in (3, 2, 1, 0) for listing in "ba"]
+    for page in (1, 3, 9, 2_000):
+        monkeypatch.setattr("jobs.results.PAGE", page)
+        for ask in (client.results, job.results):
+            assert paths(ask(sort="confidence")) == [*by_confidence, "broken.png"]
+            assert paths(ask(sort="confidence", reverse=True)) == [*by_confidence[::-1], "broken.png"]
+            assert paths(ask(sort="time")) == ["broken.png", *by_confidence[::-1]]
+            assert paths(ask(sort="time", reverse=True)) == [*by_confidence, "broken.png"]
+            assert paths(ask(sort="path")) == by_path
+            assert paths(ask(sort="path", reverse=True)) == paths(ask(reverse=True)) == by_path[::-1]
+            for limit in (1, 3, 8, 9, 100):
+                assert paths(ask(limit=limit)) == by_path[:limit]
+                assert paths(ask(sort="confidence", limit=limit)) == [*by_confidence, "broken.png"][:limit]
+            assert paths(ask(sort="confidence", make="Acura", limit=2)) == ["b/1.png", "a/1.png"]
+
+
+def test_sorting_is_of_one_moment(client: Client, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What changes while results are read is neither missed nor given twice."""
+    monkeypatch.setattr("jobs.results.PAGE", 2)
+    set_confidences(client)
+    with client.database.write() as connection:
+        connection.execute(text("UPDATE images SET status = 'pending' WHERE path LIKE 'b/%'"))
+    stream = iter(job.results(sort="confidence"))
+    met = [next(stream).path for _ in range(2)]
+    with client.database.write() as connection:
+        connection.execute(text("UPDATE images SET status = 'ok' WHERE path LIKE 'b/%'"))
+    met += paths(stream)
+    assert sorted(met) == paths(job.results())
+
+
+def test_counts(client: Client, job: Job) -> None:
+    with client.database.write() as connection:
+        connection.execute(text("UPDATE predictions SET decision = 'unknown' WHERE make = 'BMW'"))
+        connection.execute(text("UPDATE predictions SET decision = 'make' WHERE model = 'TL'"))
+    assert job.results().counts() == {
+        "status": {"ok": 8, "failed": 1},
+        "decision": {"model": 4, "make": 2, "unknown": 2},
+        "make": {"Acura": 4, "Land Rover": 2},
+        "code": {"undecodable": 1},
+    }
+    assert client.results(make="BMW").counts()["status"] == {"ok": 2}
+
+
+def test_the_view_gives_sql_readers_the_same(client: Client, job: Job) -> None:
+    with client.database.read() as connection:
+        found = connection.execute(text("SELECT * FROM results ORDER BY job, path"))
+        assert list(found.keys()) == [
+            "job", "path", "listing", "status", "label", "make", "model", "body", "year", "confidence", "decision",
+            "model_version", "content_hash", "finished_at",
+        ]  # fmt: skip
+        rows = [row._asdict() for row in found]
+    expected = [result.to_dict() for result in job.results()]
+    assert len(rows) == len(expected) == 9
+    for row, result in zip(rows, expected, strict=True):
+        moment = datetime.fromisoformat(str(row["finished_at"]))
+        assert moment.tzinfo is None  # a plain time in UTC, whatever the session's time zone is
+        assert moment.isoformat(timespec="milliseconds") + "Z" == result["finished_at"]
+        assert {**row, "job": str(row["job"]), "finished_at": result["finished_at"]} == {
+            name: result[name] for name in row
+        }
+
+
 def test_top_k(client: Client, runtime: Callable[..., Runtime], tmp_path: Path) -> None:
     save(tmp_path / "cars/1.png", 1)
     job = complete(client, tmp_path / "cars", runtime(), top_k=2)
@@ -177,7 +308,10 @@ def test_time_of_the_image_not_of_the_job(client: Client, job: Job) -> None:
         {"status": "done"},
         {"min_confidence": 1.5},
         {"max_confidence": float("nan")},
-        {"since": "yesterday"},
+        {"since": "some day"},
+        {"sort": "colour"},
+        {"limit": 0},
+        {"job_id": 1},
         {"year": 99_999_999_999},
         {"top_k": 0},
         {"colour": "red"},

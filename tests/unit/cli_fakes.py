@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -14,13 +15,14 @@ from typer.testing import CliRunner, Result
 from jobs.cli.app import app
 from jobs.cli.session import Session
 from jobs.errors import CarClassifierError, JobNotFound, NotPossible, WorkerFailed
+from jobs.settings import Settings, load
 
 STATUS: dict[str, Any] = {
     "id": "7", "name": None, "state": "completed", "source": "/photos", "model_version": "resnet34-1",
-    "total": 3, "ok": 3, "failed": 0, "canceled": 0, "pending": 0, "cached": 0, "skipped": 0,
+    "total": 3, "ok": 3, "failed": 0, "canceled": 0, "pending": 0, "cached": 0,
+    "skipped": 0, "waiting": None, "unchanged": None, "notified": None,
     "images_per_second": 40.0, "eta_seconds": None, "created_at": "2026-01-02T03:04:05+00:00",
-    "started_at": "2026-01-02T03:04:06+00:00", "finished_at": "2026-01-02T03:04:10+00:00", "waiting": None,
-    "error": None,
+    "started_at": "2026-01-02T03:04:06+00:00", "finished_at": "2026-01-02T03:04:10+00:00", "error": None,
 }  # fmt: skip
 RUNNING = STATUS | {"state": "running", "ok": 1, "pending": 2, "eta_seconds": 1.0, "finished_at": None}
 SOME_FAILED = STATUS | {"state": "completed_with_errors", "ok": 2, "failed": 1}
@@ -37,7 +39,8 @@ def a_result(path: str, **changes: Any) -> dict[str, Any]:
         "top": [
             {"label": "Acura TL Sedan 2012", "confidence": 0.875}, {"label": "BMW M3 Coupe 2012", "confidence": 0.1},
         ],
-        "model_version": "resnet34-1", "content_hash": "00", "error": None,
+        "model_version": "resnet34-1", "content_hash": "00",
+        "finished_at": "2026-01-02T03:04:07.000Z", "correction": None, "error": None,
     } | changes  # fmt: skip
 
 
@@ -62,6 +65,16 @@ class FakeResults:
     def __iter__(self) -> Iterator[FakeResult]:
         return map(FakeResult, self.rows)
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        def count(values: Iterable[Any]) -> dict[str, int]:
+            return dict(Counter(value for value in values if value is not None).most_common())
+
+        return {
+            **{name: count(row[name] for row in self.rows) for name in ("status", "decision")},
+            "make": count(row["make"] for row in self.rows if row["decision"] in ("model", "make")),
+            "code": count(row["error"]["code"] for row in self.rows if row["error"]),
+        }
+
     def write(self, path: Path) -> int:
         return Path(path).write_text("".join(json.dumps(row) + "\n" for row in self.rows))
 
@@ -78,8 +91,8 @@ class FakeJob:
         step = steps.pop(0) if len(steps) > 1 else steps[0]
         return step() if callable(step) else step
 
-    def results(self, **_filters: Any) -> FakeResults:
-        return FakeResults(self.client.rows)
+    def results(self, *, limit: int | None = None, **_filters: Any) -> FakeResults:
+        return FakeResults(self.client.rows[:limit])
 
     def cancel(self) -> dict[str, Any]:
         return STATUS | {"state": "canceled", "ok": 1, "canceled": 2}
@@ -105,6 +118,7 @@ class FakeClient:
     submitted: dict[str, Any] | None = None
     asked: dict[str, Any] | None = None
     pruned: timedelta | None = None
+    settings: Settings = field(default_factory=lambda: load(broker_url="memory://"))
 
     def __enter__(self) -> FakeClient:
         return self
@@ -112,8 +126,8 @@ class FakeClient:
     def __exit__(self, *_exc: object) -> None:
         pass
 
-    def submit(self, source: str, **options: Any) -> FakeJob:
-        if self.refusal:
+    def submit(self, source: str | list[str], **options: Any) -> FakeJob:
+        if self.refusal and not options.get("reuse"):
             raise self.refusal
         self.submitted = {"source": source, **options}
         return FakeJob(self)
@@ -127,7 +141,7 @@ class FakeClient:
         return iter([status for status in (STATUS, SOME_FAILED) if state in (None, status["state"])][:limit])
 
     def results(self, job: str | None = None, **filters: Any) -> FakeResults:
-        self.asked = {"job": job} | {name: value for name, value in filters.items() if value is not None}
+        self.asked = {"job": job} | {name: value for name, value in filters.items() if value not in (None, False)}
         return FakeResults(self.rows)
 
     def errors(self, job: str) -> Iterator[dict[str, Any]]:

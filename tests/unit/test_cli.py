@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from jobs.cli.app import app
-from jobs.errors import SettingsInvalid
+from jobs.errors import KeyInUse, SettingsInvalid
 from tests.processes import CHECKOUT
 from tests.unit.cli_fakes import A_FAILURE, RUNNING, STATUS, WORKER, Cars, FakeResult, a_result, rows_of
 
@@ -67,6 +67,25 @@ def test_submit_prints_the_id_and_nothing_else(cars: Cars) -> None:
     assert cars.client.submitted == {
         "source": "photos", "name": "n", "model": None, "top_k": 3, "priority": "high", "key": "k",
     }  # fmt: skip
+
+
+def test_a_key_of_another_request_is_an_error_or_on_demand_the_old_job(cars: Cars) -> None:
+    cars.client.refusal = KeyInUse("k", "7", ["its top_k is 5, not 3"])
+    result = cars("submit", "photos", "--key", "k")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "top_k is 5, not 3" in result.stderr
+    assert "--reuse" in result.stderr
+    result = cars("submit", "photos", "--key", "k", "--reuse")
+    assert (result.exit_code, result.stdout) == (0, "7\n")
+    assert "job 7" in result.stderr
+    assert "top_k is 5, not 3" in result.stderr
+
+
+def test_single_images_can_be_submitted(cars: Cars) -> None:
+    for command in ("submit", "classify"):
+        assert cars(command, "a.jpg", "b/c.jpg").exit_code == 0
+        assert cars.client.submitted is not None
+        assert cars.client.submitted["source"] == ["a.jpg", "b/c.jpg"]
 
 
 def test_submit_says_on_stderr_that_nobody_works(cars: Cars) -> None:
@@ -181,14 +200,40 @@ def test_results_pass_every_filter_on(cars: Cars) -> None:
     result = cars(
         "results", "7", "--label", "L", "--make", "BMW", "--car-model", "M3", "--body", "Coupe", "--year", "2012",
         "--decision", "make", "--min-confidence", "0.5", "--max-confidence", "0.9", "--listing", "12",
-        "--since", "2026-01-01", "--until", "2026-02-01", "--version", "v", "--status", "ok", "--top-k", "2",
+        "--since", "2026-01-01", "--until", "2026-02-01", "--version", "v", "--status", "OK", "--top-k", "2",
+        "--sort", "time", "--reverse", "--limit", "3",
     )  # fmt: skip
     assert result.exit_code == 0
     assert cars.client.asked == {
         "job": "7", "label": "L", "make": "BMW", "model": "M3", "body": "Coupe", "year": 2012, "decision": "make",
         "min_confidence": 0.5, "max_confidence": 0.9, "listing": "12", "since": "2026-01-01", "until": "2026-02-01",
-        "version": "v", "status": "ok", "top_k": 2,
+        "version": "v", "status": "ok", "top_k": 2, "sort": "time", "reverse": True, "limit": 3,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("decision", "shown", "dimmed"),
+    [
+        ("model", "Acura TL Sedan 2012", ""),
+        ("make", "Acura (TL Sedan 2012?)", " (TL Sedan 2012?)"),
+        ("unknown", "Acura TL Sedan 2012?", "Acura TL Sedan 2012?"),
+    ],
+)
+def test_a_table_shows_a_label_that_is_not_trusted_as_a_guess_after_the_decision(
+    cars: Cars, monkeypatch: pytest.MonkeyPatch, decision: str, shown: str, dimmed: str
+) -> None:
+    cars.client.rows = [a_result("wheel.jpg", decision=decision)]
+    plain = cars("results", "7", "--format", "table").stdout.splitlines()[1]
+    assert re.split(r"\s{2,}", plain.strip()) == ["wheel.jpg", decision, shown, "87.5%"]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    coloured = cars("results", "7", "--format", "table").stdout.splitlines()[1]
+    assert (f"\x1b[2m{dimmed}\x1b[0m" in coloured) == bool(dimmed)
+    assert decision == "unknown" or f"\x1b[2m{shown}" not in coloured
+
+
+def test_times_are_shown_where_they_matter(cars: Cars) -> None:
+    for options, there in (((), False), (("--sort", "time"), True), (("--since", "2d"), True)):
+        assert ("finished" in cars("results", "--format", "table", *options).stdout) == there
 
 
 def test_results_go_to_a_file_and_only_a_notice_to_the_screen(cars: Cars, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from jobs.cli.app import app
 from jobs.cli.session import Session
-from jobs.errors import NotPossible, RunNotFound, WorkerFailed
+from jobs.errors import DatabaseUnavailable, NotPossible, RunNotFound, WorkerFailed
 from tests.unit.cli_fakes import FakeWorker
 
 STATUS: dict[str, Any] = {
@@ -38,7 +38,10 @@ class FakeRun:
 
     def status(self) -> dict[str, Any]:
         steps = self.client.statuses
-        return steps.pop(0) if len(steps) > 1 else steps[0]
+        step = steps.pop(0) if len(steps) > 1 else steps[0]
+        if isinstance(step, Exception):
+            raise step
+        return step
 
     def cancel(self) -> dict[str, Any]:
         return self.status()
@@ -46,7 +49,7 @@ class FakeRun:
 
 @dataclass
 class FakeClient:
-    statuses: list[dict[str, Any]] = field(default_factory=lambda: [RUNNING, STATUS])
+    statuses: list[dict[str, Any] | Exception] = field(default_factory=lambda: [RUNNING, STATUS])
     trainers: bool = False
     asked: dict[str, Any] | None = None
 
@@ -120,6 +123,15 @@ def test_waiting_starts_a_worker_shows_the_run_and_stops_it(cars: Cars) -> None:
     assert "epoch 1/2" in done.stderr
     assert "finetune-3-abc is live" in done.stderr
     assert "left out: a.jpg" in done.stderr
+
+
+def test_waiting_outlasts_a_restart_of_the_database(cars: Cars) -> None:
+    away = DatabaseUnavailable("the database at nowhere does not answer")
+    cars.client.statuses = [RUNNING, away, away, STATUS]
+    result = cars("train", "/cars", "--wait")
+    assert result.exit_code == 0
+    assert result.stderr.count("nowhere does not answer; trying again for 10 min") == 1
+    assert "the database answers again" in result.stderr
 
 
 def test_waiting_leaves_the_work_to_a_worker_that_is_alive(cars: Cars) -> None:

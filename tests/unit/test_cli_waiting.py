@@ -4,12 +4,14 @@ import os
 import signal
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.errors import SourceMissing
-from tests.unit.cli_fakes import RUNNING, SOME_FAILED, STATUS, Cars, rows_of
+from jobs.cli.jobs import patience
+from jobs.errors import DatabaseUnavailable, SourceMissing
+from tests.unit.cli_fakes import A_FAILURE, RUNNING, SOME_FAILED, STATUS, Cars, a_result, rows_of
 
 
 @pytest.fixture
@@ -47,16 +49,81 @@ def test_wait_prints_no_data(cars: Cars) -> None:
     assert cars("wait", "7").stdout == ""
 
 
-def test_wait_gives_up_after_its_timeout(cars: Cars) -> None:
+@pytest.mark.parametrize("timeout", ["0.01s", "0"])
+def test_wait_gives_up_after_its_timeout(cars: Cars, timeout: str) -> None:
     cars.client.statuses = [RUNNING]
-    result = cars("wait", "7", "--timeout", "0.01s")
+    result = cars("wait", "7", "--timeout", timeout)
     assert result.exit_code == 1
+    assert "error: job 7 has not ended within 0" in result.stderr
+    assert "1 of 3 images are done" in result.stderr
     assert "cars wait 7" in result.stderr
 
 
-def test_wait_says_once_that_nobody_works(cars: Cars) -> None:
-    cars.client.statuses, cars.client.alive = [RUNNING, RUNNING, STATUS], []
-    assert cars("wait", "7").stderr.count("no worker is alive") == 1
+def test_classify_gives_up_after_its_timeout_and_takes_its_worker_with_it(cars: Cars) -> None:
+    cars.client.statuses, cars.client.alive = [RUNNING], []
+    result = cars("classify", "photos", "--timeout", "0.01s")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "job 7 is kept, with what is done; go on: cars worker, then cars wait 7" in result.stderr
+    assert "error: job 7 has not ended within 0.01 s: it is running, 1 of 3" in result.stderr
+    assert cars.worker.log == ["start", "stop"]
+
+
+def test_a_timeout_without_a_unit_is_one_of_seconds() -> None:
+    assert patience("3") == timedelta(seconds=3)
+    assert patience("3m") == timedelta(minutes=3)
+    assert patience(None) is None
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every poll looks for obstacles, and says again what it said before."""
+    monkeypatch.setattr("jobs.waiting.WATCH_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.waiting.REPEAT_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.waiting.POLL_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_notice_is_repeated_and_says_that_waiting_has_no_end(cars: Cars) -> None:
+    for options, limit in (((), "no time limit; --timeout"), (("--timeout", "1h"), None)):
+        cars.client.statuses, cars.client.alive = [RUNNING, RUNNING, RUNNING, STATUS], []
+        told = [line for line in cars("wait", "7", *options).stderr.splitlines() if "no worker is alive" in line]
+        assert len(told) == 3
+        assert all("cars worker" in line and ("--timeout" in line) == bool(limit) for line in told)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_a_job_waits_for_is_told(cars: Cars) -> None:
+    for command in (("wait", "7"), ("classify", "photos")):
+        cars.client.statuses = [RUNNING | {"waiting": "the source is not there (since 12:04)"}, STATUS]
+        result = cars(*command)
+        assert result.exit_code == 0
+        assert "job 7 waits, and is tried again: the source is not there (since 12:04)" in result.stderr
+
+
+def no_database() -> dict[str, Any]:
+    raise DatabaseUnavailable("the database at nowhere does not answer")
+
+
+@pytest.mark.parametrize("command", [("wait", "7"), ("classify", "photos")])
+def test_a_restart_of_the_database_is_waited_for(cars: Cars, command: tuple[str, ...]) -> None:
+    cars.client.statuses = [RUNNING, no_database, no_database, STATUS]
+    result = cars(*command)
+    assert result.exit_code == 0
+    assert result.stderr.count("does not answer; trying again for 10 min") == 1
+    assert "the database answers again" not in result.stderr  # the job has ended meanwhile, which says more
+
+
+def test_that_the_database_is_back_is_said(cars: Cars) -> None:
+    cars.client.statuses = [RUNNING, no_database, RUNNING, STATUS]
+    assert "the database answers again" in cars("classify", "photos").stderr
+
+
+def test_a_database_that_stays_away_ends_the_wait(cars: Cars, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.waiting.DATABASE_PATIENCE", 0.0)
+    cars.client.statuses = [RUNNING, no_database]
+    result = cars("classify", "photos")
+    assert result.exit_code == 1
+    assert "error: the database at nowhere does not answer" in result.stderr
 
 
 def interrupted() -> dict[str, Any]:
@@ -142,3 +209,49 @@ def test_classify_shows_what_else_it_might_be_when_asked(cars: Cars) -> None:
     assert cars.client.submitted is not None
     assert cars.client.submitted["top_k"] == 2
     assert "BMW M3" not in cars("classify", "photos", "--format", "table").stdout
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands print to stdout goes to a terminal."""
+    monkeypatch.setattr("typer.testing._NamedTextIOWrapper.isatty", lambda self: self.name == "<stdout>")
+
+
+ROWS = [
+    *(a_result(f"{n:03}.jpg", decision="unknown" if n % 4 == 0 else "model") for n in range(118)),
+    a_result("x.jpg", make="BMW", decision="make"),
+    A_FAILURE,
+]
+
+
+@pytest.mark.usefixtures("terminal")
+def test_classify_on_a_terminal_prints_some_rows_and_a_summary(cars: Cars) -> None:
+    cars.client.rows, cars.client.statuses = ROWS, [SOME_FAILED | {"total": 120}]
+    shown = cars("classify", "photos").stdout
+    lines = shown.splitlines()
+    assert len([line for line in lines if ".jpg" in line]) == 50
+    assert "… and 70 more" in lines
+    summary = {line.split()[0]: line for line in lines[-4:]}
+    assert "model 88 (74%), unknown 30 (25%), make 1 (1%)" in summary["decisions"]
+    assert "Acura 88, BMW 1" in summary["makes"]
+    assert "truncated 1" in summary["failures"]
+    assert "cars results 7;" in summary["more"]
+    assert "cars results 7 --decision unknown" in summary["more"]
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("options", [("--all",), ("--format", "jsonl"), ("-o",)])
+def test_classify_gives_every_row_when_asked(cars: Cars, options: tuple[str, ...], tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    cars.client.rows = ROWS
+    if options == ("-o",):
+        options = ("-o", str(file))
+    shown = cars("classify", "photos", *options).stdout
+    text = file.read_text() if file.exists() else shown
+    assert text.count(".jpg") == 120
+
+
+def test_classify_gives_a_pipe_every_row(cars: Cars) -> None:
+    cars.client.rows = ROWS
+    assert len(rows_of(cars("classify", "photos"))) == 120
+    assert cars("classify", "photos", "--format", "table").stdout.count(".jpg") == 120

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ OK: dict[str, Any] = {
     "job": "7", "path": "bmw/x.jpg", "listing": "bmw", "status": "ok", "label": "BMW M3 Coupe 2012", "make": "BMW",
     "model": "M3", "body": "Coupe", "year": 2012, "confidence": 0.875, "decision": "model",
     "top": [{"label": "BMW M3 Coupe 2012", "confidence": 0.875}, {"label": "Audi TT", "confidence": 0.0625}],
-    "model_version": "bundled", "content_hash": "ab" * 32, "error": None,
+    "model_version": "bundled", "content_hash": "ab" * 32,
+    "finished_at": "2026-01-02T03:04:05.678Z", "correction": "Audi TT", "error": None,
 }  # fmt: skip
 FAILED: dict[str, Any] = dict.fromkeys(OK) | {
     "job": "7", "path": "=1+1.jpg", "status": "failed", "top": [], "model_version": "bundled",
@@ -77,7 +79,9 @@ def test_parquet(tmp_path: Path) -> None:
     assert export.write(iter(RESULTS), tmp_path / "r.parquet") == 2
     table = parquet.read_table(tmp_path / "r.parquet")
     assert tuple(table.column_names) == export.COLUMNS
-    assert table.to_pylist() == [{name: row[name] for name in export.COLUMNS} for row in FLAT]
+    times = [datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC), None]
+    expected = [row | {"finished_at": time} for row, time in zip(FLAT, times, strict=True)]
+    assert table.to_pylist() == [{name: row[name] for name in export.COLUMNS} for row in expected]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])

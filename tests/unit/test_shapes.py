@@ -56,6 +56,8 @@ def image_row(**changes: Any) -> Any:
         "confidence": 0.75,
         "decision": "model",
         "content_hash": b"\xab" * 32,
+        "finished_at": START,
+        "correction": "BMW M3 Sedan 2012",
         "error_code": None,
         "error_message": None,
         "probabilities": np.array([0.75, 0.25, 0], "<f2").tobytes(),
@@ -83,6 +85,8 @@ def test_status_of_a_running_job() -> None:
         "started_at": "2026-01-02T03:04:05.678Z",
         "finished_at": None,
         "waiting": None,
+        "unchanged": None,
+        "notified": None,
         "error": None,
     }
 
@@ -121,6 +125,8 @@ def test_result_of_a_classified_image() -> None:
         "top": [{"label": "A", "confidence": 0.75}, {"label": "B", "confidence": 0.25}],
         "model_version": "v1",
         "content_hash": "ab" * 32,
+        "finished_at": "2026-01-02T03:04:05.678Z",
+        "correction": "BMW M3 Sedan 2012",
         "error": None,
     }
     assert len(shapes.result(image_row(), classes=["A", "B", "C"], top_k=9).top) == 3

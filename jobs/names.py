@@ -1,0 +1,105 @@
+"""Names that users write: found in whatever case, and the nearest ones where there is none."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+
+from sqlalchemy import Connection
+
+from jobs.errors import LabelNotFound, VersionNotFound
+from jobs.queries import results, versions
+
+__all__ = ["Vocabulary", "nearest"]
+
+SUGGESTED = 3
+_LONGEST = 4  # words of a make or model that is suggested
+
+
+class Vocabulary:
+    """The names of the registered model versions, of their classes, and of the predictions that are stored.
+
+    Only whole class names are registered, so a make is known when it is stored or when a class begins with it, a model
+    of car or a body when a class has these words.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        rows = versions.page(connection)
+        self._versions = [row.name for row in rows]
+        classes = dict.fromkeys(name for row in rows for name in row.card["classes"])
+        self._labels = list(classes | dict.fromkeys(results.stored_names(connection, "label")))
+        self._makes = results.stored_names(connection, "make")
+
+    def version(self, text: str) -> tuple[str, ...]:
+        """The versions of this name, in any case. Raises VersionNotFound."""
+        if found := _same(text, self._versions):
+            return found
+        raise VersionNotFound(f"no model version {text!r}{_meant(text, self._versions)}; `cars models` lists them")
+
+    def label(self, text: str) -> tuple[str, ...]:
+        """The spellings of a class. Raises LabelNotFound."""
+        return _same(text, self._labels) or self._unknown("label", text, self._labels)
+
+    def make(self, text: str) -> tuple[str, ...]:
+        """The spellings of a make. Raises LabelNotFound."""
+        stored, length = _same(text, self._makes), len(text.split())
+        begun = _same(text, [" ".join(label.split()[:length]) for label in self._labels])
+        first_words = (label.split()[0] for label in self._labels if label.strip())
+        return tuple({*stored, *begun}) or self._unknown("make", text, [*self._makes, *first_words])
+
+    def model(self, text: str) -> tuple[str, ...]:
+        """The spellings of a model of car. Raises LabelNotFound."""
+        return self._part("model", text)
+
+    def body(self, text: str) -> tuple[str, ...]:
+        """The spellings of a body. Raises LabelNotFound."""
+        return self._part("body", text)
+
+    def _part(self, kind: str, text: str) -> tuple[str, ...]:
+        length = len(text.split())
+        found = _same(text, [part for label in self._labels for part in _parts(label, length)])
+        if found:
+            return found
+        parts = [part for label in self._labels for n in range(1, _LONGEST) for part in _parts(label, n)]
+        return self._unknown(kind, text, parts)
+
+    def _unknown(self, kind: str, text: str, known: Iterable[str]) -> tuple[str, ...]:
+        raise LabelNotFound(
+            f"no model version knows the {kind} {text!r}{_meant(text, known)}; `cars model show` lists the classes"
+        )
+
+
+def nearest(text: str, known: Iterable[str]) -> list[str]:
+    """The known names that come nearest to a text: those that go on after it, then those that are spelled alike."""
+    folded = {_folded(name): name for name in known}
+    wanted = _folded(text)
+    longer = sorted((name for name in folded if wanted and name.startswith(wanted)), key=_after(wanted))
+    alike = difflib.get_close_matches(wanted, folded, n=SUGGESTED)
+    return [folded[name] for name in dict.fromkeys([*longer, *alike])][:SUGGESTED]
+
+
+def _after(wanted: str) -> Callable[[str], tuple[bool, int]]:
+    """Sorts names that begin with it: first those where its last word is whole, then by length."""
+    return lambda name: (not name.startswith(f"{wanted} "), len(name))
+
+
+def _meant(text: str, known: Iterable[str]) -> str:
+    near = nearest(text, known)
+    if not near:
+        return ""
+    return f"; the nearest {'is' if len(near) == 1 else 'are'} {', '.join(map(repr, near))}"
+
+
+def _same(text: str, names: Iterable[str]) -> tuple[str, ...]:
+    wanted = _folded(text)
+    return tuple(dict.fromkeys(name for name in names if _folded(name) == wanted)) if wanted else ()
+
+
+def _parts(label: str, length: int) -> Iterator[str]:
+    """The runs of so many words after the first."""
+    words = label.split()
+    return (" ".join(words[at : at + length]) for at in range(1, len(words) - length + 1))
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.split()).casefold()
