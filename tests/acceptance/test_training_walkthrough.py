@@ -35,7 +35,7 @@ def test_from_last_years_listings_to_a_model_in_production(tmp_path: Path, home:
     assert example.splitlines()[0] == listings.read_text().splitlines()[0]
     env = {"CARS_HOME": str(home)}
 
-    number, _, shown = run(train, folder=tmp_path, env=env, seconds=1200).partition("\n")
+    number, _, shown = run(train, folder=tmp_path, env=env, seconds=1500).partition("\n")
     status = json.loads(shown)
     assert (number, status["state"], status["promoted"]) == ("1", "published", False), status
     assert "Lada Niva Legend (1)" in status["notes"][0]
