@@ -104,6 +104,13 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction that only reads: the rows of a statement are of one moment, however long they are fetched (in
+        SQLite, those of all statements)."""
+        with self._translated(), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Connection]:
         """A transaction that writes: committed at the end, rolled back on an exception.
 
