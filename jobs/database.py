@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, Engine, Table, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
@@ -69,7 +69,7 @@ def _(element: Any, compiler: Any, **kw: Any) -> str:
 class Database:
     """An engine and its transactions. Safe in several threads; make a new one in a forked process."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         self.url = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = self._sqlite() if self.sqlite else self._postgres()

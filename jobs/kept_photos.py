@@ -10,6 +10,7 @@ import hashlib
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 from jobs.errors import ImageNotFound, NotPossible
 
@@ -23,8 +24,11 @@ class KeptPhotos:
 
     def __init__(self, model_store: str) -> None:
         scheme, separator, rest = model_store.partition("://")
-        local = scheme == "file" or not separator
-        self._local = Path(rest if separator else model_store).expanduser() / FOLDER if local else None
+        self._local: Path | None = None
+        if not separator or model_store.startswith(("/", "~", ".")):
+            self._local = Path(model_store).expanduser() / FOLDER
+        elif scheme.lower() == "file":
+            self._local = Path(unquote(rest.removeprefix("localhost"))).expanduser() / FOLDER
         self._url = f"{model_store.rstrip('/')}/{FOLDER}"
 
     def keep(self, content: bytes) -> bytes:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from platformdirs import user_data_path
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from jobs.errors import SettingsInvalid
@@ -48,9 +48,11 @@ class Settings(BaseSettings):
     @field_validator("source_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: Any) -> Any:
-        """Roots are separated by commas, line ends, or colons as in PATH (one before `//` is part of a URL)."""
+        """Roots are separated by commas, line ends, or colons as in PATH (one before `//` is part of a URL); in a text
+        that begins with a line end, by line ends alone, so that a root may have commas and colons."""
         if isinstance(value, str):
-            return tuple(part.strip() for part in re.split(r",|\n|:(?!//)", value) if part.strip())
+            parts = value.split("\n") if value.startswith("\n") else re.split(r",|\n|:(?!//)", value)
+            return tuple(part.strip() for part in parts if part.strip())
         return value
 
     @field_validator("database_url")
@@ -69,9 +71,9 @@ class Settings(BaseSettings):
         raise ValueError("must be postgresql://… or sqlite:///PATH (a file: several processes share it)")
 
     @property
-    def database(self) -> str:
+    def database(self) -> URL:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite:///{self.home / 'cars.db'}"
+        return make_url(self.database_url or URL.create("sqlite", database=str(self.home / "cars.db")))
 
     @property
     def embedded(self) -> bool:
@@ -80,7 +82,7 @@ class Settings(BaseSettings):
 
     @property
     def sqlite(self) -> bool:
-        return self.database.startswith("sqlite")
+        return self.database.get_backend_name() == "sqlite"
 
     @property
     def model_store(self) -> str:
@@ -119,7 +121,7 @@ def _line(error: Mapping[str, Any]) -> str:
 def environment(settings: Settings) -> dict[str, str]:
     """The process environment with these settings in it, for a child process that reads CARS_* itself."""
     given = {
-        f"CARS_{name.upper()}": (",".join(value) or ",") if isinstance(value, tuple) else str(value)
+        f"CARS_{name.upper()}": "\n".join(["", *value]) or "\n" if isinstance(value, tuple) else str(value)
         for name, value in settings.model_dump().items()
         if name in settings.model_fields_set and value is not None
     }
