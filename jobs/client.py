@@ -21,7 +21,7 @@ from jobs.results import Results, make_filter
 from jobs.settings import Settings
 from jobs.status import Priority
 from jobs.training import Training
-from jobs.waiting import wait
+from jobs.waiting import brief_interrupt, wait
 
 if TYPE_CHECKING:
     from jobs import broker
@@ -349,7 +349,8 @@ class Job:
 
         Raises WaitTimeout after `timeout` seconds, NoWorkerAlive when for a minute no worker is alive to do the work.
         """
-        return wait(self, self._client, timeout=timeout, progress=progress)
+        with brief_interrupt(f"job {self.id} goes on; wait for it again, or end it: cars cancel {self.id}"):
+            return wait(self, self._client, timeout=timeout, progress=progress)
 
     def cancel(self) -> dict[str, Any]:
         """Stop the job; what is done is kept. A job that has ended stays as it is. Returns its status."""

@@ -21,8 +21,8 @@ from jobs.queries import jobs, predictions
 
 __all__ = ["delete", "prune", "would_prune"]
 
-FIRST_ROWS, LEAST_ROWS, MOST_ROWS = 2_000, 500, 20_000  # of a transaction: at first, and its limits
-SLICE_SECONDS = 0.25  # what a transaction may take before the next one gets fewer rows
+FIRST_ROWS, LEAST_ROWS, MOST_ROWS = 5_000, 2_500, 20_000  # of a transaction: at first, and its limits
+SLICE_SECONDS = 0.5  # what a transaction may take before the next one gets fewer rows
 PAUSE_SECONDS = 0.1  # SQLite's writers ask for its lock this often, and get it only while it is free
 WAIT_SECONDS = 30  # for commits that have begun
 JOBS_AT_A_TIME = 100

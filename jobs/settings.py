@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from platformdirs import user_data_path
 from pydantic import Field, ValidationError, field_validator
@@ -17,6 +17,13 @@ from sqlalchemy.exc import ArgumentError
 from jobs.errors import SettingsInvalid
 
 __all__ = ["Settings", "environment", "load"]
+
+_BROKERS = frozenset({"memory", "redis", "rediss", "sentinel", "amqp", "amqps"})
+_EXPECTED = {
+    "device": "auto, cpu, cuda, or one card such as cuda:1",
+    "engine": "auto, onnx, torch, or module:Class for an engine of your own",
+    "log_format": "text or json",
+}
 
 
 class Settings(BaseSettings):
@@ -70,6 +77,14 @@ class Settings(BaseSettings):
             return value
         raise ValueError("must be postgresql://… or sqlite:///PATH (a file: several processes share it)")
 
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, value: str) -> str:
+        scheme, separator, rest = value.partition("://")
+        if not separator or scheme not in _BROKERS or not (rest or scheme == "memory"):
+            raise ValueError("must be a URL such as redis://host:6379/0, or memory:// for a broker inside each worker")
+        return value
+
     @property
     def database(self) -> URL:
         """The SQLAlchemy URL in force."""
@@ -114,8 +129,28 @@ def load(**overrides: Any) -> Settings:
 
 def _line(error: Mapping[str, Any]) -> str:
     name = "_".join(str(part) for part in error["loc"])
-    shown = "" if name.endswith("_url") else f" (it is {error['input']!r})"  # a URL may hold a password
-    return f"CARS_{name.upper()}: {error['msg']}{shown}"
+    shown = "" if name.endswith("_url") else f", not {str(error['input'])!r}"  # a URL may hold a password
+    return f"CARS_{name.upper()} {_expected(name, error)}{shown}"
+
+
+def _expected(name: str, error: Mapping[str, Any]) -> str:
+    """What a setting must be, in plain words; never the words of the library that found it wrong."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if name in _EXPECTED:
+        return f"must be {_EXPECTED[name]}"
+    field = Settings.model_fields.get(name)
+    if field is None or not {int, float} & {field.annotation, *get_args(field.annotation)}:
+        return "cannot be used"
+    whole = int in {field.annotation, *get_args(field.annotation)}
+    limits = {
+        kind: getattr(part, kind) for part in field.metadata for kind in ("ge", "gt", "le") if hasattr(part, kind)
+    }
+    words = (("ge", "from"), ("gt", "above"), ("le", "to" if "ge" in limits else "and up to"))
+    return " ".join(
+        ["must be a whole number" if whole else "must be a number"]
+        + [f"{word} {limits[kind]:,}" for kind, word in words if kind in limits]
+    )
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -13,7 +13,7 @@ from jobs.status import JobState
 if TYPE_CHECKING:
     from jobs.client import Client, Job
 
-__all__ = ["wait"]
+__all__ = ["brief_interrupt", "wait"]
 
 POLL_SECONDS = 0.25
 WORKER_PATIENCE = 60.0  # a worker that is restarted has time to come back
@@ -64,3 +64,12 @@ def _bar(progress: bool) -> Iterator[Watcher]:
 
     with Bar() as bar:
         yield bar.show
+
+
+@contextmanager
+def brief_interrupt(words: str) -> Iterator[None]:
+    """Ctrl-C inside says `words`, and nothing of what went on at that moment."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(words) from None

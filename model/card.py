@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn
 
@@ -192,10 +193,19 @@ def parse_card(data: bytes, origin: object = CARD) -> Card:
         json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
         return Card.model_validate_json(data)
     except ValidationError as exc:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in exc.errors()[:5])
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {_plain(e)}" for e in exc.errors()[:5])
         raise CardInvalid(f"{origin} is not a valid model card: {wrong}") from exc
     except (ValueError, RecursionError) as exc:
         raise CardInvalid(f"{origin} is not a valid model card: {exc}") from exc
+
+
+def _plain(error: Mapping[str, Any]) -> str:
+    """What is wrong with a field, without the words that only a programmer reads."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"] == "string_pattern_mismatch":
+        return f"{error['input']!r} is not written as it must be"
+    return str(error["msg"])
 
 
 def read(folder: Path) -> Card:

@@ -209,7 +209,13 @@ def _referred() -> Select[*tuple[Any, ...]]:
     return joined.where(ImageRow.content_hash.is_not(None))
 
 
-def _streamed(connection: Connection, query: CompoundSelect[*tuple[Any, ...]]) -> CursorResult[Any]:
+def _streamed(connection: Connection, keys: CompoundSelect[*tuple[Any, ...]]) -> CursorResult[Any]:
+    """Those of the keys that have a prediction, as their rows lie in the table: hashes in their own order would lead
+    all over the disk."""
+    found = keys.subquery()
+    same = (PredictionRow.version_id == found.c[0]) & (PredictionRow.content_hash == found.c[1])
+    place = text("predictions.rowid" if connection.dialect.name == "sqlite" else "predictions.ctid")
+    query = _KEYS.join(found, same).order_by(place)
     return connection.execute(query, execution_options={"stream_results": True})
 
 
