@@ -5,25 +5,25 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sqlalchemy.exc import IntegrityError
 
-from jobs import labels, registry, schema, shapes, sources, training
+from jobs import housekeeping, labels, registry, schema, shapes, sources, training
 from jobs import settings as configuration
 from jobs.database import Database
 from jobs.errors import ClientClosed, JobNotFound, KeyInUse, NotPossible, SettingsInvalid, SourceEmpty
 from jobs.filters import checked_order, make_filter
-from jobs.queries import jobs, predictions, results, workers
+from jobs.queries import jobs, results, workers
 from jobs.results import Results
 from jobs.settings import Settings
 from jobs.status import JobState
 from jobs.submission import Request
 from jobs.training import Training
-from jobs.waiting import wait
+from jobs.waiting import brief_interrupt, wait
 
 if TYPE_CHECKING:
     from jobs import broker
@@ -176,35 +176,17 @@ class Client:
     def delete(self, job: str | Job) -> None:
         """Delete an ended job, its images, and the predictions that no other job refers to. Raises NotPossible if it
         runs."""
-        with self.database.write() as connection:
-            if not jobs.remove(connection, self._id(job)):
-                status = self.job(_text(job)).status()
-                raise NotPossible(f"job {status['id']} is {status['state']}: cancel it first")
-        self._prune_predictions()
+        status = self.job(_text(job)).status()
+        if not housekeeping.delete(self.database, self._id(job)):
+            raise NotPossible(f"job {status['id']} is {status['state']}: cancel it first")
 
-    def prune(self, older_than: timedelta) -> dict[str, int]:
-        """Delete jobs that ended longer ago, and predictions no job refers to; returns how many of each."""
-        moment = datetime.now().astimezone() - older_than
-        removed = 0
-        while True:
-            with self.database.read() as connection:
-                ids = jobs.ended_before(connection, moment, limit=50)
-            done = 0
-            for job_id in ids:  # a transaction each: a million rows deleted at once would hold others up
-                with self.database.write() as connection:
-                    done += jobs.remove(connection, job_id)
-            removed += done
-            if not done:
-                return {"jobs": removed, "predictions": self._prune_predictions()}
+    def prune(self, older_than: timedelta, *, dry_run: bool = False) -> dict[str, int]:
+        """Delete jobs that ended longer ago, and predictions no job refers to; returns how many of each.
 
-    def _prune_predictions(self) -> int:
-        removed = 0
-        while True:
-            with self.database.write() as connection:
-                gone = predictions.prune(connection, limit=10_000)
-            removed += gone
-            if not gone:
-                return removed
+        `dry_run` deletes nothing and returns how many there are now.
+        """
+        act = housekeeping.would_prune if dry_run else housekeeping.prune
+        return act(self.database, older_than)
 
     def _id(self, job: str | Job) -> int:
         text = _text(job)
@@ -402,7 +384,8 @@ class Job:
         minute; a database that is restarted is waited for. Raises WaitTimeout after `timeout` seconds, NoWorkerAlive
         when for a minute no worker is alive to do the work.
         """
-        return wait(self, self._client, timeout=timeout, progress=progress)
+        with brief_interrupt(f"job {self.id} goes on; wait for it again, or end it: cars cancel {self.id}"):
+            return wait(self, self._client, timeout=timeout, progress=progress)
 
     def cancel(self) -> dict[str, Any]:
         """Stop the job; what is done is kept. A job that has ended stays as it is. Returns its status."""

@@ -6,7 +6,9 @@ wait for each other and neither fails half-way. Times are the database's, never 
 
 from __future__ import annotations
 
+import errno
 import math
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,18 +19,21 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, Engine, Table, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
+from jobs.disk import check_writable, trouble
 from jobs.errors import DatabaseUnavailable, ForeignDatabase
+from jobs.redaction import redacted
 from jobs.tables import Utc
 
 __all__ = ["VERSION_TABLE", "Database", "bulk_insert", "later", "now"]
 
 VERSION_TABLE = "cars_schema"  # Alembic's; a database with tables but without this one belongs to another program
 REST_SECONDS = 0.2  # after so long without use a connection is asked whether it still lives
+ROOM_BYTES = 1 << 20  # less is called a full disk
 BUSY_SECONDS = 60  # how long a writer waits for SQLite's lock before it fails
 
 
@@ -69,7 +74,7 @@ def _(element: Any, compiler: Any, **kw: Any) -> str:
 class Database:
     """An engine and its transactions. Safe in several threads; make a new one in a forked process."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         self.url = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = self._sqlite() if self.sqlite else self._postgres()
@@ -81,7 +86,9 @@ class Database:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
-            raise DatabaseUnavailable(f"the folder {folder} cannot be made ({exc}); set CARS_HOME to another") from exc
+            raise DatabaseUnavailable(
+                f"the folder {folder} cannot be made: {trouble(exc, folder.parent)} (CARS_HOME)"
+            ) from exc
         engine = create_engine(self.url, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None})
         event.listen(engine, "connect", _sqlite_connect)
         event.listen(engine, "begin", _sqlite_begin)
@@ -105,7 +112,8 @@ class Database:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """A connection whose statement's rows may be fetched a few at a time: all of them are of one moment."""
+        """A transaction that only reads: the rows of a statement are of one moment, however long they are fetched (in
+        SQLite, those of all statements)."""
         with self._translated(), self.engine.connect() as connection, connection.begin():
             yield connection
 
@@ -127,18 +135,51 @@ class Database:
         try:
             yield
         except (OperationalError, InterfaceError, psycopg.OperationalError) as exc:  # the last: in the midst of a COPY
-            place = self.url.render_as_string(hide_password=True)
-            raise DatabaseUnavailable(
-                f"the database at {place} does not answer ({_first_line(getattr(exc, 'orig', exc))}); "
-                "check CARS_DATABASE_URL and that it is running"
-            ) from exc
+            raise DatabaseUnavailable(self._trouble(getattr(exc, "orig", exc))) from exc
         except DBAPIError as exc:
-            if not isinstance(exc.orig, sqlite3.DatabaseError) or "not a database" not in str(exc.orig):
+            if isinstance(exc.orig, psycopg.errors.InsufficientPrivilege | psycopg.errors.ReadOnlySqlTransaction):
+                raise DatabaseUnavailable(self._trouble(exc.orig)) from exc
+            if not isinstance(exc.orig, sqlite3.DatabaseError) or exc.orig.sqlite_errorname not in _NOT_OURS:
                 raise
-            raise ForeignDatabase(f"{self.url.database} is no SQLite database; set CARS_DATABASE_URL") from exc
+            raise ForeignDatabase(f"{self.url.database} {_NOT_OURS[exc.orig.sqlite_errorname]}") from exc
+
+    def _trouble(self, exc: BaseException | None) -> str:
+        """What keeps the database from serving, and what to do."""
+        place = redacted(self.url)
+        if self.sqlite:
+            if words := _disk_trouble(getattr(exc, "sqlite_errorname", ""), Path(self.url.database or "").parent):
+                return f"the database cannot be written: {words}"
+            if "SQLITE_BUSY" in getattr(exc, "sqlite_errorname", ""):
+                return (
+                    f"the database at {place} is locked by another program that has been writing for {BUSY_SECONDS} s"
+                )
+        match exc:
+            case psycopg.errors.DiskFull():
+                return f"the disk of the database server at {place} is full: make room there"
+            case psycopg.errors.InsufficientPrivilege():
+                return f"the user of the database at {place} lacks a permission ({_first_line(exc)}): grant it"
+            case psycopg.errors.ReadOnlySqlTransaction():
+                return f"the database at {place} is read-only ({_first_line(exc)}): connect to its primary server"
+        return f"the database at {place} does not answer ({_first_line(exc)}); check CARS_DATABASE_URL and that it runs"
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _disk_trouble(code: str, folder: Path) -> str | None:
+    """In words, what is wrong with the disk when SQLite says `code`; None where it is something else."""
+    if not code.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_IOERR")):
+        return None
+    if wrong := check_writable(folder):
+        return wrong
+    full = code == "SQLITE_FULL" or shutil.disk_usage(folder).free < ROOM_BYTES
+    return trouble(errno.ENOSPC if full else errno.EIO if "IOERR" in code else errno.EACCES, folder)
+
+
+_NOT_OURS = {
+    "SQLITE_NOTADB": "is not an SQLite database; set CARS_DATABASE_URL",
+    "SQLITE_CORRUPT": "is damaged; restore it from a backup, or move it away to begin anew",
+}
 
 
 def _first_line(exc: BaseException | None) -> str:

@@ -9,6 +9,7 @@
     │   ├── SchemaTooNew           the database was migrated by a newer release
     │   └── ForeignDatabase        the database belongs to another program
     ├── BrokerUnavailable          the broker does not answer
+    ├── OutputError                a file or a folder of the user's cannot be written
     ├── SourceError
     │   ├── SourceMissing          no such folder
     │   ├── SourceNotAllowed       outside CARS_SOURCE_ROOTS, or a protocol that is not listed
@@ -45,6 +46,7 @@ __all__ = [
     "NoWorkerAlive",
     "NotFound",
     "NotPossible",
+    "OutputError",
     "RunNotFound",
     "SchemaMissing",
     "SchemaTooNew",
@@ -93,6 +95,10 @@ class ForeignDatabase(DatabaseError):
 
 class BrokerUnavailable(CarClassifierError):
     """The broker does not answer."""
+
+
+class OutputError(CarClassifierError):
+    """A file cannot be written; the text names its folder and what is wrong with it."""
 
 
 class SourceError(CarClassifierError):

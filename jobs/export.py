@@ -20,7 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from jobs.errors import SettingsInvalid
+from jobs.disk import trouble
+from jobs.errors import OutputError, SettingsInvalid
 
 if TYPE_CHECKING:
     import pandas
@@ -50,7 +51,8 @@ def write(results: Iterable[Row], file: Path) -> int:
     `.csv` and `.parquet` have `COLUMNS`: `top` is JSON text in CSV and a list of structs in Parquet, `finished_at`
     ISO 8601 text in CSV and a timestamp in Parquet; `.jsonl` has an
     object a line, `.json` one array. The file appears, or replaces an older one, only when it is whole. Raises
-    `SettingsInvalid` for another ending, a file that cannot be written, or Parquet without the extra `tables`.
+    `SettingsInvalid` for another ending or Parquet without the extra `tables`, `OutputError` for a file that cannot be
+    written.
     """
     save = _WRITERS.get(file.suffix.lower())
     if save is None:
@@ -219,14 +221,14 @@ def _replacing(file: Path) -> Iterator[BinaryIO]:
     """A stream to a new file beside `file` that takes its place at the end, or goes away with an error."""
     target = file.resolve()
     if target.is_dir():
-        raise SettingsInvalid(f"{file} is a folder: give the name of a file.")
+        raise OutputError(f"{file} is a folder: give the name of a file.")
     draft = target.with_name(f".cars-{secrets.token_hex(8)}.part")
     try:
         with open(draft, "xb") as stream:
             yield stream
         draft.replace(target)
     except OSError as error:
-        raise SettingsInvalid(f"{file} cannot be written: {error.strerror or error}.") from error
+        raise OutputError(f"{file} cannot be written: {trouble(error, target.parent)}.") from error
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)

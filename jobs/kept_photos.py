@@ -10,8 +10,10 @@ import hashlib
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
-from jobs.errors import ImageNotFound, NotPossible
+from jobs.disk import trouble
+from jobs.errors import ImageNotFound, NotPossible, OutputError
 
 __all__ = ["KeptPhotos"]
 
@@ -23,18 +25,25 @@ class KeptPhotos:
 
     def __init__(self, model_store: str) -> None:
         scheme, separator, rest = model_store.partition("://")
-        local = scheme == "file" or not separator
-        self._local = Path(rest if separator else model_store).expanduser() / FOLDER if local else None
+        self._local: Path | None = None
+        if not separator or model_store.startswith(("/", "~", ".")):
+            self._local = Path(model_store).expanduser() / FOLDER
+        elif scheme.lower() == "file":
+            self._local = Path(unquote(rest.removeprefix("localhost"))).expanduser() / FOLDER
         self._url = f"{model_store.rstrip('/')}/{FOLDER}"
 
     def keep(self, content: bytes) -> bytes:
-        """Store a photo, whole or not at all; returns its SHA-256. Raises NotPossible where nothing can be written."""
+        """Store a photo, whole or not at all; returns its SHA-256. Raises OutputError or NotPossible
+        where nothing can be written."""
         content_hash = hashlib.sha256(content).digest()
         try:
             if self._local is not None:
                 _write(self._local / content_hash.hex(), content)
             else:
                 self._write_remote(content_hash.hex(), content)
+        except OSError as exc:
+            folder = self._local or self._url
+            raise OutputError(f"the photo cannot be kept: {trouble(exc, folder)} (CARS_MODELS)") from exc
         except Exception as exc:  # every driver raises its own
             raise NotPossible(f"the photo cannot be kept in {self._url}: {exc}; check CARS_MODELS") from exc
         return content_hash

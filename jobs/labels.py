@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jobs import export, shapes, sources
-from jobs.errors import ImageNotFound, ImageUnavailable, JobNotFound, NotPossible, SettingsInvalid
+from jobs.disk import trouble
+from jobs.errors import ImageNotFound, ImageUnavailable, JobNotFound, NotPossible, OutputError, SettingsInvalid
 from jobs.kept_photos import KeptPhotos
 from jobs.queries import jobs, labels, versions
 from jobs.status import ImageStatus
@@ -58,11 +59,13 @@ def listing(client: Client) -> Iterator[dict[str, Any]]:
 
 def export_file(client: Client, file: Path) -> int:
     """Write all corrections as CSV; how many. `import_file` reads it back."""
+    if file.is_dir():
+        raise OutputError(f"{file} is a folder: give the name of a file")
     try:
         with file.open("w", newline="", encoding="utf-8") as stream:
             return export.print_rows(listing(client), "csv", stream=stream, columns=COLUMNS)
     except OSError as exc:
-        raise SettingsInvalid(f"{file} cannot be written: {exc.strerror}") from exc
+        raise OutputError(f"{file} cannot be written: {trouble(exc, file.absolute().parent)}") from exc
 
 
 def _shape(row: Any) -> dict[str, Any]:
@@ -102,8 +105,8 @@ def _strange(name: str, known: Collection[str]) -> str:
     if not name:
         return "a correction needs a class, such as 'Acura TL Sedan 2012'"
     near = difflib.get_close_matches(name, sorted(known), n=3)
-    meant = f"; is it {' or '.join(map(repr, near))}?" if near else ""
-    return f"{name!r} is no class that is known{meant} For a class that is new, add --new-class"
+    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"{name!r} is not a class that any model version knows.{meant} For a new class, add --new-class."
 
 
 class _Finder:

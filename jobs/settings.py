@@ -6,12 +6,12 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from platformdirs import user_data_path
 from pydantic import ByteSize, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from jobs.errors import SettingsInvalid
@@ -20,6 +20,12 @@ from jobs.spans import span
 __all__ = ["Settings", "environment", "load"]
 
 MIN_CHILD_MEMORY = 256 * 2**20  # less does not hold an engine
+_BROKERS = frozenset({"memory", "redis", "rediss", "sentinel", "amqp", "amqps"})
+_EXPECTED = {
+    "device": "auto, cpu, cuda, or one card such as cuda:1",
+    "engine": "auto, onnx, torch, or module:Class for an engine of your own",
+    "log_format": "text or json",
+}
 
 
 class Settings(BaseSettings):
@@ -53,9 +59,11 @@ class Settings(BaseSettings):
     @field_validator("source_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: Any) -> Any:
-        """Roots are separated by commas, line ends, or colons as in PATH (one before `//` is part of a URL)."""
+        """Roots are separated by commas, line ends, or colons as in PATH (one before `//` is part of a URL); in a text
+        that begins with a line end, by line ends alone, so that a root may have commas and colons."""
         if isinstance(value, str):
-            return tuple(part.strip() for part in re.split(r",|\n|:(?!//)", value) if part.strip())
+            parts = value.split("\n") if value.startswith("\n") else re.split(r",|\n|:(?!//)", value)
+            return tuple(part.strip() for part in parts if part.strip())
         return value
 
     @field_validator("give_up", mode="before")
@@ -81,10 +89,18 @@ class Settings(BaseSettings):
             return value
         raise ValueError("must be postgresql://… or sqlite:///PATH (a file: several processes share it)")
 
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, value: str) -> str:
+        scheme, separator, rest = value.partition("://")
+        if not separator or scheme not in _BROKERS or not (rest or scheme == "memory"):
+            raise ValueError("must be a URL such as redis://host:6379/0, or memory:// for a broker inside each worker")
+        return value
+
     @property
-    def database(self) -> str:
+    def database(self) -> URL:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite:///{self.home / 'cars.db'}"
+        return make_url(self.database_url or URL.create("sqlite", database=str(self.home / "cars.db")))
 
     @property
     def embedded(self) -> bool:
@@ -93,7 +109,7 @@ class Settings(BaseSettings):
 
     @property
     def sqlite(self) -> bool:
-        return self.database.startswith("sqlite")
+        return self.database.get_backend_name() == "sqlite"
 
     @property
     def model_store(self) -> str:
@@ -125,14 +141,34 @@ def load(**overrides: Any) -> Settings:
 
 def _line(error: Mapping[str, Any]) -> str:
     name = "_".join(str(part) for part in error["loc"])
-    shown = "" if name.endswith("_url") else f" (it is {error['input']!r})"  # a URL may hold a password
-    return f"CARS_{name.upper()}: {error['msg']}{shown}"
+    shown = "" if name.endswith("_url") else f", not {str(error['input'])!r}"  # a URL may hold a password
+    return f"CARS_{name.upper()} {_expected(name, error)}{shown}"
+
+
+def _expected(name: str, error: Mapping[str, Any]) -> str:
+    """What a setting must be, in plain words; never the words of the library that found it wrong."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if name in _EXPECTED:
+        return f"must be {_EXPECTED[name]}"
+    field = Settings.model_fields.get(name)
+    if field is None or not {int, float} & {field.annotation, *get_args(field.annotation)}:
+        return "cannot be used"
+    whole = int in {field.annotation, *get_args(field.annotation)}
+    limits = {
+        kind: getattr(part, kind) for part in field.metadata for kind in ("ge", "gt", "le") if hasattr(part, kind)
+    }
+    words = (("ge", "from"), ("gt", "above"), ("le", "to" if "ge" in limits else "and up to"))
+    return " ".join(
+        ["must be a whole number" if whole else "must be a number"]
+        + [f"{word} {limits[kind]:,}" for kind, word in words if kind in limits]
+    )
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """The process environment with these settings in it, for a child process that reads CARS_* itself."""
     given = {
-        f"CARS_{name.upper()}": (",".join(value) or ",") if isinstance(value, tuple) else str(value)
+        f"CARS_{name.upper()}": "\n".join(["", *value]) or "\n" if isinstance(value, tuple) else str(value)
         for name, value in settings.model_dump().items()
         if name in settings.model_fields_set and value is not None
     }

@@ -27,7 +27,7 @@ from jobs.queries import training
 from jobs.sources.addresses import canonical, parse, permitted_folder
 from jobs.sources.paths import decode
 from jobs.status import RunState
-from jobs.waiting import outlasting
+from jobs.waiting import brief_interrupt, outlasting
 
 if TYPE_CHECKING:
     from jobs.client import Client
@@ -74,7 +74,8 @@ class Training:
         """
         start = time.monotonic()
         alive_at, checked_at = start, float("-inf")
-        with _bar() if progress else nullcontext() as bar:
+        words = f"training run {self.id} goes on; wait for it again, or end it: cars training {self.id} --cancel"
+        with brief_interrupt(words), _bar() if progress else nullcontext() as bar:
             while True:
                 asked_at = time.monotonic()
                 status = outlasting(self.status, logger.warning if bar is None else bar.tell)

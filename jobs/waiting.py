@@ -15,7 +15,7 @@ from jobs.status import JobState
 if TYPE_CHECKING:
     from jobs.client import Client, Job
 
-__all__ = ["Display", "follow", "outlasting", "wait"]
+__all__ = ["Display", "brief_interrupt", "follow", "outlasting", "wait"]
 
 logger = logging.getLogger(__name__)
 Status = dict[str, Any]
@@ -161,3 +161,12 @@ def _display(progress: bool) -> Iterator[Display]:
 
     with Bar() as bar:
         yield bar
+
+
+@contextmanager
+def brief_interrupt(words: str) -> Iterator[None]:
+    """Ctrl-C inside says `words`, and nothing of what went on at that moment."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(words) from None

@@ -179,8 +179,8 @@ class Card(_Part):
     """One model version. Frozen; `thresholds.known` and `class_parts` may be absent, and no other field is accepted.
 
     `class_parts`: the parts of those classes that the data named in parts; they are read from the others' names. It
-    came with format 2: a release that does not know it cannot use the version, and says so by the format. Cards
-    without it are of format 1.
+    and `thresholds.confusable` came with format 2: a release that does not know them cannot use the version, and says so by the format. Cards
+    without them are of format 1.
     """
 
     format: Literal[1, 2]
@@ -206,6 +206,8 @@ class Card(_Part):
             raise ValueError("classes must be at least two, all different")
         confusable = self.thresholds.confusable
         strange = {name for pair in confusable.pairs for name in pair} - set(self.classes) if confusable else set()
+        if confusable and self.format < 2:
+            raise ValueError("thresholds.confusable needs format 2")
         if strange:
             raise ValueError(f"thresholds.confusable names {min(strange)!r}, which is not one of the classes")
         self._check_class_parts()
@@ -235,6 +237,8 @@ class Card(_Part):
         fields: dict[str, Any] = dump(self)
         if not self.class_parts:
             del fields["class_parts"]
+        if self.thresholds.confusable is None:
+            del fields["thresholds"]["confusable"]
         return fields
 
     @property
@@ -277,10 +281,21 @@ def parse_card(data: bytes, origin: object = CARD) -> Card:
         _refuse_newer(document, origin)
         return Card.model_validate_json(data)
     except ValidationError as exc:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {_told(e)}" for e in exc.errors()[:5])
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {_plain(e)}" for e in exc.errors()[:5])
         raise CardInvalid(f"{origin} is not a valid model card: {wrong}") from exc
     except (ValueError, RecursionError) as exc:
         raise CardInvalid(f"{origin} is not a valid model card: {exc}") from exc
+
+
+def _plain(error: Mapping[str, Any]) -> str:
+    """What is wrong with a field, without the words that only a programmer reads."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"] == "string_pattern_mismatch":
+        return f"{error['input']!r} is not written as it must be"
+    if error["type"] == "extra_forbidden":
+        return "this release of car-classifier knows no such field; a newer one may"
+    return str(error["msg"])
 
 
 def read(folder: Path) -> Card:
@@ -360,13 +375,6 @@ def _refuse_newer(document: Any, origin: object) -> None:
             f"{origin} has format {found}, which a newer release of car-classifier has written; this one reads "
             f"formats 1 to {_NEWEST_FORMAT}. Install the newer release to use this version."
         )
-
-
-def _told(error: Mapping[str, Any]) -> str:
-    """What is wrong with a field; one that is not known may come from a newer release."""
-    if error["type"] == "extra_forbidden":
-        return "this release of car-classifier knows no such field; a newer one may"
-    return str(error["msg"])
 
 
 def _refuse_constant(text: str) -> NoReturn:

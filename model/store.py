@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 
@@ -25,13 +26,16 @@ class Store:
 
     def __init__(self, url: str, cache_dir: Path) -> None:
         """Opens nothing yet. Raises StoreUnavailable for a chained URL (`::`)."""
-        if "::" in url:
+        local = url.startswith(("/", "~", "."))
+        if "::" in url and not local:
             raise StoreUnavailable(f"{url} chains protocols, which a model store may not; give one URL (CARS_MODELS)")
         self.url, self._cache = url.rstrip("/") or "/", cache_dir
         scheme, separator, rest = url.partition("://")
-        self._local = (
-            Path(rest if scheme == "file" else url).expanduser() if scheme == "file" or not separator else None
-        )
+        self._local: Path | None = None
+        if local or not separator:
+            self._local = Path(url).expanduser()
+        elif scheme.lower() == "file":
+            self._local = Path(unquote(rest.removeprefix("localhost"))).expanduser()
 
     def put(self, folder: Path, name: str) -> str:
         """Stores the verified artifact in `folder` as `name`; returns its digest. Only what its card lists is taken.

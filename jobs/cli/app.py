@@ -1,6 +1,7 @@
 """The `cars` program: its commands, its errors and its exit codes."""
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -32,15 +33,26 @@ class Commands(TyperGroup):
             error(str(exc))
             raise typer.Exit(2 if isinstance(exc, SettingsInvalid) else 1) from exc
         except BrokenPipeError as exc:
-            # The reader (`| head`) has seen enough; without this, Python complains when it flushes stdout at its end.
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _abandon_stdout()  # the reader (`| head`) has seen enough
             raise typer.Exit(0) from exc
         except KeyboardInterrupt as exc:
             raise typer.Exit(130) from exc
         except Terminated as exc:
             raise typer.Exit(128 + exc.signum) from exc
+        except OSError as exc:
+            if ctx.params.get("debug"):
+                traceback.print_exception(exc)
+            reason = "its disk is full" if exc.errno == errno.ENOSPC else exc.strerror or str(exc)
+            error(f"{exc.filename or 'the output'} cannot be used: {reason}; where that was: cars --debug COMMAND")
+            _abandon_stdout()
+            raise typer.Exit(1) from exc
         return outcome
+
+
+def _abandon_stdout() -> None:
+    """What is left goes nowhere; without this, Python complains when it flushes stdout at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(wanted: bool) -> None:

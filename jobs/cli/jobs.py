@@ -181,12 +181,14 @@ def delete(ctx: typer.Context, job: JobArgument) -> None:
 def prune(
     ctx: typer.Context,
     older_than: Annotated[str, typer.Option(metavar="SPAN", help="Ended longer ago than this: 90d, 12h, 2w, …")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
 ) -> None:
     """Delete jobs that ended long ago, with every prediction that no other job refers to."""
     age = _span(older_than, "--older-than")
     with session(ctx).client() as client:
-        gone = client.prune(age)
-    notice(f"deleted {gone['jobs']:,} jobs and {gone['predictions']:,} predictions")
+        gone = client.prune(age, dry_run=dry_run)
+    act = "would delete" if dry_run else "deleted"
+    notice(f"{act} {gone['jobs']:,} jobs and {gone['predictions']:,} predictions")
 
 
 def finish(ended: Row, *, strict: bool) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from jobs.disk import trouble
 from jobs.errors import WorkerFailed
 from jobs.settings import load
 
@@ -72,7 +73,7 @@ class WorkerProcess:
                     start_new_session=True,
                 )
         except OSError as exc:
-            raise WorkerFailed(f"a local worker could not be started: {exc}; is CARS_HOME ({home}) writable?") from exc
+            raise WorkerFailed(f"a local worker could not be started: {trouble(exc, home)} (CARS_HOME)") from exc
 
     def running(self) -> bool:
         if self._process is None:

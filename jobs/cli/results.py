@@ -8,6 +8,8 @@ import typer
 from jobs.cli.output import Format, FormatOption, notice, print_rows
 from jobs.cli.session import session
 from jobs.cli.table import Column, Row, moment, percent, plain
+from jobs.disk import check_writable
+from jobs.errors import OutputError
 from jobs.spans import moment_or_age
 from jobs.status import Decision, ImageStatus, JobState, ResultOrder
 
@@ -162,8 +164,8 @@ def check_output(output: Path | None, form: Format | None) -> None:
         raise typer.BadParameter("give either --output, whose ending names the format, or --format")
     if output.suffix.lower() not in _ENDINGS:
         raise typer.BadParameter(f"{output}: the name must end in {', '.join(_ENDINGS)}", param_hint="--output")
-    if not output.absolute().parent.is_dir():
-        raise typer.BadParameter(f"{output}: there is no folder {output.absolute().parent}", param_hint="--output")
+    if wrong := check_writable(output.absolute().parent):
+        raise OutputError(f"{output} cannot be written: {wrong}")
 
 
 def _moment(text: str | None, option: str) -> str | None:

@@ -280,23 +280,50 @@ def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None
     return len(ordinals)
 
 
-def ended_before(connection: Connection, moment: datetime, *, limit: int) -> list[int]:
-    return list(
-        connection.scalars(
-            select(JobRow.id)
-            .where(JobRow.finished_at.is_not(None), JobRow.finished_at < moment)
-            .order_by(JobRow.id)
-            .limit(limit)
-        )
-    )
+def ended_before(connection: Connection, moment: datetime, *, after: int, limit: int) -> list[int]:
+    """Jobs that ended earlier, in the order of their ids, past the id `after`."""
+    query = select(JobRow.id).where(JobRow.id > after, JobRow.finished_at < moment)
+    return list(connection.scalars(query.order_by(JobRow.id).limit(limit)))
 
 
-def remove(connection: Connection, job_id: int) -> bool:
-    """Delete an ended job with its images and batches; False when it has not ended."""
+def count_ended_before(connection: Connection, moment: datetime) -> int:
+    return connection.execute(select(func.count()).where(JobRow.finished_at < moment)).scalar_one()
+
+
+def lock_ended(connection: Connection, job_id: int) -> bool:
+    """Whether the job is there and has ended, and stays so until the end of the transaction: its row is locked."""
     row = lock(connection, job_id)
-    if row is None or not JobState(row.state).terminal:
-        return False
+    return row is not None and JobState(row.state).terminal
+
+
+def delete_images(connection: Connection, job_id: int, *, after: int, limit: int) -> int | None:
+    """Delete the next `limit` images of an ended job, past the ordinal `after`, and take them off its counters.
+
+    Returns the last ordinal that is gone, None when no image is left. The caller holds the job's lock. `after` spares
+    PostgreSQL a walk over the rows that earlier calls have deleted.
+    """
+    rest = (ImageRow.job_id == job_id) & (ImageRow.ordinal > after)
+    some = select(ImageRow.ordinal).where(rest).order_by(ImageRow.ordinal).limit(limit).subquery()
+    last: int | None = connection.scalar(select(func.max(some.c.ordinal)))
+    if last is None:
+        return None
+    chosen = rest & (ImageRow.ordinal <= last)
+    counts = select(ImageRow.status, func.count().label("images")).where(chosen).group_by(ImageRow.status)
+    gone = {row.status: row.images for row in connection.execute(counts)}
+    connection.execute(delete(ImageRow).where(chosen))
+    ok = JobRow.ok - gone.get(ImageStatus.OK, 0)
+    values = {
+        "total": JobRow.total - sum(gone.values()),
+        "ok": ok,
+        "failed": JobRow.failed - gone.get(ImageStatus.FAILED, 0),
+        "canceled": JobRow.canceled - gone.get(ImageStatus.CANCELED, 0),
+        "cached": case((JobRow.cached > ok, ok), else_=JobRow.cached),
+    }
+    connection.execute(update(JobRow).where(JobRow.id == job_id).values(values))
+    return last
+
+
+def delete_row(connection: Connection, job_id: int) -> None:
+    """Delete a job that has no images any more, with its batches. The caller holds its lock."""
     connection.execute(delete(BatchRow).where(BatchRow.job_id == job_id))
-    connection.execute(delete(ImageRow).where(ImageRow.job_id == job_id))
     connection.execute(delete(JobRow).where(JobRow.id == job_id))
-    return True

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, select, tuple_
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    CursorResult,
+    LargeBinary,
+    Select,
+    cast,
+    delete,
+    except_,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from jobs.database import now
 from jobs.tables import ImageRow, JobRow, PredictionRow
 
-__all__ = ["Prediction", "hold", "known", "prune", "store"]
+__all__ = [
+    "Prediction",
+    "begin_deletion",
+    "count_unused",
+    "delete_unused",
+    "hold",
+    "known",
+    "only_of",
+    "renew_deletion",
+    "store",
+    "unused",
+    "wait_for_commits",
+]
+
+COMMITTING, DELETING = 0x636F6D6D, 0x64656C65  # advisory locks: "comm", "dele"
+DELETION_MINUTES = 10  # how long SQLite's header says that a deletion goes on, unless it is renewed
 
 
 class Prediction(NamedTuple):
@@ -39,17 +73,22 @@ def known(connection: Connection, version_id: int, hashes: Collection[bytes]) ->
 
 
 def hold(connection: Connection, version_id: int, hashes: Collection[bytes]) -> bool:
-    """Keep these predictions from being pruned until the end of the transaction; False when one is gone already."""
+    """Keep these predictions from being deleted until the end of the transaction, and from a deletion that goes on at
+    this moment for good; False when one is gone already."""
     if not hashes:
         return True
     mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(hashes))
+    deleting = _is_deleting(connection)
     held = (
         select(PredictionRow.content_hash)
         .where(mine)
         .order_by(PredictionRow.content_hash)
-        .with_for_update(read=True, key_share=True)
+        .with_for_update(read=not deleting, key_share=True)
     )
-    return len(connection.scalars(held).all()) == len(set(hashes))
+    found = connection.scalars(held).all()
+    if deleting:
+        connection.execute(update(PredictionRow).where(mine).values(created_at=now()))
+    return len(found) == len(set(hashes))
 
 
 def store(connection: Connection, version_id: int, predictions: Sequence[Prediction]) -> int:
@@ -76,27 +115,111 @@ def store(connection: Connection, version_id: int, predictions: Sequence[Predict
     return connection.exec_driver_sql(sql, (version_id, *columns)).rowcount
 
 
-def prune(connection: Connection, *, limit: int) -> int:
-    """Delete up to `limit` predictions that no image refers to; returns how many. Call until it gives 0.
+def only_of(connection: Connection, job_id: int) -> CursorResult[Any]:
+    """Keys (version_id, content_hash) of predictions that no other job than this refers to, streamed.
 
-    The candidates are locked first and judged again by a second statement, which sees what others have committed
-    meanwhile.
+    In one pass over the images of jobs with the same version, in memory that grows with the job alone.
     """
-    key = (PredictionRow.version_id, PredictionRow.content_hash)
-    unused = _unused(connection)
-    locked = select(*key).where(unused).order_by(*key).limit(limit).with_for_update(skip_locked=True)
-    candidates = connection.execute(locked).all()
-    if not candidates:
-        return 0
-    chosen = tuple_(*key).in_([tuple(row) for row in candidates])
-    return connection.execute(delete(PredictionRow).where(chosen, unused)).rowcount
+    of_job = select(JobRow.version_id).where(JobRow.id == job_id).scalar_subquery()
+    others = _referred().where(JobRow.id != job_id, JobRow.version_id == of_job)
+    return _streamed(connection, except_(_referred().where(JobRow.id == job_id), others))
 
 
-def _unused(connection: Connection) -> ColumnElement[bool]:
-    """No image of a job with this version has this content. Each database in the words that it answers in one pass."""
+def unused(connection: Connection) -> CursorResult[Any]:
+    """Keys (version_id, content_hash) of predictions that no image refers to, streamed."""
+    return _streamed(connection, except_(_KEYS, _referred()))
+
+
+def count_unused(connection: Connection, *, without_jobs_before: datetime) -> int:
+    """How many predictions no image would refer to if the jobs that ended earlier were gone."""
+    kept = or_(JobRow.finished_at.is_(None), JobRow.finished_at >= without_jobs_before)
+    found = except_(_KEYS, _referred().where(kept)).subquery()
+    return connection.execute(select(func.count()).select_from(found)).scalar_one()
+
+
+def delete_unused(connection: Connection, keys: Iterable[Sequence[Any]], *, since: datetime) -> int:
+    """Delete those of these predictions that were not stored or taken into use `since`; returns how many.
+
+    Nothing referred to them then. Those that a commit holds at this moment are passed over.
+    """
+    by_version: dict[int, list[bytes]] = {}
+    for version_id, content_hash in keys:
+        by_version.setdefault(version_id, []).append(content_hash)
+    gone = 0
+    for version_id, hashes in by_version.items():
+        of_version = PredictionRow.version_id == version_id
+        listed = _among(connection, hashes)
+        unused = select(PredictionRow.content_hash).where(of_version, listed, PredictionRow.created_at < since)
+        locked = connection.scalars(unused.with_for_update(skip_locked=True)).all()
+        gone += connection.execute(delete(PredictionRow).where(of_version, _among(connection, locked))).rowcount
+    return gone
+
+
+def begin_deletion(connection: Connection) -> None:
+    """Let commits know, from now until the transaction ends, that predictions are being deleted.
+
+    In SQLite `wait_for_commits` and `renew_deletion` do that, for some minutes each."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock_shared(DELETING)))
+
+
+def wait_for_commits(connection: Connection) -> datetime:
+    """Wait for the commits that began before `begin_deletion`, a moment only; returns the time at which none was left.
+
+    From that time on a commit dates the predictions that it takes into use (`hold`), so that `delete_unused` leaves
+    them, and so no statement has to look through the images again.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL lock_timeout = '500ms'"))  # others queue up behind this one
+        connection.execute(select(func.pg_advisory_xact_lock(COMMITTING)))
+    else:
+        connection.exec_driver_sql(f"PRAGMA user_version = {_minute() + DELETION_MINUTES}")
+    return connection.execute(select(now())).scalar_one()
+
+
+def renew_deletion(connection: Connection) -> bool:
+    """Whether commits have been told all the time since `wait_for_commits`; they will be for some minutes more."""
+    if connection.dialect.name == "postgresql":  # for as long as the transaction of `begin_deletion`
+        return True
+    if not _is_deleting(connection):
+        return False
+    connection.exec_driver_sql(f"PRAGMA user_version = {_minute() + DELETION_MINUTES}")
+    return True
+
+
+def _is_deleting(connection: Connection) -> bool:
+    """Whether a deletion goes on; it waits for the end of this transaction if it begins only now."""
+    if connection.dialect.name == "sqlite":  # has one writer: it is over, or has not begun, or the header says so
+        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one()) >= _minute()
+    sql = "SELECT pg_advisory_xact_lock_shared(%s), CASE WHEN pg_try_advisory_lock(%s) THEN pg_advisory_unlock(%s) END"
+    _, free = connection.exec_driver_sql(sql, (COMMITTING, DELETING, DELETING)).one()
+    return not free
+
+
+def _minute() -> int:
+    return int(time.time()) // 60
+
+
+_KEYS = select(PredictionRow.version_id, PredictionRow.content_hash)
+
+
+def _referred() -> Select[*tuple[Any, ...]]:
+    """Keys of the predictions that images refer to."""
     joined = select(JobRow.version_id, ImageRow.content_hash).join(JobRow, JobRow.id == ImageRow.job_id)
-    if connection.dialect.name == "sqlite":
-        used = joined.where(ImageRow.content_hash.is_not(None))
-        return tuple_(PredictionRow.version_id, PredictionRow.content_hash).not_in(used)
-    same = (ImageRow.content_hash == PredictionRow.content_hash) & (JobRow.version_id == PredictionRow.version_id)
-    return ~joined.where(same).exists()
+    return joined.where(ImageRow.content_hash.is_not(None))
+
+
+def _streamed(connection: Connection, keys: CompoundSelect[*tuple[Any, ...]]) -> CursorResult[Any]:
+    """Those of the keys that have a prediction, as their rows lie in the table: hashes in their own order would lead
+    all over the disk."""
+    found = keys.subquery()
+    same = (PredictionRow.version_id == found.c[0]) & (PredictionRow.content_hash == found.c[1])
+    place = text("predictions.rowid" if connection.dialect.name == "sqlite" else "predictions.ctid")
+    query = _KEYS.join(found, same).order_by(place)
+    return connection.execute(query, execution_options={"stream_results": True})
+
+
+def _among(connection: Connection, hashes: Sequence[bytes]) -> ColumnElement[bool]:
+    if connection.dialect.name == "postgresql":  # one parameter, however many there are
+        return PredictionRow.content_hash == func.any(cast(literal(hashes, ARRAY(LargeBinary)), ARRAY(LargeBinary)))
+    return PredictionRow.content_hash.in_(hashes)

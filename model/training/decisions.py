@@ -113,6 +113,7 @@ def _fit(card: Card, answers: _Answers, quantile: float) -> Card:
     if pairs:
         own = max(model, fit(inside, answers.confidence, answers.hit))
         confusable = Confusable(pairs=tuple((card.classes[a], card.classes[b]) for a, b in pairs), model=own)
+        card = card.model_copy(update={"format": 2})  # which releases without such thresholds refuse
     card = _with(card, model=model, make=_NO_ROOM, confusable=confusable)
     rest = answers.confidence < model_thresholds(card)[answers.top]
     return _with(card, make=fit(rest, answers.make_confidence, answers.make_hit))

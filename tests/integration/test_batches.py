@@ -351,11 +351,8 @@ def test_prune_passes_over_what_a_commit_holds(
 
     def hold_and_prune(*args: Any) -> bool:
         held = hold(*args)
-        if client.database.sqlite:  # it waits for this transaction's end
-            pruning.append(threading.Thread(target=first.delete))
-            pruning[-1].start()
-        else:
-            first.delete()
+        pruning.append(threading.Thread(target=first.delete))  # it waits for this transaction's end
+        pruning[-1].start()
         return held
 
     monkeypatch.setattr(predictions, "hold", hold_and_prune)

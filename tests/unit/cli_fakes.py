@@ -163,8 +163,8 @@ class FakeClient:
     def history(self) -> list[dict[str, Any]]:
         return [{"model_version": "resnet34-1", "from": STATUS["created_at"], "until": None, "reason": "first"}]
 
-    def prune(self, older_than: timedelta) -> dict[str, int]:
-        self.pruned = older_than
+    def prune(self, older_than: timedelta, *, dry_run: bool = False) -> dict[str, int]:
+        self.pruned = None if dry_run else older_than
         return {"jobs": 2, "predictions": 9}
 
     def workers(self) -> list[dict[str, Any]]:

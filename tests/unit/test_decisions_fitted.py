@@ -83,6 +83,7 @@ def test_confusable_classes_have_a_threshold_of_their_own(card: Card) -> None:
     fitted = fit_decisions(card, logits, labels).card
     confusable = fitted.thresholds.confusable
     assert confusable is not None
+    assert parse_card(fitted.to_bytes()) == fitted
     assert {frozenset(pair) for pair in confusable.pairs} >= {frozenset(NAMES[i : i + 2]) for i in range(0, 12, 2)}
     assert confusable.model > fitted.thresholds.model
     alone = fitted.model_copy(update={"thresholds": fitted.thresholds.model_copy(update={"confusable": None})})
@@ -98,7 +99,7 @@ def test_confusable_classes_have_a_threshold_of_their_own(card: Card) -> None:
 def test_an_answer_among_confusable_classes_needs_its_own_threshold(card: Card) -> None:
     thresholds = card.thresholds.model_dump() | {"model": 0.5, "make": 2.0}
     thresholds |= {"confusable": {"pairs": [NAMES[:2]], "model": 0.8}}
-    asked = parse_card(json.dumps(card_fields(classes=NAMES, thresholds=thresholds)).encode())
+    asked = parse_card(json.dumps(card_fields(format=2, classes=NAMES, thresholds=thresholds)).encode())
     probabilities = np.zeros((2, len(NAMES)), dtype=np.float32)
     probabilities[:, 30] = 0.3
     probabilities[0, 0] = probabilities[1, 5] = 0.7
@@ -108,8 +109,10 @@ def test_an_answer_among_confusable_classes_needs_its_own_threshold(card: Card) 
 def test_a_card_may_not_call_a_class_confusable_that_it_does_not_have() -> None:
     thresholds = {"model": 0.5, "make": 0.5, "target_precision": 0.95, "known": None}
     thresholds["confusable"] = {"pairs": [[NAMES[0], "Yugo"]], "model": 0.8}  # type: ignore[assignment]
-    with pytest.raises(CardInvalid, match="'Yugo', which is not one of the classes"):
+    with pytest.raises(CardInvalid, match="needs format 2"):
         parse_card(json.dumps(card_fields(classes=NAMES, thresholds=thresholds)).encode())
+    with pytest.raises(CardInvalid, match="'Yugo', which is not one of the classes"):
+        parse_card(json.dumps(card_fields(format=2, classes=NAMES, thresholds=thresholds)).encode())
 
 
 def test_few_photos_that_show_no_car_are_decided(card: Card) -> None:

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from jobs import Client
 from jobs.errors import SettingsInvalid
+from jobs.kept_photos import KeptPhotos
 from jobs.settings import Settings, environment, load
+from model.store import Store
+from tests.unit.artifacts import write_artifact
 
 
 def test_defaults_are_embedded(home: Path) -> None:
     settings = load()
-    assert settings.database == f"sqlite:///{home / 'cars.db'}"
+    assert (settings.database.get_backend_name(), settings.database.database) == ("sqlite", str(home / "cars.db"))
     assert settings.model_store == str(home / "models")
     assert settings.embedded
     assert settings.sqlite
@@ -29,6 +33,31 @@ def test_variables_are_read_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -
     settings = load(broker_url="redis://two/0", database_url=None)
     assert (settings.batch_size, settings.broker_url, settings.window) == (7, "redis://two/0", None)
     assert not settings.embedded
+
+
+@pytest.mark.parametrize("name", ["what?", "a%20b", "50%", "c#1", "d&e=f", "g::h", "i;j", "k:l", "päth ü", "m@n"])
+def test_everything_lies_in_a_home_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path is no part of a URL: whatever it has in it, nothing is read or written beside it."""
+    monkeypatch.setenv("CARS_HOME", str(tmp_path / name))
+    with Client() as client:
+        client.models()
+        photo = KeptPhotos(client.settings.model_store).keep(b"bytes")
+    folder = write_artifact(tmp_path / "artifact", name="tiny") and tmp_path / "artifact"
+    Store(load().model_store, load().home / "model-cache").put(folder, "tiny")
+    assert {path.name for path in tmp_path.iterdir()} == {name, "artifact"}
+    home = tmp_path / name
+    assert (home / "cars.db").is_file()
+    assert (home / "models" / ".corrections" / photo.hex()).is_file()
+    assert (home / "models" / "tiny" / "card.json").is_file()
+    assert {path.name for path in home.iterdir()} <= {"cars.db", "cars.db-wal", "cars.db-shm", "models"}
+
+
+def test_a_file_url_of_models_is_unquoted(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "artifact", name="tiny")
+    url = (tmp_path / "my models?").as_uri()
+    Store(url, tmp_path / "cache").put(tmp_path / "artifact", "tiny")
+    KeptPhotos(url).keep(b"bytes")
+    assert {path.name for path in (tmp_path / "my models?").iterdir()} == {"tiny", ".corrections"}
 
 
 def test_frozen() -> None:
@@ -46,7 +75,7 @@ def test_frozen() -> None:
     ],
 )
 def test_database_urls(given: str, used: str) -> None:
-    assert load(database_url=given).database == used
+    assert load(database_url=given).database.render_as_string(hide_password=False) == used
 
 
 @pytest.mark.parametrize(
@@ -91,14 +120,14 @@ def test_roots(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().roots == ("/srv/photos", "s3://bucket/cars", "/mnt")
 
 
-@pytest.mark.parametrize("roots", [(), ("/srv/photos", "s3://bucket")])
+@pytest.mark.parametrize("roots", [(), ("/srv/photos", "s3://bucket"), ("/srv/a:b", "/srv/c,d"), ("/srv/a:b",)])
 def test_a_child_process_has_the_same(roots: tuple[str, ...], home: Path) -> None:
     settings = Settings(source_roots=roots, batch_size=9, database_url=f"sqlite:///{home}/x.db", home=home)
-    code = "from jobs.settings import load; s = load(); print([s.roots, s.batch_size, s.database, str(s.home)])"
+    code = "from jobs.settings import load; s = load(); print([s.roots, s.batch_size, str(s.database), str(s.home)])"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(settings), capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == repr([roots, 9, settings.database, str(home)])
+    assert done.stdout.strip() == repr([roots, 9, str(settings.database), str(home)])
 
 
 def test_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,38 @@
+"""Why something cannot be written, in words that name the folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+__all__ = ["check_writable", "trouble"]
+
+
+def trouble(error: OSError | int, folder: Path | str) -> str:
+    """What is wrong with writing in `folder`, and what to do: the disk is full, read-only, may not be written, …"""
+    code = error if isinstance(error, int) else error.errno
+    match code:
+        case errno.ENOSPC | errno.EDQUOT:
+            return f"the disk that holds {folder} is full: make room there, or use another folder"
+        case errno.EROFS:
+            return f"the disk that holds {folder} is read-only: use another folder"
+        case errno.EACCES | errno.EPERM:
+            return f"nothing may be written in {folder}: change its permissions, or use another folder"
+        case errno.ENOENT if not Path(folder).exists():
+            return f"there is no folder {folder}: make it, or use another"
+    reason = str(error) if code is None else "it takes no new files" if code == errno.ENOENT else os.strerror(code)
+    return f"nothing can be written in {folder} ({reason[:1].lower()}{reason[1:]}): use another folder"
+
+
+def check_writable(folder: Path) -> str | None:
+    """What is wrong with writing in `folder`; None where nothing seems to be."""
+    if not folder.is_dir():
+        return trouble(errno.ENOENT if not folder.exists() else errno.ENOTDIR, folder)
+    if os.access(folder, os.W_OK | os.X_OK):
+        return None
+    try:
+        read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        read_only = False
+    return trouble(errno.EROFS if read_only else errno.EACCES, folder)
