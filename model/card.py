@@ -179,8 +179,8 @@ class Card(_Part):
     """One model version. Frozen; `thresholds.known` and `class_parts` may be absent, and no other field is accepted.
 
     `class_parts`: the parts of those classes that the data named in parts; they are read from the others' names. It
-    and `thresholds.confusable` came with format 2: a release that does not know them cannot use the version, and says so by the format. Cards
-    without them are of format 1.
+    and `thresholds.confusable` came with format 2: a release that does not know them cannot use the version, and says
+    so by the format. Cards without them are of format 1.
     """
 
     format: Literal[1, 2]
