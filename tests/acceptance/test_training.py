@@ -29,11 +29,12 @@ def test_one_command_trains_judges_and_says_so(run_cars: Callable[..., Any], hom
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(660)
 def test_one_command_distills(run_cars: Callable[..., Any], home: Path, tmp_path: Path) -> None:
     data = write_folders(tmp_path / "data", photos=8)
     teacher = write_teacher(tmp_path / "teacher.onnx", sorted(COLORS), size=32)
     options = ("--recipe", "distill", "--teacher", teacher, "--init", "scratch", "--epochs", "1", "--force", "--wait")
-    done = run_cars("train", data, *options, env={"OMP_NUM_THREADS": "1"}, timeout=280)
+    done = run_cars("train", data, *options, env={"OMP_NUM_THREADS": "1"}, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "teacher: teacher.onnx" in done.stderr
     run = json.loads(run_cars("training", done.stdout.strip(), "--format", "json").stdout)

@@ -25,14 +25,14 @@ TRAINS = ("--queues", "train")
 SECONDS = 150
 
 
-def ended(run: Training) -> dict[str, Any]:
+def ended(run: Training, seconds: float = SECONDS) -> dict[str, Any]:
     """The run's last status, once it has ended."""
 
     def terminal() -> dict[str, Any] | None:
         status = run.status()
         return status if RunState(status["state"]).terminal else None
 
-    status = wait_until(terminal, SECONDS, lambda: str(run.status()))
+    status = wait_until(terminal, seconds, lambda: str(run.status()))
     assert status is not None
     return status
 
@@ -48,6 +48,7 @@ def child_of(client: Client, run: Training) -> int:
     return int(owner.rpartition(":")[2])
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("backend", ["embedded"], indirect=True)
 def test_a_student_killed_in_its_third_epoch_goes_on(
     backend: Backend, worker: Callable[..., WorkerProcess], tmp_path: Path
@@ -60,7 +61,7 @@ def test_a_student_killed_in_its_third_epoch_goes_on(
         run = client.train(data, recipe="distill", teacher=str(teacher), init="scratch", force=True, plan=PLAN)
         wait_until(lambda: run.status()["epoch"] == 2, SECONDS, lambda: str(run.status()))
         os.kill(child_of(client, run), signal.SIGKILL)
-        status = ended(run)
+        status = ended(run, 3 * SECONDS)
         assert (status["state"], status["error"], status["attempt"]) == ("published", None, 2)
         assert sorted(set(epochs(one))) == [1, 2, 3, 4, 5]
         assert len(epochs(one)) <= 6
