@@ -7,6 +7,7 @@ harm.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -44,6 +45,7 @@ ROUTES = {
     TRAIN_MODEL: "train",
 }
 TICK_SECONDS = 10.0
+SOCKET_SECONDS = 5.0  # a broker that says nothing for so long is taken for gone; more than a BRPOP of kombu's waits
 SILENCE_SECONDS = 5.0  # after a ring that failed: each one more would hold its thread up for seconds
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_connection_timeout=5,
+        broker_connection_timeout=SOCKET_SECONDS,
         broker_transport_options=_transport(settings),
         beat_scheduler="celery.beat:Scheduler",  # in memory: the ledger is in the database
         beat_schedule={"tick": {"task": TICK, "schedule": TICK_SECONDS, "options": {"expires": TICK_SECONDS}}},
@@ -83,8 +85,21 @@ def make_app(settings: Settings) -> Celery:
 def _transport(settings: Settings) -> dict[str, Any]:
     if settings.embedded:
         return {"polling_interval": 0.05}
-    sockets = {"socket_connect_timeout": 5, "socket_keepalive": True, "health_check_interval": 10}
-    return {**sockets, "max_retries": 1, "interval_start": 0}
+    return {
+        "socket_timeout": SOCKET_SECONDS,
+        "socket_connect_timeout": SOCKET_SECONDS,
+        "socket_keepalive": True,
+        "socket_keepalive_options": _keepalive(),
+        "health_check_interval": int(SOCKET_SECONDS),
+        "max_retries": 1,
+        "interval_start": 0,
+    }
+
+
+def _keepalive() -> dict[int, int]:
+    """A peer that is gone without a word is noticed after half a minute, where this system lets one say so."""
+    wanted = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+    return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
 
 
 class Doorbell:

@@ -20,6 +20,7 @@ from jobs.filters import checked_order, make_filter
 from jobs.queries import jobs, predictions, results, workers
 from jobs.results import Results
 from jobs.settings import Settings
+from jobs.status import JobState
 from jobs.submission import Request
 from jobs.training import Training
 from jobs.waiting import wait
@@ -128,10 +129,7 @@ class Client:
             canonical, roots=self.settings.roots, max_file_bytes=self.settings.max_file_bytes
         ) as source:
             if whole and not sources.has_images(source):
-                raise SourceEmpty(
-                    f"{canonical} has no images (files ending in .jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif "
-                    ".mpo, or without an ending); check the folder"
-                )
+                raise SourceEmpty(f"{canonical} has no images: {sources.what_it_has(source)}; check the folder")
 
     def _add_job(self, request: Request) -> tuple[int, bool]:
         """The id of a new job, or of the one that has got the key meanwhile; and whether it is new."""
@@ -287,31 +285,40 @@ class Client:
         self,
         dataset: str | os.PathLike[str],
         *,
-        recipe: Literal["original", "scratch", "finetune"] = "finetune",
+        recipe: Literal["original", "scratch", "finetune", "distill"] = "finetune",
         init: str | None = None,
+        teacher: str | None = None,
         epochs: int | None = None,
         min_gain: float = 0.0,
         force: bool = False,
         promote: bool = True,
-        drop_small_classes: bool = False,
+        min_photos: int | None = None,
+        other: str | os.PathLike[str] | None = None,
         seed: int = 0,
         plan: Mapping[str, Any] | None = None,
     ) -> Training:
         """Enqueue a training run on labelled photos and return it at once; a worker of the queue `train` takes it.
 
         `init`: what it starts from: a version's name, `imagenet`, `scratch` or a .safetensors file; by default
-        production for `finetune`, `imagenet` for `original`. What comes out is judged on the data's holdout beside the
-        version in production, and goes live if its top-1 is higher, by `min_gain` (a share) at least; else it is kept
-        as `rejected`. `force` lets it go live whatever it is worth; without `promote` it never does. `plan` replaces
-        fields of the recipe's plan. Raises SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound or
-        NotPossible; what is wrong with the photos themselves is the `error` of the run.
+        production for `finetune` and `distill`, `imagenet` for `original`. `teacher`: what `distill` learns from, a
+        version's name or an .onnx file with its JSON beside it. What comes out is judged on the data's holdout beside
+        the version in production, and goes live if its top-1 is higher, by `min_gain` (a share) at least; else it is
+        kept as `rejected`. `force` lets it go live whatever it is worth; without `promote` it never does. Classes with
+        fewer than `min_photos` different photos to learn from are left out, which the run notes; without it, one that
+        is too small to split is an error. `other`: a folder of photos that show no car, with a labels.csv (file, what,
+        split), which `unknown` is fitted to. `plan` replaces fields of the recipe's plan.
+
+        Raises SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound or NotPossible; what is wrong with the
+        photos themselves is the `error` of the run.
         """
-        options = {"force": force, "promote": promote, "drop_small_classes": drop_small_classes, "seed": seed}
+        options = {"force": force, "promote": promote, "min_photos": min_photos, "seed": seed}
         run = training.enqueue(
             self,
             dataset,
             recipe=recipe,
             init=init,
+            teacher=teacher,
+            other=other,
             epochs=epochs,
             min_gain=min_gain,
             options={**options, "plan": dict(plan or {})},
@@ -354,8 +361,8 @@ class Client:
     def workers(self) -> list[dict[str, Any]]:
         """Workers that were seen in the last week; alive when their heartbeat is under 15 s old."""
         with self.database.read() as connection:
-            rows = workers.page(connection)
-        return [shapes.worker(row, alive_seconds=workers.ALIVE_SECONDS) for row in rows]
+            rows, work = workers.page(connection), workers.work(connection)
+        return [shapes.worker(row, work=work.get(row.id, ()), alive_seconds=workers.ALIVE_SECONDS) for row in rows]
 
     def migrate(self) -> dict[str, str | None]:
         """Bring the database to this release's schema; see `jobs.schema.migrate`."""
@@ -405,19 +412,25 @@ class Job:
         return self.status()
 
     def retry(self) -> dict[str, Any]:
-        """Classify the failed images again; returns the status. Raises NotPossible while the job runs."""
+        """Go on with whatever is not `ok`: failed and canceled images, a listing that was not finished; returns the
+        status. Raises NotPossible while the job runs."""
         with self._client.database.write() as connection:
             again = jobs.retry(connection, self._client._id(self), batch_size=self._client.settings.batch_size)
         status = self.status()
         if again is None:
             raise NotPossible(f"job {self.id} is {status['state']}: wait for its end, or cancel it")
+        if status["state"] == JobState.RUNNING:
+            self._client._ring("scan", self._client._id(self))  # harmless where all is listed
         return status
 
-    def skipped(self) -> int:
-        """How many files the source has that are no images, as far as it has been listed."""
+    def skipped(self) -> list[dict[str, Any]]:
+        """How many files of the source are no images, as far as it has been listed: job, suffix (None: files without
+        one), files; the most first."""
         with self._client.database.read() as connection:
             row = jobs.get(connection, self._client._id(self))
-        return 0 if row is None else int(row.skipped)
+        if row is None:
+            raise JobNotFound(f"no job {self.id!r}; `cars jobs` lists them")
+        return shapes.skipped(row)
 
     def delete(self) -> None:
         """Delete the job; see `Client.delete`."""

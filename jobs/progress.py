@@ -16,8 +16,8 @@ Status = dict[str, Any]
 
 
 def done(status: Status) -> int:
-    """How many images need no more work."""
-    return int(status["total"] - status["pending"])
+    """How many images have a result; a canceled one has none."""
+    return int(status["ok"] + status["failed"])
 
 
 class Bar:

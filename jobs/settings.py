@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ByteSize, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from jobs.errors import SettingsInvalid
+from jobs.spans import span
 
 __all__ = ["Settings", "environment", "load"]
+
+MIN_CHILD_MEMORY = 256 * 2**20  # less does not hold an engine
 
 
 class Settings(BaseSettings):
@@ -35,6 +38,8 @@ class Settings(BaseSettings):
     window: int | None = Field(default=None, ge=1, le=10_000)
     lease_seconds: float = Field(default=20, ge=1, le=3600)
     stall_seconds: float = Field(default=120, ge=2, le=86_400)
+    give_up: float = Field(default=21_600, gt=0)
+    child_memory: ByteSize | None = Field(default=None, ge=MIN_CHILD_MEMORY)
     max_pixels: int = Field(default=50_000_000, ge=1)
     max_file_mb: float = Field(default=64, gt=0, le=4096)
     pretrained: Path | None = None
@@ -52,6 +57,14 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in re.split(r",|\n|:(?!//)", value) if part.strip())
         return value
+
+    @field_validator("give_up", mode="before")
+    @classmethod
+    def _seconds(cls, value: Any) -> Any:
+        """A span such as `6h`, or seconds."""
+        if not isinstance(value, str) or re.fullmatch(r"[\d.]+", value.strip()):
+            return value
+        return span(value).total_seconds()
 
     @field_validator("database_url")
     @classmethod

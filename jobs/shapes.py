@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
 import numpy as np
@@ -12,7 +12,7 @@ from sqlalchemy import Row
 
 from jobs.status import ImageStatus
 
-__all__ = ["Result", "Top", "failure", "iso", "result", "status", "version", "worker"]
+__all__ = ["Result", "Top", "failure", "iso", "result", "skipped", "status", "version", "worker"]
 
 
 class Top(TypedDict):
@@ -115,17 +115,23 @@ def status(row: Row[Any]) -> dict[str, Any]:
 
 
 def _waiting(row: Row[Any]) -> str | None:
-    """What a job waits for, and since when."""
-    reason: str | None = getattr(row, "waiting", None)
-    since: datetime | None = getattr(row, "waiting_since", None)
-    if not reason or since is None:
-        return reason
-    return f"{reason.rstrip('.')} (since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC)"
+    """Why nothing of the job can be done at present, and since when, by this machine's clock."""
+    if row.waiting is None:
+        return None
+    since = row.waiting_since.astimezone()
+    form = "%H:%M" if row.now - row.waiting_since < timedelta(hours=12) else "%Y-%m-%d %H:%M"
+    return f"since {since.strftime(form)}: {row.waiting}"
 
 
 def failure(row: Row[Any], job_id: int) -> dict[str, str]:
     """A failed image."""
     return {"job": str(job_id), "path": row.path, "code": row.error_code, "message": row.error_message or ""}
+
+
+def skipped(row: Row[Any]) -> list[dict[str, Any]]:
+    """How many files of a row of `queries.jobs.get` are no images, by suffix (None: they have none), most first."""
+    counts = sorted(row.skipped_suffixes.items(), key=lambda item: (-item[1], item[0]))
+    return [{"job": str(row.id), "suffix": suffix or None, "files": files} for suffix, files in counts]
 
 
 def version(row: Row[Any], *, production: bool) -> dict[str, Any]:
@@ -148,8 +154,8 @@ def iso(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def worker(row: Row[Any], *, alive_seconds: float) -> dict[str, Any]:
-    """A worker's heartbeat row."""
+def worker(row: Row[Any], *, work: Sequence[str], alive_seconds: float) -> dict[str, Any]:
+    """A worker's heartbeat row. `work`: what its processes have in hand."""
     age = max((row.now - row.seen_at).total_seconds(), 0.0)
     return {
         "id": row.id,
@@ -159,6 +165,8 @@ def worker(row: Row[Any], *, alive_seconds: float) -> dict[str, Any]:
         "concurrency": row.concurrency,
         "device": row.device,
         "release": row.release,
+        "state": f"broken: {row.broken}" if row.broken is not None else "; ".join(work) or "idle",
+        "images_per_second": row.images_per_second,
         "last_seen_seconds": round(age, 1),
         "alive": age < alive_seconds,
     }

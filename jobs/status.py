@@ -50,11 +50,13 @@ class ImageErrorCode(StrEnum):
     UNREADABLE = "unreadable"  # the file cannot be opened or read
     UNDECODABLE = "undecodable"  # no image, or a damaged one
     TRUNCATED = "truncated"  # the file ends too early
+    DAMAGED = "damaged"  # it decodes, but the decoder met bytes that make no sense
     TOO_LARGE = "too_large"  # more bytes or pixels than allowed
     UNSUPPORTED = "unsupported"  # no regular file, or an image format that is not read
     OUTSIDE_SOURCE = "outside_source"  # a link that leaves the source
     VANISHED = "vanished"  # it was there when the folder was listed
     WORKER_CRASHED = "worker_crashed"  # the process that worked on it died three times
+    ENGINE_ERROR = "engine_error"  # the engine raises on it, and works on other images
 
 
 class Decision(StrEnum):

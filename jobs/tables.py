@@ -136,7 +136,10 @@ class JobRow(Base):
     canceled: Mapped[int] = mapped_column(Integer, server_default="0")
     cached: Mapped[int] = mapped_column(Integer, server_default="0")  # of ok: predicted before
     skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are no images
+    skipped_suffixes: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # how many of them have which
     error: Mapped[str | None]
+    waiting: Mapped[str | None]  # why nothing of it can be done at present
+    waiting_since: Mapped[datetime | None]
     scan_owner: Mapped[str | None] = mapped_column(String(120))
     scan_attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     scan_expires_at: Mapped[datetime | None]
@@ -165,7 +168,9 @@ class BatchRow(Base):
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")  # grows with each claim: the fencing token
     owner: Mapped[str | None] = mapped_column(String(120))
     expires_at: Mapped[datetime | None]
-    sent_at: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]  # when it entered the window; it is not claimed before
+    failures: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # times its only image made the engine fail
+    loading: Mapped[bool] = mapped_column(Boolean, server_default=false())  # its worker loads the model: no image yet
 
 
 class ImageRow(Base):
@@ -236,6 +241,8 @@ class WorkerRow(Base):
     concurrency: Mapped[int] = mapped_column(Integer)
     device: Mapped[str] = mapped_column(String(40))
     release: Mapped[str] = mapped_column(String(40))
+    broken: Mapped[str | None]  # why it takes no batches
+    images_per_second: Mapped[float | None]  # of late
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
 

@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 __all__ = ["RECIPES", "Training", "anyone_trains", "enqueue", "listing"]
 
 logger = logging.getLogger(__name__)
-RECIPES = {"finetune": "production", "original": "imagenet", "scratch": "scratch"}  # and what each starts from
+RECIPES = {  # and what each starts from
+    "finetune": "production",
+    "original": "imagenet",
+    "scratch": "scratch",
+    "distill": "production",
+}
 PICKLED = {".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt"}
 PAGE = 100
 POLL_SECONDS = 0.25
@@ -114,6 +119,8 @@ def enqueue(
     *,
     recipe: str,
     init: str | None,
+    teacher: str | None,
+    other: str | os.PathLike[str] | None,
     epochs: int | None,
     min_gain: float,
     options: Mapping[str, Any],
@@ -125,13 +132,21 @@ def enqueue(
         raise SettingsInvalid(f"epochs must be at least 1, not {epochs}")
     if not -1 <= min_gain <= 1:
         raise SettingsInvalid(f"min_gain is a share of the photos, such as 0.01 for one point, not {min_gain}")
+    min_photos = options.get("min_photos")
+    if min_photos is not None and min_photos < 1:
+        raise SettingsInvalid(f"min_photos is how many photos a class needs at least, such as 10, not {min_photos}")
     values = {
         "token": secrets.token_hex(3),
         "dataset": _local(client, dataset, what="data set"),
         "recipe": recipe,
         "init": _start(client, init or RECIPES[recipe]),
         "epochs": epochs,
-        "options": {"min_gain": min_gain, **options},
+        "options": {
+            "min_gain": min_gain,
+            "teacher": _teacher(client, teacher, recipe),
+            "other": None if other is None else _local(client, other, what="folder of photos that show no car"),
+            **options,
+        },
     }
     with client.database.write() as connection:
         run_id = training.add(connection, values)
@@ -153,11 +168,7 @@ def _start(client: Client, init: str) -> str:
     """What the run starts from, made definite: a word, the name of a version, or the path of a file."""
     if init in {"imagenet", "scratch"}:
         return init
-    suffix = Path(init).suffix.lower()
-    if suffix in PICKLED:
-        raise NotPossible(
-            f"{init}: a {suffix} file can run code when it is opened, so it never is; convert it to .safetensors"
-        )
+    suffix = _unpickled(init, instead=".safetensors")
     if suffix == ".safetensors" or "/" in init:
         start = _local(client, init, what="file to start from")
         if not Path(os.fsdecode(decode(start))).is_file():
@@ -165,6 +176,41 @@ def _start(client: Client, init: str) -> str:
         return start
     with client.database.read() as connection:
         return str(registry.resolve(connection, init).name)
+
+
+def _teacher(client: Client, teacher: str | None, recipe: str) -> str | None:
+    """What the recipe `distill` learns from, made definite: the name of a version, or the path of an ONNX file."""
+    if (teacher is not None) != (recipe == "distill"):
+        raise SettingsInvalid(
+            "the recipe distill learns from a teacher: give one, an .onnx file or a version"
+            if teacher is None
+            else f"the recipe {recipe} has no use for a teacher; distill has"
+        )
+    if teacher is None:
+        return None
+    suffix = _unpickled(teacher, instead=".onnx")
+    if suffix != ".onnx" and "/" not in teacher:
+        with client.database.read() as connection:
+            return str(registry.resolve(connection, teacher).name)
+    place = _local(client, teacher, what="teacher")
+    real = Path(os.path.realpath(os.fsdecode(decode(place))))
+    if suffix != ".onnx" or not real.is_file():
+        raise NotPossible(f"{teacher} is no .onnx file: give one, with its JSON file beside it, or a version's name")
+    try:
+        _local(client, real.with_suffix(".json"), what="teacher's JSON file")
+    except SourceMissing as exc:
+        raise SourceMissing(f"{exc}; it gives classes, size, mean, std, source and licence of {real.name}") from exc
+    return place
+
+
+def _unpickled(file: str, *, instead: str) -> str:
+    """The file's suffix. Raises NotPossible for one of a pickle."""
+    suffix = Path(file).suffix.lower()
+    if suffix in PICKLED:
+        raise NotPossible(
+            f"{file}: a {suffix} file can run code when it is opened, so it never is; convert it to {instead}"
+        )
+    return suffix
 
 
 def listing(client: Client, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
@@ -197,6 +243,7 @@ def shape(row: Row[Any]) -> dict[str, Any]:
         "epochs_run": progress.get("epochs_run", 0),
         **{name: progress.get(name) for name in ("epoch_share", "train_loss", "valid_loss", "accuracy")},
         "images_per_second": progress.get("images_per_second") if running else None,
+        "network_images_per_second": progress.get("network_images_per_second") if running else None,
         "eta_seconds": progress.get("eta_seconds") if running else None,
         "notes": progress.get("notes", []),
         "model_version": row.model_version,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from jobs.progress import Bar, Status
 from jobs.spans import readable
 from jobs.status import RunState
 
-__all__ = ["RunBar", "Status", "doing", "figures", "outcome"]
+__all__ = ["RunBar", "Status", "doing", "figures", "outcome", "speed"]
 
 
 class RunBar(Bar):
@@ -43,10 +46,17 @@ def figures(status: Status) -> str:
     if status["accuracy"] is not None:
         parts.append(f"accuracy {status['accuracy']:.1%}")
     if status["images_per_second"]:
-        parts.append(f"{status['images_per_second']:.3g} images/s")
+        parts.append(speed(status))
     if status["eta_seconds"]:
         parts.append(f"{readable(status['eta_seconds'])} left")
     return " · ".join(parts)
+
+
+def speed(status: Mapping[str, Any]) -> str:
+    """Images a second, and how near that is to what the network alone reaches."""
+    limit = status["network_images_per_second"]
+    fraction = f" ({status['images_per_second'] / limit:.0%} of the network's own limit)" if limit else ""
+    return f"{status['images_per_second']:.3g} images/s{fraction}"
 
 
 def outcome(status: Status) -> str:

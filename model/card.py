@@ -7,19 +7,33 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from model.errors import ArtifactCorrupt, ArtifactUnsafe, CardInvalid
 from model.inspection import inspect, refuse_pickle
+from model.labels import FIRST_YEAR, LAST_YEAR, LONGEST_NAME, Label, joined, parse
 
 __all__ = [
     "CARD",
     "ONNX",
     "WEIGHTS",
     "Card",
+    "ClassParts",
+    "Confusable",
     "DataOrigin",
     "EngineFile",
     "KnownCar",
@@ -29,6 +43,7 @@ __all__ = [
     "Score",
     "Thresholds",
     "check_name",
+    "class_fields",
     "digest",
     "parse_card",
     "read",
@@ -41,6 +56,7 @@ CARD: Final = "card.json"
 WEIGHTS: Final = "weights.safetensors"
 ONNX: Final = "model.onnx"
 _ENDINGS = {"onnx": ".onnx", "torch": ".safetensors"}
+_NEWEST_FORMAT = 2
 _CARD_BYTES = 8 << 20
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_-])){0,63}")
 _FILE = re.compile(rf"{_NAME.pattern}(?:/{_NAME.pattern})?")
@@ -62,6 +78,23 @@ class _OpenPart(_Part):
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, JsonValue]
+
+
+Words = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+
+
+class ClassParts(_Part):
+    """The parts of a class as the data named them. Its name is these, joined by blanks."""
+
+    make: Words
+    model: Words
+    body: Words | None
+    year: Annotated[int, Field(ge=FIRST_YEAR, le=LAST_YEAR)] | None
+
+    @property
+    def label(self) -> Label:
+        """The same with the class's name."""
+        return joined(self.make, self.model, self.body, self.year)
 
 
 class Preprocessing(_Part):
@@ -86,16 +119,25 @@ class KnownCar(_Part):
     least: float
 
 
+class Confusable(_Part):
+    """Pairs of classes that are taken for each other, worst first, and the least probability for `model` in them."""
+
+    pairs: Annotated[tuple[tuple[str, str], ...], Field(min_length=1, max_length=1000)]
+    model: Threshold
+
+
 class Thresholds(_Part):
     """Least calibrated probability for the decisions `model` and `make`, fitted to `target_precision`.
 
-    `known` is checked first; without it, as on cards written before there was such a part, nothing is.
+    `known` is checked first; without it, as on cards written before there was such a part, nothing is. An answer that
+    is one of the `confusable` classes needs the probability that is written there.
     """
 
     model: Threshold
     make: Threshold
     target_precision: Share
     known: KnownCar | None = None
+    confusable: Confusable | None = None
 
 
 class Metrics(_OpenPart):
@@ -134,12 +176,18 @@ class EngineFile(_OpenPart):
 
 
 class Card(_Part):
-    """One model version. Frozen; every field but `thresholds.known` is required and no other is accepted."""
+    """One model version. Frozen; `thresholds.known` and `class_parts` may be absent, and no other field is accepted.
 
-    format: Literal[1]
+    `class_parts`: the parts of those classes that the data named in parts; they are read from the others' names. It
+    came with format 2: a release that does not know it cannot use the version, and says so by the format. Cards
+    without it are of format 1.
+    """
+
+    format: Literal[1, 2]
     name: str
     architecture: Literal["resnet34"]
-    classes: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...]
+    classes: tuple[Words, ...]
+    class_parts: dict[str, ClassParts] = {}
     image_size: Annotated[int, Field(ge=4, le=1024)]
     preprocessing: Preprocessing
     temperature: Annotated[float, Field(gt=0, le=1000)]
@@ -156,6 +204,11 @@ class Card(_Part):
         check_name(self.name)
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise ValueError("classes must be at least two, all different")
+        confusable = self.thresholds.confusable
+        strange = {name for pair in confusable.pairs for name in pair} - set(self.classes) if confusable else set()
+        if strange:
+            raise ValueError(f"thresholds.confusable names {min(strange)!r}, which is not one of the classes")
+        self._check_class_parts()
         for file in self.files:
             if file == CARD or not _FILE.fullmatch(file) or any(map(_DOS_DEVICES.fullmatch, file.split("/"))):
                 raise ValueError(f"files: {file!r} is not a file name an artifact may have")
@@ -168,10 +221,41 @@ class Card(_Part):
                 raise ValueError(f"engines: {name} loads a file that ends in {_ENDINGS[name]}, not {engine.file!r}")
         return self
 
+    def _check_class_parts(self) -> None:
+        if self.class_parts and self.format < 2:
+            raise ValueError("class_parts needs format 2")
+        for name, parts in self.class_parts.items():
+            if name not in self.classes:
+                raise ValueError(f"class_parts: {name!r} is not among the classes")
+            if parts.label.name != name:
+                raise ValueError(f"class_parts: the parts of {name!r}, joined by blanks, are {parts.label.name!r}")
+
+    @model_serializer(mode="wrap")
+    def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        if not self.class_parts:
+            del fields["class_parts"]
+        return fields
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The classes with their parts, in their order."""
+        return tuple(self.class_parts[name].label if name in self.class_parts else parse(name) for name in self.classes)
+
     def to_bytes(self) -> bytes:
         """The bytes of `card.json`: the same card always gives the same bytes."""
         text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, allow_nan=False, indent=1)
         return text.encode() + b"\n"
+
+
+def class_fields(classes: Sequence[str], parts: Mapping[str, Label]) -> dict[str, Any]:
+    """What a card says of these classes, of which `parts` has some taken apart: its fields, format included."""
+    given = {
+        name: ClassParts(make=label.make, model=label.model, body=label.body, year=label.year)
+        for name, label in parts.items()
+        if name in classes
+    }
+    return {"format": 2 if given else 1, "classes": tuple(classes), "class_parts": given}
 
 
 def check_name(name: str) -> str:
@@ -189,10 +273,11 @@ def parse_card(data: bytes, origin: object = CARD) -> Card:
     if len(data) > _CARD_BYTES:
         raise CardInvalid(f"{origin} has {len(data)} bytes; a card has at most {_CARD_BYTES}")
     try:
-        json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
+        document = json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
+        _refuse_newer(document, origin)
         return Card.model_validate_json(data)
     except ValidationError as exc:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in exc.errors()[:5])
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {_told(e)}" for e in exc.errors()[:5])
         raise CardInvalid(f"{origin} is not a valid model card: {wrong}") from exc
     except (ValueError, RecursionError) as exc:
         raise CardInvalid(f"{origin} is not a valid model card: {exc}") from exc
@@ -266,6 +351,22 @@ def verify(folder: Path) -> Card:
         if path.is_file():
             refuse_pickle(path)
     return card
+
+
+def _refuse_newer(document: Any, origin: object) -> None:
+    found = document.get("format") if isinstance(document, dict) else None
+    if isinstance(found, int) and found > _NEWEST_FORMAT:
+        raise CardInvalid(
+            f"{origin} has format {found}, which a newer release of car-classifier has written; this one reads "
+            f"formats 1 to {_NEWEST_FORMAT}. Install the newer release to use this version."
+        )
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    """What is wrong with a field; one that is not known may come from a newer release."""
+    if error["type"] == "extra_forbidden":
+        return "this release of car-classifier knows no such field; a newer one may"
+    return str(error["msg"])
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from model.errors import DatasetError
+from model.labels import FIRST_YEAR, LAST_YEAR, Label, joined
 
 __all__ = ["SPLITS", "Listed", "Permitted", "read_listing", "some"]
 
@@ -24,11 +25,12 @@ Permitted = Callable[[Path], None]  # raises for a file that may not be touched
 
 
 class Listed(NamedTuple):
-    """One line of a data set before its file was opened; `split` is None where the data names none."""
+    """One line of a data set before its file was opened; `split` and `parts` are None where the data names none."""
 
     file: Path
     label: str
     split: str | None
+    parts: Label | None = None
 
 
 def read_listing(path: Path, permitted: Permitted) -> tuple[list[Listed], list[str]]:
@@ -47,8 +49,8 @@ def read_listing(path: Path, permitted: Permitted) -> tuple[list[Listed], list[s
         listed = _read_folders(path, permitted)
     else:
         raise DatasetError(
-            f"{path} is no data set. Give a folder with one subfolder a class, a CSV with the columns file,label, or "
-            "the folder that holds the Stanford Cars `cars_train` and `devkit`."
+            f"{path} is no data set. Give a folder with one subfolder a class, a CSV with the columns file,label or "
+            "file,make,model, or the folder that holds the Stanford Cars `cars_train` and `devkit`."
         )
     return listed, _class_order(path, {entry.label for entry in listed}, permitted)
 
@@ -65,6 +67,8 @@ def _class_order(path: Path, present: set[str], permitted: Permitted) -> list[st
         raise DatasetError(f"{file} is no JSON list of class names: {exc}") from exc
     if not isinstance(names, list) or not present <= set(map(str, names)):
         raise DatasetError(f"{file} lacks classes that the labels use: {some(sorted(present - set(map(str, names))))}")
+    if len(set(map(str, names))) < len(names):
+        raise DatasetError(f"{file} names a class twice; keep each once")
     return [str(name) for name in names]
 
 
@@ -72,21 +76,76 @@ def _read_csv(path: Path, permitted: Permitted) -> list[Listed]:
     permitted(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            columns = set(reader.fieldnames or ())
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise DatasetError(f"{path} cannot be read as CSV in UTF-8: {exc}") from exc
-    if not rows or not {"file", "label"} <= set(rows[0]):
-        raise DatasetError(f"{path} needs a first line `file,label` or `file,label,split` and photos after it")
+    in_parts = {"make", "model"} <= columns
+    if not rows or "file" not in columns or not (in_parts or "label" in columns):
+        raise DatasetError(
+            f"{path} needs a first line `file,label` or `file,make,model`, the latter with `body` and `year` if you "
+            "like, both with `split` if you like, and photos after it"
+        )
+    if in_parts and "label" in columns:
+        raise DatasetError(
+            f"{path} has the column `label` and the columns `make` and `model`; leave out one of the two"
+        )
     listed = []
-    for row in rows:
-        name, label, split = ((row.get(column) or "").strip() for column in ("file", "label", "split"))
-        if not name or not label or split not in ("", *SPLITS):
-            line = ",".join(str(value) for value in row.values())
-            raise DatasetError(
-                f"{path}: {line!r} needs a file, a label, and as split one of {', '.join(SPLITS)} or nothing"
-            )
-        listed.append(Listed(_listed_file(path.parent, name, permitted), label, split or None))
+    for number, row in rows:
+        where = f"{path}, line {number}"
+        name, parts, label, split = _cells(row, where, in_parts=in_parts)
+        listed.append(Listed(_listed_file(path.parent, name, permitted), label, split or None, parts))
+    _refuse_ambiguous(path, listed)
     return listed
+
+
+def _cells(row: Mapping[Any, Any], where: str, *, in_parts: bool) -> tuple[str, Label | None, str, str]:
+    """File, parts, label and split of a line of a CSV."""
+    if any(row.get(None) or ()):
+        raise DatasetError(f"{where} has more fields than the first line; quote a text that has a comma in it")
+    name, label, split = ((row.get(column) or "").strip() for column in ("file", "label", "split"))
+    parts = _parts(row, where) if in_parts else None
+    label = parts.name if parts else label
+    if not name or not label or split not in ("", *SPLITS):
+        raise DatasetError(
+            f"{where}: {','.join(map(str, row.values()))!r} needs a file, a label, and as split one of "
+            f"{', '.join(SPLITS)} or nothing"
+        )
+    return name, parts, label, split
+
+
+def _parts(row: Mapping[str, str | None], where: str) -> Label:
+    make, model, body, year = (
+        " ".join((row.get(column) or "").split()) for column in ("make", "model", "body", "year")
+    )
+    if not make or not model:
+        raise DatasetError(f"{where}: {','.join(map(str, row.values()))!r} needs a make and a model")
+    if year and not (year.isascii() and year.isdigit() and FIRST_YEAR <= int(year) <= LAST_YEAR):
+        raise DatasetError(
+            f"{where}: {year!r} is no year from {FIRST_YEAR} to {LAST_YEAR}; leave it empty, or put what it says into "
+            "the column `model`"
+        )
+    return joined(make, model, body or None, int(year) if year else None)
+
+
+def _refuse_ambiguous(path: Path, listed: Iterable[Listed]) -> None:
+    """A class has one make: two ways of taking its name apart are an error."""
+    seen: dict[str, Listed] = {}
+    for entry in listed:
+        first = seen.setdefault(entry.label, entry)
+        if first.parts != entry.parts:
+            raise DatasetError(
+                f"{path} takes {entry.label!r} apart in two ways: {_told(first)} and {_told(entry)}. Correct one."
+            )
+
+
+def _told(entry: Listed) -> str:
+    parts = entry.parts
+    named = {"make": parts.make, "model": parts.model, "body": parts.body, "year": parts.year} if parts else {}
+    return ", ".join(f"{column} {value}" for column, value in named.items() if value is not None) + (
+        f" ({entry.file.name})"
+    )
 
 
 def _listed_file(folder: Path, name: str, permitted: Permitted) -> Path:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,14 +20,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from model.dataset_forms import SPLITS, Listed, Permitted, read_listing, some
+from model.dataset_splits import split_by_class
 from model.duplicates import Likeness, groups_of, likeness
 from model.errors import DatasetError, ImageError
+from model.labels import Label, what_is_wrong
 from model.preprocess import MAX_PIXELS, decode
 
 __all__ = ["SPLITS", "Dataset", "Photo", "open_dataset"]
 
 UNREADABLE_SHARE: Final = 0.01
-_SHARES: Final = {"holdout": 0.1, "calibration": 0.1}
 _SIDE = 64  # what photos are decoded to for the duplicate check
 
 
@@ -43,12 +44,18 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Readable photos with labels and splits. `unreadable` holds the files left out, each with the reason."""
+    """Readable photos with labels and splits. `unreadable` holds the files left out, each with the reason.
+
+    `class_parts` has the classes that the data names in parts, and `left_out` the classes that were left out, each
+    with how many different photos to learn from it has (or, in data that is only evaluated on, how many photos).
+    """
 
     classes: tuple[str, ...]
     photos: tuple[Photo, ...]
     unreadable: tuple[tuple[Path, str], ...]
     split_seed: int | None
+    class_parts: Mapping[str, Label] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, split: str) -> tuple[Photo, ...]:
         """The photos of one split, or of all for "all", in the data set's order."""
@@ -76,10 +83,16 @@ class Dataset:
         if strangers:
             raise DatasetError(
                 f"the data has {len(strangers)} classes that the model does not know: {some(strangers)}. Rename "
-                "them to the model's class names, or train with `--init imagenet` or `--init scratch`."
+                "them to the model's class names or leave their photos out; to have a model that knows them, train on "
+                "this data."
             )
         photos = tuple(replace(photo, label=position[self.classes[photo.label]]) for photo in self.photos)
         return replace(self, classes=tuple(classes), photos=photos)
+
+    def with_parts(self, parts: Mapping[str, Label]) -> Dataset:
+        """The same with the parts of those classes that the data does not name in parts itself."""
+        known = {name: label for name, label in parts.items() if name in self.classes}
+        return replace(self, class_parts={**known, **self.class_parts})
 
     def corrected(self, corrections: Mapping[Path, str]) -> tuple[Dataset, tuple[Path, ...]]:
         """With people's corrections, files and their right class; and the files that are left out.
@@ -106,24 +119,28 @@ def open_dataset(
     path: Path,
     *,
     split_seed: int | None = 0,
-    drop_small_classes: bool = False,
+    min_photos: int | None = None,
     holdout: Set[str] = frozenset(),
+    leave_out: Set[str] = frozenset(),
     permitted: Permitted = lambda _file: None,
     threads: int | None = None,
 ) -> Dataset:
     """The labelled photos at `path`, each opened once to see that it can be read.
 
-    `path` is a folder of the Stanford Cars devkit (`cars_train`, `devkit`), a CSV with the columns `file,label` and
-    perhaps `split`, a folder with a `labels.csv`, or a folder of one subfolder a class. Splits that the data names are
-    kept; missing ones are drawn from `train` by class and `split_seed`, near-duplicates staying together. With
-    `split_seed` None nothing is drawn and one class is enough: the data is only to be judged on.
+    `path` is a folder of the Stanford Cars devkit (`cars_train`, `devkit`), a CSV with the columns `file,label` or
+    `file,make,model` (perhaps `body`, `year`) and perhaps `split`, a folder with a `labels.csv`, or a folder of one
+    subfolder a class. Splits that the data names are kept; missing ones are drawn from `train` by class and
+    `split_seed`, near-duplicates staying together. With `split_seed` None nothing is drawn and one class is enough:
+    the data is only to be evaluated on.
+
+    Classes with fewer than `min_photos` different photos to learn from are left out, and so are those in `leave_out`.
 
     `holdout` has digests of photos that an earlier version was only judged on: where `holdout` is drawn they come into
     it, and no others of a class in which they are half of what is drawn. `permitted` is asked about every file before
     it is looked at, and raises for one that may not be.
 
-    Raises DatasetError: nothing there, one class, a class too small to split, labels of missing files, an unknown
-    split, or more than 1 % unreadable photos.
+    Raises DatasetError: nothing there, one class, a class too small to split, a class name that no version can have,
+    labels of missing files, an unknown split, or more than 1 % unreadable photos.
     """
     listed, names = read_listing(Path(path), permitted)
     _check_listing(path, listed, least_classes=1 if split_seed is None else 2)
@@ -137,17 +154,21 @@ def open_dataset(
         )
     readable = [(entry, found) for entry, found in opened if not isinstance(found, str)]
     if split_seed is not None:
-        if drawn:
-            readable = _draw_splits(readable, split_seed, held=holdout, drop_small_classes=drop_small_classes)
-        readable = _with_training_photos(path, readable, drop_small_classes=drop_small_classes)
+        readable, left_out = split_by_class(
+            path, readable, seed=split_seed, draw=drawn, held=holdout, min_photos=min_photos, leave_out=leave_out
+        )
+    else:
+        left_out = Counter(entry.label for entry, _ in readable if entry.label in leave_out)
+        readable = [(entry, found) for entry, found in readable if entry.label not in leave_out]
     present = {entry.label for entry, _ in readable}
     classes = tuple(name for name in names if name in present)
-    _check_classes(path, classes, least=1 if split_seed is None else 2)
+    _check_classes(path, classes, least=1 if split_seed is None else 2, left_out=left_out)
     position = {name: index for index, name in enumerate(classes)}
     photos = tuple(
         Photo(entry.file, position[entry.label], entry.split or "train", found.digest) for entry, found in readable
     )
-    return Dataset(classes, photos, unreadable, split_seed if drawn else None)
+    parts = {entry.label: entry.parts for entry, _ in readable if entry.parts is not None}
+    return Dataset(classes, photos, unreadable, split_seed if drawn else None, parts, dict(left_out))
 
 
 def _check_listing(path: Path, listed: Sequence[Listed], *, least_classes: int) -> None:
@@ -155,7 +176,11 @@ def _check_listing(path: Path, listed: Sequence[Listed], *, least_classes: int) 
         raise DatasetError(
             f"{path} holds no labelled photos. Put each class's photos in a subfolder named like the class."
         )
-    _check_classes(path, sorted({entry.label for entry in listed}), least=least_classes)
+    names = sorted({entry.label for entry in listed})
+    for name in names:
+        if wrong := what_is_wrong(name):
+            raise DatasetError(f"{path}: {name[:60]!r} cannot name a class: {wrong}. Rename it.")
+    _check_classes(path, names, least=least_classes)
     missing = [str(entry.file) for entry in listed if not entry.file.is_file()]
     if missing:
         raise DatasetError(
@@ -168,23 +193,18 @@ def _check_listing(path: Path, listed: Sequence[Listed], *, least_classes: int) 
         )
 
 
-def _with_training_photos(
-    path: Path, readable: list[tuple[Listed, Likeness]], *, drop_small_classes: bool
-) -> list[tuple[Listed, Likeness]]:
-    """What is left once classes without a photo in `train` are dropped, which is an error unless asked for."""
-    trained = {entry.label for entry, _ in readable if entry.split in (None, "train")}
-    small = sorted({entry.label for entry, _ in readable} - trained)
-    if small and not drop_small_classes:
+def _check_classes(
+    path: Path, classes: Sequence[str], *, least: int, left_out: Mapping[str, int] | None = None
+) -> None:
+    if len(classes) >= least:
+        return
+    if left_out:
+        few = [f"{name} ({count})" for name, count in left_out.items()]
         raise DatasetError(
-            f"{path}: {len(small)} classes have no photo in `train`: {some(small)}. Add photos, or leave these classes "
-            "out with `--drop-small-classes`."
+            f"{path}: {len(classes)} classes are left, and at least {least} are needed. Left out, with how many photos "
+            f"each has to learn from: {some(few)}. Add photos, or leave out fewer classes."
         )
-    return [pair for pair in readable if pair[0].label in trained]
-
-
-def _check_classes(path: Path, classes: Sequence[str], *, least: int) -> None:
-    if len(classes) < least:
-        raise DatasetError(f"{path} has one class ({some(classes)}); telling cars apart needs at least two")
+    raise DatasetError(f"{path} has one class ({some(classes)}); telling cars apart needs at least two")
 
 
 def _open_all(listed: Sequence[Listed], threads: int, *, compare: bool) -> list[tuple[Listed, Likeness | str]]:
@@ -220,65 +240,3 @@ def _repeats(judged: Sequence[Path], files: Sequence[Path]) -> tuple[Path, ...]:
 
 def _threads() -> int:
     return min(8, os.cpu_count() or 1)
-
-
-def _draw_splits(
-    readable: Sequence[tuple[Listed, Likeness]], seed: int, *, held: Set[str], drop_small_classes: bool
-) -> list[tuple[Listed, Likeness]]:
-    """Fills the missing splits from photos without one or of `train`: class by class, whole groups at a time."""
-    wanted = [name for name in _SHARES if all(entry.split != name for entry, _ in readable)]
-    splits = [entry.split or "train" for entry, _ in readable]
-    members: dict[int, list[int]] = {}
-    for index, group in enumerate(groups_of([found for _, found in readable])):
-        members.setdefault(group, []).append(index)
-    by_class: dict[str, list[list[int]]] = {}
-    for group_members in members.values():
-        of_group = {readable[index][0].label for index in group_members}
-        # One picture under two labels is no fair question: it stays in `train`.
-        if len(of_group) == 1 and all(splits[index] == "train" for index in group_members):
-            by_class.setdefault(of_group.pop(), []).append(group_members)
-    labels = sorted({entry.label for entry, _ in readable})
-    small = [label for label in labels if len(by_class.get(label, [])) < len(wanted) + 1]
-    if small and not drop_small_classes:
-        raise DatasetError(
-            f"{len(small)} classes are too small to split in {len(wanted) + 1}, near-duplicates counted once: "
-            f"{some(small)}. Add photos, or leave these classes out with `--drop-small-classes`."
-        )
-    digests = [found.digest for _, found in readable]
-    for label in labels:
-        for split, index in _drawn(by_class.get(label, []), digests, wanted, seed=seed, held=held):
-            splits[index] = split
-    return [
-        (entry._replace(split=split), found)
-        for (entry, found), split in zip(readable, splits, strict=True)
-        if entry.label not in small
-    ]
-
-
-def _drawn(
-    groups: Sequence[list[int]], digests: Sequence[str], wanted: Sequence[str], *, seed: int, held: Set[str]
-) -> Iterator[tuple[str, int]]:
-    """The drawn split of each photo of a class that does not stay in `train`; each split gets a group at least.
-
-    The order is by a hash of each group's content, so that one photo more or less moves few others. `holdout` and
-    `calibration` are taken from its two ends: what leaves one does not come into the other.
-    """
-
-    def is_held(group: list[int]) -> bool:
-        return any(digests[index] in held for index in group)
-
-    def order(group: list[int]) -> tuple[bool, bytes]:
-        content = min(digests[index] for index in group)
-        return is_held(group), hashlib.sha256(f"{seed} {content}".encode()).digest()
-
-    queue = sorted(groups, key=order)
-    known = sum(len(group) for group in queue if is_held(group))
-    for still_needed, split in zip(range(len(wanted), 0, -1), wanted, strict=True):
-        size = max(1, round(_SHARES[split] * sum(map(len, groups))))
-        if split == "holdout" and 2 * known >= size:
-            size = known
-        taken = 0
-        while taken < size and len(queue) > still_needed:
-            chosen = queue.pop(-1 if split == "holdout" else 0)
-            taken += len(chosen)
-            yield from ((split, index) for index in chosen)

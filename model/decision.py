@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.card import Card, Score
-from model.labels import parse
 
 __all__ = [
     "Decision",
@@ -19,6 +18,7 @@ __all__ = [
     "known_scores",
     "looks_unknown",
     "make_table",
+    "model_thresholds",
     "pool",
 ]
 
@@ -82,10 +82,13 @@ def looks_unknown(logits: NDArray[np.floating], card: Card) -> NDArray[np.bool_]
     return np.asarray(~(known_scores(logits, card.temperature)[known.score] >= known.least))
 
 
+def make_table(card: Card) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+    """The makes in order of first appearance, and for each of the card's classes (C,) the index of its make."""
+    return _indexed(tuple(label.make for label in card.labels))
+
+
 @lru_cache(maxsize=16)
-def make_table(classes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
-    """The makes in order of first appearance, and for each class (C,) the index of its make."""
-    makes = [parse(name).make for name in classes]
+def _indexed(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.intp]]:
     names = tuple(dict.fromkeys(makes))
     position = {name: index for index, name in enumerate(names)}
     index = np.array([position[make] for make in makes], dtype=np.intp)
@@ -93,24 +96,34 @@ def make_table(classes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.in
     return names, index
 
 
+def model_thresholds(card: Card) -> NDArray[np.float64]:
+    """For each class (C,) the least probability for the decision `model`."""
+    least = np.full(len(card.classes), card.thresholds.model)
+    if card.thresholds.confusable is not None:
+        position = {name: index for index, name in enumerate(card.classes)}
+        inside = [position[name] for pair in card.thresholds.confusable.pairs for name in pair]
+        least[inside] = card.thresholds.confusable.model
+    return least
+
+
 def decide_all(
     probabilities: NDArray[np.floating], card: Card, logits: NDArray[np.floating] | None = None
 ) -> Decisions:
     """The decisions for calibrated probabilities (N, C) and the raw logits (N, C) that they come from.
 
-    `unknown` if the logits look like no known car; else `model` if the best class reaches the card's model threshold,
+    `unknown` if the logits look like no known car; else `model` if the best class reaches its threshold in the card,
     else `make` if the best make's summed probability reaches the make threshold, else `unknown`. Without `logits`
     nothing is rejected, and the probabilities alone decide. Not a number reaches no threshold.
     """
     probabilities = np.asarray(probabilities, dtype=np.float32)
     rejected = np.zeros(len(probabilities), dtype=np.bool_) if logits is None else looks_unknown(logits, card)
-    names, index = make_table(card.classes)
+    names, index = make_table(card)
     by_make = np.zeros((len(probabilities), len(names)), dtype=np.float32)
     np.add.at(by_make.T, index, probabilities.T)
     top, best = probabilities.argmax(axis=1), by_make.argmax(axis=1)
     rows = np.arange(len(probabilities))
     confidence, make_confidence = probabilities[rows, top], by_make[rows, best].clip(max=1.0)
-    sure = ~rejected & (confidence >= card.thresholds.model)
+    sure = ~rejected & (confidence >= model_thresholds(card)[top])
     sure_make = ~rejected & (make_confidence >= card.thresholds.make)
     decision: list[Decision] = [
         "model" if of_model else "make" if of_make else "unknown"

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 IMAGE_CODES: Final = frozenset(
-    {"unreadable", "undecodable", "truncated", "too_large", "unsupported", "outside_source", "vanished"}
+    {"unreadable", "undecodable", "truncated", "damaged", "too_large", "unsupported", "outside_source", "vanished"}
 )
 
 

@@ -1,9 +1,15 @@
 """Class names and their parts: `Make Model Body Year`, as in `Acura TL Sedan 2012`."""
 
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
-__all__ = ["BODIES", "MAKES_OF_SEVERAL_WORDS", "Label", "parse"]
+__all__ = ["BODIES", "FIRST_YEAR", "LAST_YEAR", "MAKES_OF_SEVERAL_WORDS", "Label", "joined", "parse", "what_is_wrong"]
+
+LONGEST_NAME: Final = 200
+FIRST_YEAR: Final = 1885
+LAST_YEAR: Final = 2100
 
 MAKES_OF_SEVERAL_WORDS = (
     ("AM", "General"),
@@ -49,7 +55,6 @@ BODIES = (
     ("Wagon",),
 )
 
-_FIRST_CAR, _LAST_YEAR = 1885, 2100
 _MAKES = {tuple(word.casefold() for word in make): len(make) for make in MAKES_OF_SEVERAL_WORDS}
 _BODIES = {tuple(word.casefold() for word in body): " ".join(body) for body in BODIES}
 
@@ -63,6 +68,23 @@ class Label:
     model: str
     body: str | None
     year: int | None
+
+
+def joined(make: str, model: str, body: str | None = None, year: int | None = None) -> Label:
+    """The label whose name is its parts joined by blanks."""
+    name = " ".join(str(part) for part in (make, model, body, year) if part is not None)
+    return Label(name=name, make=make, model=model, body=body, year=year)
+
+
+def what_is_wrong(name: str) -> str | None:
+    """Why `name` cannot name a class, or None: it must fit a card, a database column and one line."""
+    if not name:
+        return "it is empty"
+    if len(name) > LONGEST_NAME:
+        return f"it has {len(name)} characters, and {LONGEST_NAME} are the most"
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+        return "it has a control character, or bytes that are no UTF-8"
+    return None
 
 
 @lru_cache(maxsize=4096)
@@ -86,7 +108,7 @@ def _year(words: list[str]) -> int | None:
     if len(words) < 2 or len(words[-1]) != 4 or not (words[-1].isascii() and words[-1].isdigit()):
         return None
     year = int(words[-1])
-    return year if _FIRST_CAR <= year <= _LAST_YEAR else None
+    return year if FIRST_YEAR <= year <= LAST_YEAR else None
 
 
 def _make_length(words: list[str]) -> int:

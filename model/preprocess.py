@@ -3,7 +3,9 @@
 The whole picture is squished to a square. Nothing is decoded before its kind and its size are known to be acceptable.
 """
 
+import contextlib
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,45 +27,41 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+from model import jpeg, jxl, png
 from model.errors import ImageError
+from model.file_kinds import AVIF_BRANDS, HEIF_BRANDS, is_cut_off, isobmff_brands, no_image
+from model.jpeg import CUT_OFF
 
 __all__ = ["FORMATS", "MAX_PIXELS", "Picture", "decode", "open_picture"]
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "DIB")  # JPEG takes MPO along
 MAX_PIXELS: Final = 50_000_000
 
+
+def _registered() -> tuple[str, ...]:
+    """The formats that other packages decode, of those that are installed; each with one thread, beside other images,
+    and the picture itself, not a thumbnail of it."""
+    found = []
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+        found.append("HEIF")
+    with contextlib.suppress(ImportError):
+        from pillow_jxl import JpegXLImagePlugin
+
+        JpegXLImagePlugin.DECODE_THREADS = 0
+        found.append("JXL")
+    return tuple(found)
+
+
+_PLUGINS: Final = _registered()
+
 # At a gap of 3 the cheap box reduction before the resampling cannot be told from none, says Pillow's reference.
 _GAP: Final = 3.0
+_SMALLEST_SCALE: Final = 64  # an eighth of the width by an eighth of the height
 _ORIENTATION: Final = 0x0112
 _BITS_PER_SAMPLE: Final = 258
-_OTHER_KINDS: Final = (
-    (0, b"%!PS", "an EPS or PostScript file"),
-    (0, b"\xc5\xd0\xd3\xc6", "an EPS file"),
-    (0, b"%PDF", "a PDF"),
-    (0, b"8BPS", "a Photoshop file"),
-    (0, b"\xff\x0a", "a JPEG XL image"),
-    (0, b"\0\0\0\x0cJXL ", "a JPEG XL image"),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
-    (4, b"ftyphei", "a HEIC image"),
-    (4, b"ftyphev", "a HEIC image"),
-    (4, b"ftypmif1", "a HEIF image"),
-    (4, b"ftypmsf1", "a HEIF image"),
-    (4, b"ftypcrx", "a camera's raw file"),
-    (4, b"ftyp", "a video"),
-    (0, b"FUJIFILMCCD-RAW", "a camera's raw file"),
-    (0, b"\x1aE\xdf\xa3", "a video"),
-    (8, b"AVI ", "a video"),
-    (0, b"<svg", "an SVG drawing"),
-    (0, b"\0\0\1\0", "an icon"),
-    (0, b"icns", "an icon"),
-    (0, b"gimp xcf", "a GIMP file"),
-    (0, b"DDS ", "a DDS texture"),
-    (0, b"qoif", "a QOI image"),
-    (0, b"v/1\x01", "an OpenEXR image"),
-    (0, b"#?RADIANCE", "a Radiance image"),
-    *((0, b"P%d" % kind, "a PNM image") for kind in range(1, 7)),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +69,12 @@ class Picture:
     """An image whose header was read and found acceptable, ready to be decoded.
 
     `pixels`: how many the decoder will hold at once, by which the pipeline bounds its memory. `box`: what of the
-    decoded image is picture; a reduced JPEG's last row and column may reach beyond it by a fraction.
+    decoded image is picture; a reduced JPEG's last row and column may reach beyond it by a fraction. `image`: None for
+    JPEG XL, whose decoder knows no header without the picture.
     """
 
-    image: Image.Image
+    image: Image.Image | None
+    data: bytes
     size: int
     pixels: int
     box: tuple[float, float, float, float] | None
@@ -82,18 +82,29 @@ class Picture:
     def decode(self) -> NDArray[np.uint8]:
         """RGB, uint8 (size, size, 3), read-only, upright. Raises ImageError."""
         try:
-            with self.image:
-                return _upright(_squish(self.image, self.size, self.box), _orientation(self.image))
+            return self._decoded(self.image or Image.open(io.BytesIO(self.data), formats=("JXL",)), self.data)
         except Exception as exc:
-            raise _failure(exc) from exc
+            if (rest := png.without_metadata(self.data)) is not None:
+                with contextlib.suppress(Exception):
+                    return self._decoded(Image.open(io.BytesIO(rest), formats=("PNG",)), rest)
+            raise _failure(exc, self.data) from exc
+
+    def _decoded(self, image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+        with image:
+            if image.format in ("JPEG", "MPO"):
+                jpeg.load(image, data)
+            else:
+                image.load()
+            return _upright(_squish(image, self.size, self.box), _orientation(image))
 
 
 def decode(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The whole picture squished to RGB, uint8 (size, size, 3), read-only.
 
     JPEG is decoded at a reduced scale never below `size`; EXIF orientation is applied; transparency is laid on white;
-    16-bit samples keep their upper 8 bits; of an animation the first frame counts.
-    Raises ImageError: `undecodable`, `truncated`, `unsupported`, or `too_large` above `max_pixels` (before decoding).
+    16-bit samples keep their upper 8 bits; of an animation the first frame counts. Faults in metadata do not matter.
+    Raises ImageError: `undecodable`, `truncated`, `damaged`, `unsupported`, or `too_large` where more than `max_pixels`
+    would be held at once (before decoding).
     """
     return open_picture(data, size, max_pixels=max_pixels).decode()
 
@@ -102,26 +113,67 @@ def open_picture(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Pic
     """Reads the header alone. Raises ImageError as `decode` does."""
     _quieten_pillow()
     _raise_pillows_limit(max_pixels)
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        width, height = image.size
-    except Exception as exc:
-        raise _unopened(exc, data) from exc
-    if width * height > max_pixels:
-        raise ImageError(
-            "too_large",
-            f"The image has {width} x {height} pixels; at most {max_pixels} are decoded (CARS_MAX_PIXELS).",
-        )
+    if jxl.is_jxl(data) and "JXL" in _PLUGINS:
+        return _open_jxl(data, size, max_pixels=max_pixels)
+    image = _open(data, max_pixels=max_pixels)
+    width, height = image.size
     if width < 1 or height < 1:
         raise ImageError("undecodable", f"The image has {width} x {height} pixels.")
-    # A progressive JPEG keeps the coefficients of its full size, whatever the scale it is decoded at.
-    whole = image.info.get("progressive") is not None
-    reduced = image.draft(None, (size, size))
-    return Picture(image, size, width * height if whole else image.width * image.height, reduced and reduced[1])
+    reduced = image.draft(None, (size, size)) if image.format in ("JPEG", "MPO") else None
+    held = image.width * image.height
+    if reduced and not _is_reducible(data):
+        held = width * height
+    _check_pixels((width, height), held, max_pixels=max_pixels)
+    return Picture(image, data, size, held, reduced and reduced[1])
+
+
+def _open(data: bytes, *, max_pixels: int) -> Image.Image:
+    brands = isobmff_brands(data)
+    if brands & HEIF_BRANDS and not brands & AVIF_BRANDS and "HEIF" not in _PLUGINS:
+        raise ImageError("unsupported", "The file is a HEIC image, which needs the package pillow-heif; install it.")
+    formats = (("AVIF",) if brands & AVIF_BRANDS else _PLUGINS) if brands else FORMATS
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except Exception as exc:
+        if (rest := png.without_metadata(data)) is not None:
+            with contextlib.suppress(Exception):
+                return Image.open(io.BytesIO(rest), formats=("PNG",))
+        if isinstance(exc, Image.DecompressionBombError):
+            raise _too_many(str(exc), max_pixels=max_pixels) from exc
+        raise (no_image(data) if isinstance(exc, UnidentifiedImageError) else _failure(exc, data)) from exc
+
+
+def _is_reducible(data: bytes) -> bool:
+    """Whether a JPEG's decoder holds no more than the reduced picture: with several scans, as in a progressive one, it
+    keeps the coefficients of the full size, whatever the scale it is decoded at."""
+    header = jpeg.read_header(data)
+    return header is not None and header.single_scan
+
+
+def _open_jxl(data: bytes, size: int, *, max_pixels: int) -> Picture:
+    try:
+        width, height = jxl.pixel_size(data)
+    except ValueError as exc:
+        raise ImageError("undecodable", f"The JPEG XL image cannot be decoded: {exc}.") from exc
+    _check_pixels((width, height), width * height, max_pixels=max_pixels)
+    return Picture(None, data, size, width * height, None)
+
+
+def _check_pixels(size: tuple[int, int], held: int, *, max_pixels: int) -> None:
+    width, height = size
+    if held > max_pixels:
+        of_it = "" if held == width * height else f", {held:,} at the scale at which it is decoded"
+        raise _too_many(f"The image has {width} x {height} = {width * height:,} pixels{of_it}", max_pixels=max_pixels)
+
+
+def _too_many(said: str, *, max_pixels: int) -> ImageError:
+    claimed = re.match(r"Image size \((\d+) pixels\)", said)
+    said = f"The image claims to have {int(claimed[1]):,} pixels" if claimed else said
+    advice = f"at most {max_pixels:,} are decoded (CARS_MAX_PIXELS); make it smaller, or raise that setting"
+    return ImageError("too_large", f"{said}; {advice}.")
 
 
 def _squish(image: Image.Image, size: int, box: tuple[float, float, float, float] | None) -> NDArray[np.uint8]:
-    image.load()
     if image.mode.startswith("I;16"):
         image = _upper_eight_bits(image)
     elif image.mode == "La":
@@ -163,6 +215,8 @@ def _to_eight_bits(samples: NDArray[np.float64], extrema: Any) -> NDArray[np.uin
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # its decoder has turned it; EXIF data may still say how it was
     try:
         found = image.getexif().get(_ORIENTATION, 1)
     except Exception:
@@ -182,47 +236,23 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels)
 
 
-def _unopened(exc: Exception, data: bytes) -> ImageError:
-    if not isinstance(exc, UnidentifiedImageError):
-        return ImageError("truncated", _CUT_OFF) if _is_cut_off(data) else _failure(exc)
-    if not data:
-        return ImageError("undecodable", "The file is empty.")
-    for offset, magic, kind in _OTHER_KINDS:
-        if data.startswith(magic, offset):
-            return ImageError("unsupported", f"The file is {kind}; convert it to JPEG, PNG, WebP, AVIF or TIFF.")
-    if _is_cut_off(data):
-        return ImageError("truncated", _CUT_OFF)
-    return ImageError("undecodable", "The file is no image, or its header is damaged.")
-
-
-_CUT_OFF = "The file ends before its picture does; copy it again."
-
-
-def _is_cut_off(data: bytes) -> bool:
-    """Whether a container says that it is longer than the data, where Pillow does not tell."""
-    if data[:4] == b"RIFF":
-        return int.from_bytes(data[4:8], "little") + 8 > len(data)
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        return int.from_bytes(data[4:8], "little" if data[:1] == b"I" else "big") >= len(data)
-    return False
-
-
-def _failure(exc: Exception) -> ImageError:
+def _failure(exc: Exception, data: bytes) -> ImageError:
     """Garbage makes Pillow raise nearly anything; each of it is this image's failure and no other's."""
     text = " ".join(str(exc).split())[:200] or type(exc).__name__
     if isinstance(exc, ImageError):
         return exc
-    if isinstance(exc, Image.DecompressionBombError | MemoryError):
-        return ImageError("too_large", "The image has, or claims to have, more pixels than can be decoded.")
-    if isinstance(exc, EOFError) or "truncated" in text.lower():
-        return ImageError("truncated", _CUT_OFF)
-    return ImageError("undecodable", f"The picture cannot be decoded: {text}.")
+    if isinstance(exc, MemoryError):
+        return ImageError("too_large", "The image needs more memory than there is; make it smaller.")
+    if isinstance(exc, EOFError) or "truncated" in text.lower() or is_cut_off(data):
+        return ImageError("truncated", CUT_OFF)
+    return ImageError("undecodable", f"The picture cannot be decoded: {text.rstrip('.')}.")
 
 
 def _raise_pillows_limit(max_pixels: int) -> None:
-    """Pillow's process-wide limit stays as a second net and is only ever raised, to admit `max_pixels`."""
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels
+    """Pillow's process-wide limit, on what a header says, stays as a second net and is only ever raised, to admit
+    `max_pixels` of a JPEG at its smallest scale."""
+    if Image.MAX_IMAGE_PIXELS is not None and _SMALLEST_SCALE * max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = _SMALLEST_SCALE * max_pixels
 
 
 def _quieten_pillow() -> None:

@@ -7,35 +7,62 @@ own runtime when it starts.
 from __future__ import annotations
 
 import logging
-import mmap
 import os
 import socket
 import sys
 import uuid
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from billiard import current_process
-from celery import signals
+from billiard import active_children, current_process
+from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
 
 from jobs import schema
 from jobs import settings as configuration
-from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
+from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
 from jobs.database import Database
 from jobs.errors import DatabaseError
-from workers import classify, devices, finish, logs, scan, train
+from workers import (
+    classify,
+    devices,
+    finish,
+    logs,
+    memory,
+    messages,
+    scan,
+    self_check,
+    stopping,
+    supervision,
+    train,
+)
 from workers.bell import Bell
+from workers.board import Board
+from workers.pool import kill
 from workers.recover import Recovery, recover
 from workers.runtime import Runtime
+from workers.seeking import Seeker, Work
+from workers.shared import Shared
+from workers.watch import Watch
 
 __all__ = ["app"]
 
 logger = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.0005  # the thread that commits and infers must not wait 5 ms each time for those that decode
+RECYCLE = 0x9B  # the exit code of a child that the pool replaces without a word
+if "celery.bin.worker" in sys.modules and "worker" in sys.argv:  # `celery -A workers.app worker`
+    stopping.ends_at_once()
 settings = configuration.load()
+messages.register()
 app = make_app(settings)
+app.conf.update(
+    worker_consumer="workers.messages:GuardedConsumer",
+    worker_pool="workers.pool:TaskPool",
+    worker_proc_alive_timeout=60.0,  # a child is no worse for coming up slowly on a busy machine
+    worker_lost_wait=2.0,
+)
 
 
 class _Process:
@@ -43,9 +70,13 @@ class _Process:
 
     identity = ""
     bell: Bell | None = None
+    board: Board | None = None  # shared by the parent with its children
     runtime: Runtime | None = None
-    recovery: Recovery | None = None
-    closing: mmap.mmap | None = None  # a byte that the parent shares with its children: whether it is to end
+    recovery: Recovery | None = None  # the parent's
+    seeker: Seeker | None = None  # a child's
+    shared: Shared | None = None
+    child_memory: int | None = None  # bytes that classifying may use in a child
+    asked = False  # whether somebody has asked this worker to end
 
 
 def runtime() -> Runtime:
@@ -54,34 +85,82 @@ def runtime() -> Runtime:
     if _Process.runtime is None:
         index = getattr(current_process(), "index", 0) or 0
         _Process.runtime = Runtime(
-            settings, identity=_Process.identity, ring=_Process.bell.ring, device=devices.of_child(settings, index)
+            settings,
+            identity=_Process.identity,
+            ring=_Process.bell.ring,
+            device=devices.of_child(settings, index),
+            shared=_Process.shared,
+            index=index,
         )
+        _Process.runtime.child_memory = None if devices.uses_cuda(settings) else _Process.child_memory
     return _Process.runtime
 
 
+def _told(work: Callable[[Runtime], object]) -> None:
+    """What a message asks for. A worker that is to end begins nothing more: its messages are lost, the work is not."""
+    if _Process.seeker is None:
+        work(runtime())
+        return
+    with _Process.seeker.turn():
+        if not _is_closing():
+            work(runtime())
+
+
 @app.task(name=SCAN_JOB)
-def scan_job(job_id: int) -> None:
-    scan.scan_job(runtime(), job_id)
+def scan_job(*ids: object) -> None:
+    if known := messages.numbers(ids, task=SCAN_JOB):
+        _told(lambda runtime: scan.scan_job(runtime, known[0]))
 
 
 @app.task(name=CLASSIFY_BATCH)
-def classify_batch(_batch_id: int) -> None:
-    classify.classify_batch(runtime())
+def classify_batch(*ids: object) -> None:
+    """`ids`: the job and the batch that were meant; which batch is claimed, the database says."""
+    if messages.numbers(ids, task=CLASSIFY_BATCH):
+        _told(classify.classify_batch)
+        if runtime().engine_failed:  # makes room for a new process: a fault of CUDA stays with the old one
+            raise SystemExit(1)
 
 
 @app.task(name=FINISH_JOB)
-def finish_job(job_id: int) -> None:
-    finish.finish_job(runtime(), job_id)
+def finish_job(*ids: object) -> None:
+    if known := messages.numbers(ids, task=FINISH_JOB):
+        _told(lambda runtime: finish.finish_job(runtime, known[0]))
 
 
 @app.task(name=TRAIN_MODEL)
-def train_model(run_id: int) -> None:
-    train.train_model(runtime(), run_id, closing=_is_closing)
+def train_model(*ids: object) -> None:
+    if known := messages.numbers(ids, task=TRAIN_MODEL):
+        _told(lambda runtime: train.train_model(runtime, known[0], closing=_is_closing))
 
 
 @app.task(name=TICK)
-def tick() -> None:
-    recover(runtime(), idle=False)
+def tick(*_ids: object) -> None:
+    _told(lambda runtime: recover(runtime, idle=False))
+
+
+def _train_and_end(run_id: int) -> None:
+    """For the seeker: as after a message, a new process has all of the memory."""
+    if train.train_model(runtime(), run_id, closing=_is_closing):
+        runtime().close()
+        os._exit(RECYCLE)
+
+
+def _classify_overdue() -> object:
+    """For the seeker: a process whose engine failed ends here, as after a message."""
+    done = classify.classify_batch(runtime())
+    if runtime().engine_failed:
+        runtime().close()
+        os._exit(RECYCLE)
+    return done
+
+
+def _work(queues: Sequence[str]) -> dict[str, Work]:
+    work: dict[str, Work] = {
+        "control": lambda job_id: scan.scan_job(runtime(), job_id),
+        "classify": lambda _: _classify_overdue(),
+        "train": _train_and_end,
+    }
+    return {queue: work[queue] for queue in queues if queue in work}
 
 
 @signals.setup_logging.connect
@@ -93,25 +172,52 @@ def _setup_logging(**_kw: Any) -> None:
 def _init(**_kw: Any) -> None:
     _prepare()
     _Process.identity = str(uuid.uuid4())
-    _Process.closing = mmap.mmap(-1, 1)
-    _Process.bell = Bell(Doorbell(settings, app=app), embedded=settings.embedded)
+    _Process.board = Board()
+    _Process.shared = Shared()
+    _Process.bell = Bell(Doorbell(settings, app=app))
+
+
+@signals.celeryd_init.connect
+def _check(options: dict[str, Any], **_kw: Any) -> None:
+    """A worker whose engine does not work ends here, before it has threads or children."""
+    names = options.get("queues") or QUEUES
+    if "classify" not in (names.split(",") if isinstance(names, str) else names):
+        return
+    _prepare()
+    if reason := self_check.fault_in_child(settings):
+        print(f"error: this worker cannot classify: {reason}", file=sys.stderr)
+        raise WorkerShutdown(1)
+
+
+@signals.celeryd_after_setup.connect
+def _before_children(instance: Any, **_kw: Any) -> None:
+    _Process.child_memory = memory.child_limit(settings, children=instance.concurrency)
 
 
 @signals.worker_process_init.connect
 def _child(**_kw: Any) -> None:
+    stopping.ignore()
     sys.setswitchinterval(SWITCH_SECONDS)
     _Process.runtime = None  # the parent's connections are not this process's
     _Process.recovery = None
+    assert _Process.board is not None
+    slot = getattr(current_process(), "index", 0) or 0
+    _Process.seeker = Seeker(runtime, _Process.board, slot=slot, work=_work(sorted(app.amqp.queues.consume_from)))
+    _Process.seeker.start()
 
 
 @signals.worker_process_shutdown.connect
 def _child_ends(**_kw: Any) -> None:
+    if _Process.seeker is not None:
+        _Process.seeker.finish()
     if _Process.runtime is not None:
         _Process.runtime.close()
 
 
 @signals.worker_ready.connect
 def _ready(sender: Any, **_kw: Any) -> None:
+    if _Process.recovery is not None:  # Celery is ready again each time it has found the broker again
+        return
     worker = sender.controller
     queues = sorted(app.amqp.queues.consume_from)
     row = {
@@ -124,23 +230,82 @@ def _ready(sender: Any, **_kw: Any) -> None:
         "release": _release(),
     }
     assert _Process.bell is not None
-    _Process.recovery = Recovery(runtime(), _Process.bell, is_idle=_is_idle, row=row)
+    assert _Process.shared is not None
+    watched = _Process.child_memory if devices.uses_cuda(settings) else None
+    watch = Watch(_Process.shared, settings, resident_limit=watched)
+    _Process.bell.start()
+    supervisor = _supervisor(worker, queues)
+    _Process.recovery = Recovery(runtime(), supervisor, is_idle=_is_idle, row=row, watch=watch)
     _Process.recovery.start()
     logger.info("ready: %d on %s, queues %s", worker.concurrency, row["device"], row["queues"])
 
 
+def _supervisor(worker: Any, queues: Sequence[str]) -> supervision.Supervisor:
+    assert _Process.board is not None
+    return supervision.Supervisor(
+        runtime(),
+        _Process.board,
+        queues=queues,
+        concurrency=worker.concurrency,
+        pool=lambda: _pids(worker),
+        start_anew=lambda: _start_anew(worker),
+    )
+
+
+def _pids(worker: Any) -> list[int]:
+    pool = worker.pool._pool
+    return [child.pid for child in pool._pool if child.pid] if pool is not None else []
+
+
+def _start_anew(worker: Any) -> None:
+    """The last resort; what this worker was asked to do stands, also if that is to end."""
+    stopping.hold()
+    pids = _pids(worker)
+    kill(pids)
+    if _Process.asked:
+        os._exit(0)
+    supervision.reap(pids)
+    if _Process.recovery is not None:
+        _Process.recovery.leave()
+    supervision.run_again()
+
+
 @signals.worker_shutting_down.connect
 def _shutting_down(**_kw: Any) -> None:
-    if _Process.closing is not None:
-        _Process.closing[0] = 1
+    """In the signal handler."""
+    _Process.asked = True
+    if _Process.recovery is None:  # it is starting, perhaps waiting for the broker: nothing is in hand
+        kill(child.pid for child in active_children())
+        os._exit(0)
+    _retire()
+
+
+def _retire() -> None:
+    if _Process.board is not None:
+        _Process.board.close_worker()
     if _Process.recovery is not None:
         _Process.recovery.retire()
 
 
+class _Closing(bootsteps.StartStopStep):
+    """However it came to that: from the moment this worker ends, its children begin nothing more."""
+
+    def close(self, _worker: Any) -> None:
+        _retire()
+
+
+app.steps["worker"].add(_Closing)
+
+
 @signals.worker_shutdown.connect
-def _shutdown(**_kw: Any) -> None:
+def _shutdown(sender: Any, **_kw: Any) -> None:
     if _Process.recovery is not None:
+        if sender.exitcode == 1 and not _Process.asked:
+            logger.error("Celery gave up, for the reason above: this worker starts anew")
+            _start_anew(sender)
         _Process.recovery.stop()
+    if _Process.bell is not None:
+        _Process.bell.stop()
     if _Process.runtime is not None:
         _Process.runtime.close()
 
@@ -158,7 +323,7 @@ def _prepare() -> None:
 
 
 def _is_closing() -> bool:
-    return _Process.closing is not None and _Process.closing[0] == 1
+    return _Process.board is not None and _Process.board.closing
 
 
 def _is_idle() -> bool:

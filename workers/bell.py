@@ -1,60 +1,72 @@
-"""Ringing from a child of a worker whose broker lives in the parent's memory: through a pipe."""
+"""Ringing from every process of a worker: through a pipe to the parent, whose own thread for it tells the broker.
+
+A broker that is frozen, or cut off without a word, holds up that thread and nothing else: no lease, no heartbeat and
+no batch ever waits for it.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
+import threading
 from contextlib import suppress
 
 from jobs.broker import Doorbell
 
 __all__ = ["Bell"]
 
+logger = logging.getLogger(__name__)
+
 
 class Bell:
-    """Made in the parent before it forks. With a real broker every process rings for itself.
+    """Made in the parent before it forks. Lines under PIPE_BUF are atomic."""
 
-    With the in-process broker a child writes a line into the pipe (lines under PIPE_BUF are atomic) and the parent's
-    `recover` thread publishes it.
-    """
-
-    def __init__(self, doorbell: Doorbell, *, embedded: bool) -> None:
+    def __init__(self, doorbell: Doorbell) -> None:
         self._doorbell = doorbell
-        self._embedded = embedded
-        self._parent = os.getpid()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         self._rest = b""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ring", daemon=True)
+
+    def start(self) -> None:
+        """Publish what is rung from now on. In the parent."""
+        self._thread.start()
 
     def ring(self, task: str, *ids: int) -> bool:
-        """Send one message; False when it did not get through, which is harmless."""
-        if not self._embedded or os.getpid() == self._parent:
-            return self._doorbell.ring(task, *ids)
+        """Send one message; False when it will not get through, which is harmless. Never waits."""
         try:
             os.write(self._writer, json.dumps([task, *ids]).encode() + b"\n")
-        except OSError:  # the pipe is full, or the parent is gone: recover finds the work
+        except OSError:  # the pipe is full, or the parent is gone: the work is found in the database
             return False
         return True
 
-    def wait(self, seconds: float) -> None:
-        """Publish what children ring, at once, for so long or until `wake` is called. For the parent."""
+    def publish(self, seconds: float) -> None:
+        """Wait so long for rings, and send what has come to the broker."""
         ready, _, _ = select.select([self._reader], [], [], seconds)
         if not ready:
             return
         lines = (self._rest + os.read(self._reader, 65_536)).split(b"\n")
         self._rest = lines.pop()
         for line in lines:
-            if line:
+            if line and not self._stop.is_set():
                 task, *ids = json.loads(line)
                 self._doorbell.ring(task, *ids)
 
-    def wake(self) -> None:
-        """End a `wait` early."""
-        with suppress(BlockingIOError):  # a full pipe ends it as well
+    def stop(self, *, patience: float = 1.0) -> None:
+        """End the thread; one that waits for the broker is left behind."""
+        self._stop.set()
+        with suppress(BlockingIOError):  # a full pipe wakes it as well
             os.write(self._writer, b"\n")
+        if self._thread.is_alive():
+            self._thread.join(patience)
 
-    def close(self) -> None:
-        os.close(self._reader)
-        os.close(self._writer)
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.publish(10.0)
+            except Exception:
+                logger.exception("ringing failed; it goes on with the next message")

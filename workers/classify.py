@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,23 @@ from numpy.typing import NDArray
 from jobs.broker import CLASSIFY_BATCH
 from jobs.errors import CarClassifierError, DatabaseUnavailable, SourceError
 from jobs.queries import batches, images, jobs, predictions
+from jobs.sources import Source
+from jobs.status import ImageErrorCode
 from model import pipeline
 from model.card import Card
 from model.decision import calibrate, decide_all
-from model.errors import ModelError, StoreUnavailable
-from model.labels import parse
+from model.errors import ModelError
+from workers import memory
+from workers.faults import Broken, Fault, ImageAtFault, VersionUnusable, diagnose
 from workers.finish import finish_job
 from workers.lease import Lease, LeaseLost
-from workers.runtime import Runtime
+from workers.runtime import Loaded, Runtime
 
 __all__ = ["classify_batch"]
 
 logger = logging.getLogger(__name__)
 COMMIT_PAUSE_SECONDS = 1.0
-EXPECTED_ATTEMPTS = 3  # of a batch whose source or model cannot be used: another worker may be better off
+UNSURE = (ImageErrorCode.VANISHED, ImageErrorCode.UNREADABLE)  # of an image, or of its whole source
 LOOKUP = 128  # images a question to the database
 REMOTE_READERS = 16
 
@@ -36,44 +40,73 @@ class _Pruned(Exception):
 
 
 def classify_batch(runtime: Runtime) -> bool:
-    """Claim the batch that is next in turn and classify it; False when there was none to claim.
+    """Claim the batch that is next in turn and classify it; False when there is none, or the worker is broken.
 
-    A batch that raises is given back; its job fails when that has happened five times, or three times for a reason that
-    a user can put right.
+    A batch that cannot be done goes back, and no attempt is counted: to wait for what may pass, to another worker if
+    this one is broken, or in halves if one of its images makes the engine fail.
     """
+    if runtime.shared.broken is not None:
+        return False
+    blocked = runtime.backoff.blocked()
     with runtime.database.write(durable=False) as connection:
-        held = batches.claim(connection, owner=runtime.owner, seconds=runtime.settings.lease_seconds)
+        held = batches.claim(
+            connection, owner=runtime.owner, seconds=runtime.settings.lease_seconds, except_jobs=blocked
+        )
         if held is None:
             return False
         job = jobs.work(connection, held.job_id)
         pending = images.pending(connection, held)
     try:
-        _work(runtime, held, job, pending)
+        with runtime.slot.work(), memory.limited(runtime.child_memory):
+            _work(runtime, held, job, pending)
+        runtime.backoff.worked(held.job_id)
     except LeaseLost:
         logger.warning("batch %d was taken back meanwhile; nothing of it was written", held.id)
     except DatabaseUnavailable:
         raise  # the lease runs out
     except _Pruned:
         logger.info("batch %d is looked at again: a prediction it reused was pruned meanwhile", held.id)
-        _give_back(runtime, held, None)
-    except (CarClassifierError, ModelError) as exc:
-        logger.warning("batch %d of job %d failed in attempt %d: %s", held.id, held.job_id, held.attempt, exc)
-        patient = isinstance(exc, StoreUnavailable)
-        _give_back(runtime, held, str(exc), attempts=batches.MAX_ATTEMPTS if patient else EXPECTED_ATTEMPTS)
-    except Exception as exc:
-        logger.exception("batch %d of job %d failed in attempt %d", held.id, held.job_id, held.attempt)
-        _give_back(runtime, held, f"{type(exc).__name__}: {exc}")
+        _give_back(runtime, held)
+    except Fault as fault:
+        _put_right(runtime, held, fault)
     return True
 
 
-def _give_back(
-    runtime: Runtime, held: batches.Claim, error: str | None, *, attempts: int = batches.MAX_ATTEMPTS
-) -> None:
+def _give_back(runtime: Runtime, held: batches.Claim, waiting: str | None = None) -> None:
     with runtime.database.write() as connection:
-        batches.release(connection, held, error=error, attempts=attempts)
+        batches.release(connection, held, waiting=waiting)
+
+
+def _put_right(runtime: Runtime, held: batches.Claim, fault: Fault) -> None:
+    """Do with a batch what its fault asks for."""
+    match fault:
+        case ImageAtFault():
+            logger.warning("batch %d of job %d is narrowed to the image at fault: %s", held.id, held.job_id, fault)
+            _narrow(runtime, held, f"the engine fails on this image: {fault}")
+        case Broken():
+            runtime.shared.broken = str(fault)
+            runtime.engine_failed = True
+            logger.error("batch %d of job %d goes back: this worker is broken: %s", held.id, held.job_id, fault)
+            _give_back(runtime, held, str(fault))
+        case _:
+            seconds = runtime.backoff.failed(held.job_id)
+            logger.warning("job %d waits; tried again in %.1f s: %s", held.job_id, seconds, fault)
+            _give_back(runtime, held, str(fault))
+
+
+def _narrow(runtime: Runtime, held: batches.Claim, error: str) -> None:
+    with runtime.database.write() as connection:
+        narrowed = batches.narrow(connection, held, error=error)
+        running = narrowed and jobs.lock_running(connection, held.job_id)
+        sent = batches.dispatch(connection, held.job_id, window=runtime.window(connection)) if running else []
+    for batch_id in sent:
+        runtime.ring(CLASSIFY_BATCH, batch_id)
+    if not sent:
+        finish_job(runtime, held.job_id)
 
 
 def _work(runtime: Runtime, held: batches.Claim, job: Any, pending: Sequence[tuple[int, str]]) -> None:
+    """Classify and commit; raises LeaseLost, DatabaseUnavailable, _Pruned or a Fault."""
     if job is None:
         raise LeaseLost
     version = runtime.version(job.version_id)
@@ -84,10 +117,21 @@ def _work(runtime: Runtime, held: batches.Claim, job: Any, pending: Sequence[tup
 
     start = time.monotonic()
     with Lease(renew, seconds=runtime.settings.lease_seconds, stall_seconds=runtime.settings.stall_seconds) as lease:
-        outcomes, card = _infer(runtime, job, version, pending, lease)
-        lease.check()
-        sent = _commit_patiently(runtime, held, version.id, outcomes, card, lease)
+        try:
+            card = _load(runtime, held, version).card
+            lease.progress()
+            outcomes = _infer(runtime, job, version, pending, lease)
+            lease.check()
+            sent = _commit_patiently(runtime, held, version.id, outcomes, card, lease)
+        except (LeaseLost, DatabaseUnavailable, _Pruned):
+            raise
+        except Exception as exc:
+            if not isinstance(exc, CarClassifierError | ModelError | VersionUnusable):
+                logger.exception("batch %d of job %d failed", held.id, held.job_id)
+            lease.progress()
+            raise diagnose(runtime, version, exc) from exc
     seconds = time.monotonic() - start
+    runtime.slot.count(len(outcomes))
     rate = len(outcomes) / seconds if seconds else 0.0
     logger.info("batch %d of job %d: %d images, %.0f a second", held.id, held.job_id, len(outcomes), rate)
     for batch_id in sent:
@@ -96,12 +140,27 @@ def _work(runtime: Runtime, held: batches.Claim, job: Any, pending: Sequence[tup
         finish_job(runtime, held.job_id)
 
 
+def _load(runtime: Runtime, held: batches.Claim, version: Any) -> Loaded:
+    """The engine of the job's version. While it is loaded, the batch says so: a process that dies then has not looked
+    at an image yet. Raises VersionUnusable."""
+    loading = not runtime.has_loaded(version)
+    if loading:
+        with runtime.database.write(durable=False) as connection:
+            batches.set_loading(connection, held, True)
+    try:
+        with runtime.slot.load() if loading else nullcontext():
+            loaded = runtime.load(version)
+    except Exception as exc:
+        raise VersionUnusable(version.name) from exc
+    if loading:
+        with runtime.database.write(durable=False) as connection:
+            batches.set_loading(connection, held, False)
+    return loaded
+
+
 def _infer(
     runtime: Runtime, job: Any, version: Any, pending: Sequence[tuple[int, str]], lease: Lease
-) -> tuple[list[pipeline.Outcome], Card]:
-    loaded = runtime.load(version)
-    lease.progress()
-
+) -> list[pipeline.Outcome]:
     def known(hashes: set[bytes]) -> set[bytes]:
         with runtime.database.read() as connection:
             return predictions.known(connection, version.id, hashes)
@@ -111,18 +170,32 @@ def _infer(
         with runtime.source(job.source) as source:
             for outcome in pipeline.classify(
                 (pipeline.Item(ordinal, path) for ordinal, path in pending),
-                read=source.read,
-                engine=loaded.engine,
+                read=_reader(source),
+                engine=runtime.load(version).engine,
                 known=known,
                 limits=_limits(runtime, job.source),
                 on_progress=lease.progress,
             ):
                 outcomes.append(outcome)
                 lease.check()
+        if any(outcome.error and outcome.error[0] in UNSURE for outcome in outcomes):
+            runtime.check_source(job.source)
     except SourceError:
         runtime.forget_source(job.source)
         raise
-    return outcomes, loaded.card
+    return outcomes
+
+
+def _reader(source: Source) -> Callable[[str], bytes]:
+    """Reads an image; what says nothing of the image (no more file descriptors, say) is the source's error."""
+
+    def read(path: str) -> bytes:
+        try:
+            return source.read(path)
+        except OSError as exc:
+            raise SourceError(f"images cannot be read at present: {exc.strerror or exc}") from exc
+
+    return read
 
 
 def _limits(runtime: Runtime, source: str) -> pipeline.Limits:
@@ -187,11 +260,12 @@ def _predictions(outcomes: Sequence[pipeline.Outcome], card: Card) -> list[predi
     logits = np.stack(list(inferred.values()))
     stored = _halved(calibrate(logits, card.temperature))
     found = decide_all(stored.astype(np.float32), card, logits)
+    labels = card.labels
     rows = []
     for content_hash, top, confidence, decision, make, probabilities in zip(
         inferred, found.top.tolist(), found.confidence.tolist(), found.decision, found.make, stored, strict=True
     ):
-        label = parse(card.classes[top])
+        label = labels[top]
         rows.append(
             predictions.Prediction(
                 content_hash=content_hash,

@@ -1,10 +1,11 @@
-"""Commands of `python -P -m workers`: worker, beat, import, evaluate."""
+"""Commands of `python -P -m workers`: worker, beat, check, import, evaluate."""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +13,7 @@ from jobs import registry, schema
 from jobs import settings as configuration
 from jobs.broker import QUEUES
 from jobs.cli.local_worker import require_training_packages
-from jobs.cli.output import Format, print_record
+from jobs.cli.output import Format, print_record, print_rows
 from jobs.cli.table import Column
 from jobs.database import Database
 from jobs.errors import CarClassifierError, SettingsInvalid
@@ -41,7 +42,7 @@ def worker(
 
     only_trains = names == ["train"]
     processes = concurrency or (1 if only_trains else devices.count(settings))
-    options = ["--pool=prefork", f"--concurrency={processes}", f"--queues={','.join(names)}", "--loglevel=INFO"]
+    options = [f"--concurrency={processes}", f"--queues={','.join(names)}", "--loglevel=INFO"]
     if only_trains:
         options.append("--max-tasks-per-child=1")  # a new process has all of the memory, the GPU's too
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
@@ -60,6 +61,17 @@ def beat_() -> None:
     from workers.app import app
 
     app.start(["--quiet", "beat", "--loglevel=INFO"])
+
+
+@commands.command()
+def check() -> None:
+    """Load the version in production and give it one picture; prints a JSON object, or exits 1 with the reason."""
+    from workers import self_check
+
+    settings = configuration.load()
+    _prepare(settings)
+    found = self_check.check(settings)
+    print(json.dumps({name: found[name] for name in ("ok", "device", "engine", "version")}))
 
 
 @commands.command("import")
@@ -89,12 +101,15 @@ def evaluate(
     version: str,
     dataset: Path,
     split: Annotated[str, typer.Option(help="train, calibration, holdout or all.")] = "all",
+    other: Annotated[Path | None, typer.Option(help="Photos that show no car: a folder with labels.csv.")] = None,
     form: Annotated[Format | None, typer.Option("--format")] = None,
 ) -> None:
-    """Judge a registered version on labelled photos, by this machine's engine."""
+    """Evaluate a registered version on labelled photos, by this machine's engine."""
     from model.training.evaluate import evaluate_version
+    from model.training.other_photos import open_other_photos
     from workers.runtime import Runtime
 
+    others = open_other_photos(other) if other else None
     settings = configuration.load()
     _prepare(settings)
     runtime = Runtime(settings, identity="evaluate", ring=lambda *_: False)
@@ -102,11 +117,30 @@ def evaluate(
         with runtime.database.read() as connection:
             row = registry.resolve(connection, version)
         folder, _ = runtime.artifact(row)
-        found = evaluate_version(folder, dataset, split=split, engine=settings.engine, device=settings.device)
+        found = evaluate_version(
+            folder, dataset, split=split, engine=settings.engine, device=settings.device, others=others
+        )
     finally:
         runtime.close()
+    if found["left_out"]:
+        names = ", ".join(f"{row['label']} ({row['images']})" for row in found["left_out"])
+        print(f"left out, as when {version} was trained: {names}", file=sys.stderr)
+    _print_evaluation(found, form)
+
+
+def _print_evaluation(found: dict[str, Any], form: Format | None) -> None:
+    """One object; on a terminal its numbers, and below them tables of what has several."""
     numbers = {name: value for name, value in found.items() if not isinstance(value, list | dict)}
     print_record(found, form, columns=[Column(name) for name in numbers])
+    if (form or (Format.TABLE if sys.stdout.isatty() else Format.JSON)) is not Format.TABLE:
+        return
+    print("\nas framing loosens (area: how much of the picture the car's own photo covers)")
+    print_rows(found["framing"], [Column(name) for name in found["framing"][0]], form)
+    if others := found.get("other_photos"):
+        print("\nphotos that show no car of the classes")
+        columns = ["split", "images", "rejected", "decided_model", "decided_make", "model_fraction"]
+        rows = [{"split": split} | numbers for split, numbers in others.items()]
+        print_rows(rows, [Column(name) for name in columns], form)
 
 
 def _prepare(settings: configuration.Settings) -> None:

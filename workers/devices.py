@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.settings import Settings
 
-__all__ = ["count", "of_child", "shown"]
+__all__ = ["count", "of_child", "shown", "uses_cuda"]
 
 
 @cache
@@ -51,3 +51,8 @@ def shown(settings: Settings) -> str:
     """What the heartbeat row and `cars doctor` say."""
     first = of_child(settings, 0)
     return f"cuda ({_gpus()})" if first == "cuda:0" and count(settings) > 1 else first
+
+
+def uses_cuda(settings: Settings) -> bool:
+    """Whether children have CUDA, which reserves more addresses than there is memory."""
+    return of_child(settings, 0).startswith("cuda")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,10 @@ from jobs.sources.addresses import Address, parse, permitted_folder
 from jobs.status import RunState, VersionState
 from model import card as cards
 from model.card import Card
-from model.datasets import Dataset, open_dataset
+from model.datasets import SPLITS, Dataset, open_dataset
 from model.errors import DatasetError, ModelError, StoreUnavailable
 from model.training.evaluate import top1_of_version
+from model.training.other_photos import OtherPhotos, open_other_photos
 from model.training.publish import publish
 from model.training.train import Trained, TrainingStopped, train
 from workers.corrections import corrected
@@ -61,14 +62,36 @@ class Learning:
     def _start(self) -> str | Path:
         """The word, file or version folder that training starts from. Raises VersionNotFound and its like."""
         init = self._row.init
-        if init in {"imagenet", "scratch"}:
-            return str(init)
-        if init.startswith("/"):
-            return Path(os.fsdecode(permitted_folder(parse(init), self._settings.roots)))
+        return str(init) if init in {"imagenet", "scratch"} else self._place(init)
+
+    def _teacher(self) -> Path | None:
+        """The file or version folder that training learns from, if its recipe does. Raises as `_start`."""
+        teacher = self._row.options.get("teacher")
+        if teacher is None:
+            return None
+        place = self._place(teacher)
+        if not place.is_dir():  # what lies beside it is read, too
+            _permitted(place.with_suffix(".json"), roots=self._settings.roots)
+        return place
+
+    def _others(self) -> OtherPhotos | None:
+        """The photos that show no car, if the run was given some. Raises DatasetError and the errors of `_place`."""
+        place = self._row.options.get("other")
+        if place is None:
+            return None
+        others = open_other_photos(self._place(place))
+        for photo in others.photos:
+            _permitted(photo.file, roots=self._settings.roots)
+        return others
+
+    def _place(self, name: str) -> Path:
+        """A permitted file by its path, or a version's folder by its name."""
+        if name.startswith("/"):
+            return Path(os.fsdecode(permitted_folder(parse(name), self._settings.roots)))
         with self._runtime.database.read() as connection:
-            version = versions.by_name(connection, init)
+            version = versions.by_name(connection, name)
         if version is None:
-            raise VersionNotFound(f"no model version {init!r}; `cars models` lists them")
+            raise VersionNotFound(f"no model version {name!r}; `cars models` lists them")
         return self._runtime.artifact(version)[0]
 
     def _dataset(self, start: str | Path) -> Dataset:
@@ -80,16 +103,20 @@ class Learning:
         dataset = open_dataset(
             Path(os.fsdecode(real)),
             split_seed=options["seed"],
-            drop_small_classes=options["drop_small_classes"],
+            min_photos=_min_photos(options),
             holdout=frozenset(card.data.holdout if card else ()),
             permitted=partial(_permitted, roots=self._settings.roots),
         )
+        if dataset.left_out:
+            few = ", ".join(f"{name} ({count})" for name, count in dataset.left_out.items())
+            self._watch.note(f"classes left out, under {_min_photos(options)} photos to learn from: {few}")
         for file, reason in dataset.unreadable:
             self._watch.note(f"left out: {file}: {reason}")
         if card is not None:
             self._note_unknown(dataset, card)
             if set(dataset.classes) <= set(card.classes):
                 dataset = dataset.ordered(card.classes)
+            dataset = dataset.with_parts({name: parts.label for name, parts in card.class_parts.items()})
         self._watch.check()
         return corrected(dataset, self._runtime, folder=self._folder, watch=self._watch)
 
@@ -120,6 +147,7 @@ class Learning:
         for split in ("calibration", "holdout"):
             if not dataset.of(split):
                 raise DatasetError(f"the data has no photos in {split!r}, without which a version cannot be judged")
+        others = self._others()  # wrong ones are refused before the training
         self._watch.stage("training")
         try:
             trained = train(
@@ -127,8 +155,10 @@ class Learning:
                 recipe=self._row.recipe,
                 run_folder=self._folder,
                 init=start,
+                teacher=self._teacher(),
                 epochs=self._row.epochs,
                 on_progress=self._watch.trained,
+                on_note=self._watch.note,
                 should_stop=self._watch.to_stop,
                 seed=options["seed"],
                 device=_torch_device(self._runtime.device),
@@ -139,9 +169,9 @@ class Learning:
             self._watch.check()
             raise
         self._watch.stage("publishing")
-        return self._publish(trained, dataset)
+        return self._publish(trained, dataset, others=others)
 
-    def _publish(self, trained: Trained, dataset: Dataset) -> Path:
+    def _publish(self, trained: Trained, dataset: Dataset, *, others: OtherPhotos | None) -> Path:
         def report(line: str) -> None:
             logger.info("run %d: %s", self._row.id, line)
             self._watch.check()
@@ -155,6 +185,7 @@ class Learning:
             recipe={**trained.report, "init": Path(self._row.init).name, "run": self._row.id},
             name=self._name,
             training_plots=trained.plots,
+            others=others,
             seed=self._row.options["seed"],
             report=report,
         )
@@ -231,6 +262,12 @@ def _brief(card: Card) -> dict[str, Any]:
 
 def _torch_device(device: str) -> str:
     return device if device.startswith("cuda") or device == "cpu" else "auto"
+
+
+def _min_photos(options: Mapping[str, Any]) -> int | None:
+    """Runs that were enqueued before there was this option say whether small classes are dropped."""
+    before = len(SPLITS) if options.get("drop_small_classes") else None
+    return options.get("min_photos", before)
 
 
 def _permitted(file: Path, *, roots: Sequence[str] | None) -> None:

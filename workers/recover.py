@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,11 +13,13 @@ from typing import Any
 from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
 from jobs.errors import DatabaseError
 from jobs.queries import batches, jobs, workers
-from workers import forks
-from workers.bell import Bell
+from jobs.spans import readable
+from workers import forks, supervision
 from workers.finish import finish_job
 from workers.runtime import Runtime
+from workers.supervision import Supervisor
 from workers.train import ring_for_runs, take_back_runs
+from workers.watch import Watch
 
 __all__ = ["Recovery", "recover"]
 
@@ -26,7 +29,7 @@ EMBEDDED_TICK_SECONDS = 0.25  # clients in other processes cannot ring: they wai
 HEARTBEAT_SECONDS = 2.0
 EMBEDDED_PATIENCE = 0.5  # how long a message may be on its way before it counts as lost
 PATIENCE = 2.0
-SCAN_AGAIN_SECONDS = 5.0
+SCAN_AGAIN_SECONDS = 4.0
 
 
 def recover(runtime: Runtime, *, idle: bool, concurrency: int = 1, rung: dict[int, float] | None = None) -> None:
@@ -48,9 +51,20 @@ def recover(runtime: Runtime, *, idle: bool, concurrency: int = 1, rung: dict[in
             runtime.ring(CLASSIFY_BATCH, batch_id)
     for job_id in finishable:
         finish_job(runtime, job_id)
+    _give_up(runtime)
     _ring_scans(runtime, {} if rung is None else rung)
     if idle:
         _ring_batches(runtime, concurrency)
+
+
+def _give_up(runtime: Runtime) -> None:
+    """Fail the jobs that have waited longer than CARS_GIVE_UP."""
+    with runtime.database.read() as connection:
+        given_up = jobs.given_up(connection, seconds=runtime.settings.give_up)
+    for job_id, reason in given_up:
+        logger.warning("job %d is given up after %s: %s", job_id, readable(runtime.settings.give_up), reason)
+        with runtime.database.write() as connection:
+            jobs.fail(connection, job_id, f"given up after {readable(runtime.settings.give_up)}: {reason}")
 
 
 def recover_runs(runtime: Runtime, *, idle: bool, trains: bool, rung: dict[int, float]) -> None:
@@ -80,16 +94,8 @@ def _take_back(runtime: Runtime) -> None:
 
 
 def _is_alive(owner: str) -> bool:
-    """Whether a process of this worker runs; one that has ended and was not reaped yet does not."""
-    pid = int(owner.rpartition(":")[2])
-    try:
-        os.kill(pid, 0)
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return stat.read().rpartition(b")")[2].split()[0] != b"Z"
-    except ProcessLookupError:
-        return False
-    except OSError:  # no /proc on this system: the signal got through
-        return True
+    """Whether a process of this worker runs."""
+    return supervision.is_alive(int(owner.rpartition(":")[2]))
 
 
 def _ring_scans(runtime: Runtime, rung: dict[int, float]) -> None:
@@ -114,9 +120,19 @@ def _ring_batches(runtime: Runtime, concurrency: int) -> None:
 class Recovery:
     """Runs `recover` and the heartbeat every second in a thread of the worker's parent process."""
 
-    def __init__(self, runtime: Runtime, bell: Bell, *, is_idle: Callable[[], bool], row: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        supervisor: Supervisor,
+        *,
+        is_idle: Callable[[], bool],
+        row: Mapping[str, Any],
+        watch: Watch,
+    ) -> None:
         self._runtime = runtime
-        self._bell = bell
+        self._supervisor = supervisor
+        self._watch = watch
+        self._told_broken: str | None = None
         self._is_idle = is_idle
         self._row = dict(row)
         self._rung: dict[int, float] = {}
@@ -124,8 +140,9 @@ class Recovery:
         self._due = 0.0
         self._beat_due = 0.0
         self._listed = False
-        self._retired = threading.Event()
+        self._retired = False
         self._stop = threading.Event()
+        self._wake_reader, self._wake_writer = os.pipe()  # an Event's lock is not safe in a signal handler
         self._thread = threading.Thread(target=self._run, name="recover", daemon=True)
 
     def start(self) -> None:
@@ -134,15 +151,24 @@ class Recovery:
 
     def retire(self) -> None:
         """Do not count as alive any more: the worker ends what it has begun. Safe in a signal handler."""
-        self._retired.set()
+        self._retired = True
         self._due = 0.0
-        self._bell.wake()
+        self._wake()
 
     def stop(self) -> None:
         """End the thread; the heartbeat row is taken away."""
         self._stop.set()
-        self._bell.wake()
+        self._wake()
         self._thread.join()
+        self._watch.close()
+        self._forget()
+
+    def leave(self) -> None:
+        """For the thread itself: the children are dead, and this process is about to be another worker."""
+        try:
+            _take_back(self._runtime)
+        except DatabaseError as exc:
+            logger.warning("what this worker held comes back when its leases end: %s", exc)
         self._forget()
 
     def _run(self) -> None:
@@ -152,30 +178,40 @@ class Recovery:
                 self._due = time.monotonic() + interval
                 with forks.steady:
                     self._tick()
-            self._bell.wait(max(0.0, self._due - time.monotonic()))
+            if select.select([self._wake_reader], [], [], max(0.0, self._due - time.monotonic()))[0]:
+                os.read(self._wake_reader, 4096)
+
+    def _wake(self) -> None:
+        os.write(self._wake_writer, b"\n")
 
     def _tick(self) -> None:
         try:
-            if self._retired.is_set():
+            self._watch.tick()
+            if self._retired:
+                self._supervisor.ending()
                 self._forget()
                 _take_back(self._runtime)
                 return
             self._beat()
             concurrency = self._row["concurrency"]
-            recover(self._runtime, idle=self._is_idle(), concurrency=concurrency, rung=self._rung)
+            can_work = self._watch.broken is None and self._is_idle()
+            recover(self._runtime, idle=can_work, concurrency=concurrency, rung=self._rung)
             trains = "train" in self._row["queues"].split(",")
             recover_runs(self._runtime, idle=self._is_idle(), trains=trains, rung=self._rung_runs)
+            if self._watch.broken is None:
+                self._supervisor.check()
         except DatabaseError as exc:
             logger.warning("recovery waits: %s", exc)
         except Exception:
             logger.exception("recovery failed; it goes on at the next tick")
 
     def _beat(self) -> None:
-        if time.monotonic() < self._beat_due:
+        if time.monotonic() < self._beat_due and self._watch.broken == self._told_broken:
             return
+        self._told_broken = self._watch.broken
         self._beat_due = time.monotonic() + HEARTBEAT_SECONDS
         with self._runtime.database.write(durable=False) as connection:
-            workers.beat(connection, self._row)
+            workers.beat(connection, {**self._row, **self._watch.row()})
         self._listed = True
 
     def _forget(self) -> None:

@@ -12,7 +12,7 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,12 @@ from sqlalchemy import Connection
 from jobs.database import Database
 from jobs.queries import versions, workers
 from jobs.settings import Settings
-from jobs.sources import Source, open_source
+from jobs.sources import Source, check_listable, open_source
 from model.card import CARD, Card, verify
 from model.engine import Engine, open_engine
 from model.errors import ArtifactCorrupt, ModelError
+from workers.backoff import Backoff
+from workers.shared import Shared
 
 if TYPE_CHECKING:
     from model.store import Store
@@ -63,6 +65,8 @@ class Runtime:
         identity: str,
         ring: Callable[..., bool],
         device: str | None = None,
+        shared: Shared | None = None,
+        index: int = 0,
     ) -> None:
         self.settings = settings
         self.identity = identity
@@ -71,6 +75,12 @@ class Runtime:
         self.device = device or settings.device
         self.database = Database(settings.database)
         self.ring = ring
+        self.child_memory: int | None = None  # bytes that classifying a batch may use; None: no limit
+        self.engine_failed = False  # in this process, which should not go on
+        self.shared = shared or Shared()
+        self.slot = self.shared.slot(index)
+        self.backoff = Backoff()
+        self.scan_backoff = Backoff()
         self._engines: OrderedDict[str, Loaded] = OrderedDict()
         self._sources: OrderedDict[str, Source] = OrderedDict()
         self._lock = Lock()
@@ -84,6 +94,11 @@ class Runtime:
             with self.database.read() as connection:
                 self._versions[version_id] = versions.by_id(connection, version_id)
         return self._versions[version_id]
+
+    def production(self) -> Any:
+        """The row of the version in production, or None."""
+        with self.database.read() as connection:
+            return versions.production(connection)
 
     def window(self, connection: Connection) -> int:
         """How many batches a job may have in flight: 4 an engine that is alive, unless CARS_WINDOW says otherwise."""
@@ -108,6 +123,18 @@ class Runtime:
                 self._engines[version.name] = Loaded(open_engine(self.settings.engine, self.device, folder, card), card)
             self._engines.move_to_end(version.name)
             return self._engines[version.name]
+
+    def has_loaded(self, version: Any) -> bool:
+        """Whether `load` would return at once."""
+        return version.name in self._engines
+
+    def unload(self, name: str) -> None:
+        """Forget the engine of a version: the next `load` makes a new one."""
+        with self._lock:
+            loaded = self._engines.pop(name, None)
+        if loaded is not None:
+            with suppress(Exception):  # it failed a moment ago
+                loaded.engine.unload()
 
     def artifact(self, version: Any) -> tuple[Path, Card]:
         """The verified folder of a registered version, fetched if need be, and its card."""
@@ -163,6 +190,10 @@ class Runtime:
 
     def _open(self, text: str) -> Source:
         return open_source(text, roots=self.settings.roots, max_file_bytes=self.settings.max_file_bytes)
+
+    def check_source(self, text: str) -> None:
+        """Raise SourceError unless the root of a source can be opened anew and listed."""
+        check_listable(text, roots=self.settings.roots, max_file_bytes=self.settings.max_file_bytes)
 
     def forget_source(self, text: str) -> None:
         """Open it anew the next time."""

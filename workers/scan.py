@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Mapping
 from itertools import islice
 
 from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
@@ -25,6 +26,8 @@ CHUNK = 4_096  # rows a transaction, about
 def scan_job(runtime: Runtime, job_id: int) -> None:
     """List a slice of the job's source and ring for the next one; harmless when another process does, or all is
     listed."""
+    if job_id in runtime.scan_backoff.blocked():
+        return
     with runtime.database.write() as connection:
         attempt = jobs.claim_scan(connection, job_id, owner=runtime.owner, seconds=runtime.settings.lease_seconds)
     if attempt is None:
@@ -42,17 +45,27 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
         return
     except DatabaseError:
         raise  # the lease runs out, and another tries again
-    except (CarClassifierError, OSError) as exc:
-        logger.warning("job %d cannot be listed: %s", job_id, exc)
-        with runtime.database.write() as connection:
-            jobs.fail(connection, job_id, str(exc))
+    except Exception as exc:
+        _put_off(runtime, job_id, exc, attempt=attempt)
         return
+    runtime.scan_backoff.worked(job_id)
     with runtime.database.write() as connection:
         jobs.release_scan(connection, job_id, attempt=attempt, done=done)
     if done:
         finish_job(runtime, job_id)
     else:
         runtime.ring(SCAN_JOB, job_id)
+
+
+def _put_off(runtime: Runtime, job_id: int, error: Exception, *, attempt: int) -> None:
+    """Let the job wait: what is wrong may pass, and another worker may be able to list the source."""
+    seconds = runtime.scan_backoff.failed(job_id)
+    expected = isinstance(error, CarClassifierError | OSError)
+    logger.warning("job %d cannot be listed; tried again in %.1f s: %s", job_id, seconds, error, exc_info=not expected)
+    reason = str(error) if expected else f"{type(error).__name__}: {error}"
+    with runtime.database.write() as connection:
+        if jobs.release_scan(connection, job_id, attempt=attempt, done=False):
+            jobs.wait_for(connection, job_id, reason)
 
 
 def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool:
@@ -68,11 +81,13 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
     chunk = min(full, BATCHES_AN_ENGINE * size) if job.total == 0 else full  # the first batches start soon
     with runtime.source(job.source) as source:
         entries = _entries(runtime, job_id, source, after=after)
-        counted = 0
+        counted: Counter[str] = Counter()
         try:
             while True:
                 found = [images.Found(*entry) for entry in islice(entries, chunk)]
-                skipped, counted = source.skipped - counted, source.skipped
+                if len(found) < chunk or any(f.error for f in found):
+                    runtime.check_source(job.source)  # what is missing or cannot be read may only be away
+                skipped, counted = source.left_out - counted, Counter(source.left_out)
                 _add(runtime, job_id, found, attempt=attempt, skipped=skipped)
                 lease.check()
                 if len(found) < chunk:
@@ -102,7 +117,7 @@ def _entries(
         after = rows[-1].path
 
 
-def _add(runtime: Runtime, job_id: int, found: list[images.Found], *, attempt: int, skipped: int) -> None:
+def _add(runtime: Runtime, job_id: int, found: list[images.Found], *, attempt: int, skipped: Mapping[str, int]) -> None:
     size = runtime.settings.batch_size
     with runtime.database.write() as connection:
         if not images.add(connection, job_id, found, attempt=attempt, batch_size=size, skipped=skipped):

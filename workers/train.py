@@ -74,9 +74,9 @@ class Watch:
         if whole:
             self._progress["epochs_run"] = self._progress.get("epochs_run", 0) + 1
             logger.info(
-                "run %d: epoch %d of %d: loss %.3f, validation %.3f, accuracy %.1f %%, %.3g images a second",
+                "run %d: epoch %d of %d: loss %.3f, validation %.3f, accuracy %.1f %%, %.3g images a second%s",
                 *(self._held.id, record["epoch"], record["epochs"], record["train_loss"], record["valid_loss"]),
-                *(100 * record["accuracy"], record["images_per_second"]),
+                *(100 * record["accuracy"], record["images_per_second"], _of_limit(record)),
             )
         if whole or time.monotonic() - self._written >= TELL_SECONDS:
             self._write(epoch_done=whole)
@@ -127,6 +127,12 @@ class Watch:
             return
         if not held:
             raise LeaseLost
+
+
+def _of_limit(record: Mapping[str, Any]) -> str:
+    """How near the training comes to the speed of the network alone, in words."""
+    limit = record.get("network_images_per_second")
+    return f", {record['images_per_second'] / limit:.0%} of the network's own limit of {limit:.3g}" if limit else ""
 
 
 def train_model(runtime: Runtime, run_id: int, *, closing: Callable[[], bool] = lambda: False) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from jobs.cli import classify, jobs, labels, models, operations, results, training
+from jobs.cli import classify, jobs, labels, models, operations, results, training, workers
 from jobs.cli.output import error
 from jobs.cli.session import Session
 from jobs.cli.signals import Terminated
@@ -100,6 +100,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Operations": {
         "worker": operations.worker,
+        "workers": workers.list_workers,
         "beat": operations.beat,
         "migrate": operations.migrate,
         "doctor": operations.doctor,

@@ -54,7 +54,7 @@ def classify(
                     show_overview(job, total=ended["total"], top_k=top_k)
                 else:
                     present(job.results(), output=output, form=form, top_k=top_k, one_job=True)
-            finish(ended, strict=strict, skipped=job.skipped())
+            finish(ended, strict=strict)
         finally:
             worker.stop(patience=_PATIENCE)
 

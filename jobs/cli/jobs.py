@@ -67,14 +67,15 @@ _ROWS = (
     Column("state", style=lambda row: _STATE_STYLES.get(row["state"], "")),
     Column("done", show=_progress, right=True),
     _count("failed"),
+    _count("skipped"),
     Column("created", show=moment("created_at")),
     Column("source", shrinks="to end"),
 )
 
 _RECORD = (
-    *map(Column, ("id", "name", "state", "error", "waiting", "source", "model_version")),
+    *map(Column, ("id", "name", "state", "waiting", "error", "source", "model_version")),
     Column("done", show=_progress),
-    *map(_count, ("ok", "failed", "canceled", "cached")),
+    *map(_count, ("ok", "failed", "canceled", "cached", "skipped")),
     Column("rate", show=lambda row: f"{row['images_per_second']:.3g} images/s" if row["images_per_second"] else ""),
     Column("left", show=lambda row: readable(row["eta_seconds"]) if row["eta_seconds"] else ""),
     *(Column(name, show=moment(f"{name}_at")) for name in ("created", "started", "finished")),
@@ -142,11 +143,10 @@ def wait(
         waited = client.job(job)
         try:
             ended = follow(waited, watch=Obstacles(client).look, timeout=limit)
-            skipped = waited.skipped()
         except (KeyboardInterrupt, WaitTimeout):
             notice(f"job {job} goes on; wait for it again: cars wait {job}; end it: cars cancel {job}")
             raise
-    finish(ended, strict=strict, skipped=skipped)
+    finish(ended, strict=strict)
 
 
 def cancel(ctx: typer.Context, job: JobArgument) -> None:
@@ -157,12 +157,17 @@ def cancel(ctx: typer.Context, job: JobArgument) -> None:
 
 
 def retry(ctx: typer.Context, job: JobArgument) -> None:
-    """Classify the failed images of a job once more."""
+    """Go on with an ended job: whatever is not ok, failed and canceled images, and a listing that was not finished."""
     with session(ctx).client() as client:
-        failed = client.job(job).status()["failed"]
-        client.job(job).retry()
-        notice(f"job {job}: {failed:,} failed images are to be classified again; wait for it: cars wait {job}")
-        if failed and (words := nobody_works(client)):
+        before = client.job(job).status()
+        after = client.job(job).retry()
+        if JobState(after["state"]).terminal:
+            notice(f"job {job}: every image is ok, there is nothing to try again")
+            return
+        again = [f"{before[name]:,} {name} images" for name in ("failed", "canceled") if before[name]]
+        what = " and ".join(again) or "what was not listed yet"
+        notice(f"job {job} goes on with {what}; wait for it: cars wait {job}")
+        if words := nobody_works(client):
             notice(words)
 
 
@@ -184,15 +189,12 @@ def prune(
     notice(f"deleted {gone['jobs']:,} jobs and {gone['predictions']:,} predictions")
 
 
-def finish(ended: Row, *, strict: bool, skipped: int) -> None:
-    """Say how a job ended and leave, unless all is well, with the exit code that goes with it.
-
-    `skipped`: how many files the folder has that are no images.
-    """
+def finish(ended: Row, *, strict: bool) -> None:
+    """Say how a job ended and leave, unless all is well, with the exit code that goes with it."""
     notice(summary(dict(ended)))
-    if skipped:
-        files = "1 file that is no image was" if skipped == 1 else f"{skipped:,} files that are no images were"
-        notice(f"{files} left out")
+    if skipped := ended["skipped"]:
+        files = "1 file that is not an image was" if skipped == 1 else f"{skipped:,} files that are not images were"
+        notice(f"{files} left out; of which kinds: cars errors {ended['id']} --skipped")
     match ended["state"]:
         case JobState.FAILED:
             error(f"the job failed: {plain(ended['error'])}")

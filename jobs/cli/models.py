@@ -39,7 +39,10 @@ _HISTORY = (
 def _facts(card: Row, prefix: str = "") -> Iterator[Column]:
     """A column for each fact of a card, `metrics.top1` and so on; of a list only how long it is."""
     for name, value in card.items():
-        if isinstance(value, Mapping):
+        if name == "class_parts":
+            makes = {parts["make"] for parts in value.values()}
+            yield Column(prefix + name, show=_always(f"{len(value)} of them, makes: {len(makes)}"))
+        elif isinstance(value, Mapping):
             yield from _facts(value, f"{prefix}{name}.")
         else:
             long = isinstance(value, list) and len(value) > 5
@@ -109,13 +112,14 @@ def evaluate(
     version: NameArgument,
     dataset: Annotated[str, typer.Argument(help="Labelled photos: a folder a class, a CSV, the Stanford devkit.")],
     split: Annotated[str, typer.Option(help="train, calibration, holdout or all.")] = "all",
+    other: Annotated[str | None, typer.Option(help="Photos that show no car: a folder with labels.csv.")] = None,
     form: RecordFormatOption = None,
 ) -> None:
-    """Judge a version on labelled photos: accuracy, calibration, coverage, what it confuses (in full as JSON)."""
+    """Evaluate a version on labelled photos: accuracy, calibration, decisions, loose framing (in full as JSON)."""
     if split not in ("train", "calibration", "holdout", "all"):
         raise typer.BadParameter(f"{split!r}: choose of train, calibration, holdout, all", param_hint="--split")
     from jobs.cli.local_worker import require_training_packages
 
     require_training_packages()
-    options = ["--split", split, *(["--format", form.value] if form else [])]
+    options = ["--split", split, *(["--other", other] if other else []), *(["--format", form.value] if form else [])]
     session(ctx).become(["evaluate", *options, "--", version, dataset])

@@ -7,9 +7,9 @@ import typer
 
 from jobs.cli.output import Format, FormatOption, notice, print_rows
 from jobs.cli.session import session
-from jobs.cli.table import Column, Row, moment, percent
+from jobs.cli.table import Column, Row, moment, percent, plain
 from jobs.spans import moment_or_age
-from jobs.status import Decision, ImageStatus, ResultOrder
+from jobs.status import Decision, ImageStatus, JobState, ResultOrder
 
 if TYPE_CHECKING:
     from jobs.results import Results
@@ -61,6 +61,10 @@ _FINISHED = Column("finished", show=moment("finished_at"))
 _OTHERS = Column("also_possible", show=_others, shrinks="to start", style=lambda _: "dim")
 _TROUBLE = Column("trouble", show=_trouble, shrinks="to start", style=lambda _: "red")
 _ERRORS = (Column("path", shrinks="to end"), Column("code", style=lambda _: "red"), Column("message"))
+_SKIPPED = (
+    Column("suffix", show=lambda row: row["suffix"] or "(none)"),
+    Column("files", show=lambda row: f"{row['files']:,}", right=True),
+)
 
 
 def results(
@@ -109,12 +113,25 @@ def results(
 def errors(
     ctx: typer.Context,
     job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)],
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="Instead, how many files are not images, by suffix.")
+    ] = False,
     form: FormatOption = None,
 ) -> None:
-    """Show the images of a job that failed, and why."""
+    """Show the images of a job that failed, and why; and what ended the job, if it did not come to its own end."""
     with session(ctx).client() as client:
+        status = client.job(job).status()
+        if skipped:
+            if not print_rows(client.job(job).skipped(), _SKIPPED, form):
+                notice("no file of this job was left out")
+            return
         if not print_rows(client.errors(job), _ERRORS, form):
             notice("no image of this job has failed")
+    if status["state"] in (JobState.FAILED, JobState.CANCELED):
+        why = f": {plain(status['error'])}" if status["error"] else ""
+        left = f"; {status['canceled']:,} images have no result" if status["canceled"] else ""
+        notice(f"the job {'failed' if status['state'] == JobState.FAILED else 'was canceled'}{why}{left}")
+        notice(f"to go on with it: cars retry {job}")
 
 
 def present(

@@ -18,7 +18,7 @@ from jobs.cli.table import Column, Row, moment, percent, plain
 from jobs.errors import DatabaseUnavailable, WorkerFailed
 from jobs.status import RunState
 from jobs.training import anyone_trains
-from jobs.training_progress import RunBar, Status, doing, figures, outcome
+from jobs.training_progress import RunBar, Status, doing, figures, outcome, speed
 from jobs.waiting import outlasting
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _WATCH_SECONDS = 2.0
 
 
 class Recipe(StrEnum):
+    DISTILL = "distill"  # from a teacher's answers
     FINETUNE = "finetune"  # from a published version
     ORIGINAL = "original"  # as the original work, from ImageNet weights
     SCRATCH = "scratch"  # from random weights
@@ -62,7 +63,7 @@ _RECORD = (
     Column("epoch", show=_epochs),
     *map(Column, ("train_loss", "valid_loss")),
     Column("accuracy", show=percent("accuracy")),
-    Column("rate", show=lambda row: f"{row['images_per_second']:.3g} images/s" if row["images_per_second"] else ""),
+    Column("rate", show=lambda row: speed(row) if row["images_per_second"] else ""),
     Column("candidate", show=_top1("candidate")),
     Column("production", show=_top1("production")),
     Column("notes", show=lambda row: "; ".join(map(plain, row["notes"]))),
@@ -78,15 +79,22 @@ def train(
         str | None,
         typer.Option(metavar="VERSION|imagenet|scratch|FILE", help="What to start from; default: the recipe's own."),
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="VERSION|FILE.onnx", help="What the recipe distill learns from.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Length of the run; default: the recipe's own.")] = None,
     min_gain: Annotated[
         float, typer.Option(help="Promote only if top-1 is higher by this share (0.01: one point).")
     ] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Promote whatever it is worth.")] = False,
     promote: Annotated[bool, typer.Option("--promote/--no-promote", help="Whether it may go live by itself.")] = True,
-    drop_small_classes: Annotated[
-        bool, typer.Option("--drop-small-classes", help="Leave out classes that are too small to split.")
-    ] = False,
+    min_photos: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Leave out classes with fewer photos to learn from; the run lists them."),
+    ] = None,
+    other: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Photos that show no car, with labels.csv: file, what, split.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of splits and random numbers.")] = 0,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end; runs a training worker of its own when none is alive.")
@@ -94,8 +102,8 @@ def train(
 ) -> None:
     """Train on labelled photos, publish, judge beside production, promote what is better; prints the run's id."""
     options: dict[str, Any] = {
-        "recipe": recipe.value, "init": init, "epochs": epochs, "min_gain": min_gain, "force": force,
-        "promote": promote, "drop_small_classes": drop_small_classes, "seed": seed,
+        "recipe": recipe.value, "init": init, "teacher": teacher, "epochs": epochs, "min_gain": min_gain,
+        "force": force, "promote": promote, "min_photos": min_photos, "other": other, "seed": seed,
     }  # fmt: skip
     door = session(ctx)
     with terminable(), door.client() as client:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select, update
 
 from jobs.database import bulk_insert, now
 from jobs.queries import batches
+from jobs.sources.kinds import merged
 from jobs.status import ImageStatus, JobState
 from jobs.tables import ImageRow, JobRow
 
@@ -41,15 +42,21 @@ def last_path(connection: Connection, job_id: int) -> str | None:
 
 
 def add(
-    connection: Connection, job_id: int, found: Sequence[Found], *, attempt: int, batch_size: int, skipped: int
+    connection: Connection,
+    job_id: int,
+    found: Sequence[Found],
+    *,
+    attempt: int,
+    batch_size: int,
+    skipped: Mapping[str, int],
 ) -> bool:
     """Add what a scan has found, cut into batches, and count it; False when the scan's lease was lost or the job
     stopped.
 
-    `skipped`: how many files that are no images it has passed over meanwhile.
+    `skipped`: how many files that are no images it has passed over meanwhile, by suffix.
     """
     job = connection.execute(
-        select(JobRow.total, JobRow.priority)
+        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes)
         .where(
             JobRow.id == job_id,
             JobRow.state == JobState.RUNNING,
@@ -76,11 +83,11 @@ def add(
         batches.add(
             connection, job_id, first=job.total, last=job.total + len(found) - 1, size=batch_size, priority=job.priority
         )
-    connection.execute(
-        update(JobRow)
-        .where(JobRow.id == job_id)
-        .values(total=JobRow.total + len(found), failed=JobRow.failed + len(bad), skipped=JobRow.skipped + skipped)
-    )
+    counts: dict[str, Any] = {"total": JobRow.total + len(found), "failed": JobRow.failed + len(bad)}
+    if skipped:
+        counts["skipped"] = JobRow.skipped + sum(skipped.values())
+        counts["skipped_suffixes"] = merged(job.skipped_suffixes, skipped)
+    connection.execute(update(JobRow).where(JobRow.id == job_id).values(**counts, waiting=None, waiting_since=None))
     return True
 
 

@@ -16,6 +16,7 @@ __all__ = ["Counts", "add", "by_key", "cancel", "claim_scan", "fail", "finish", 
 
 SHOWN = (JobRow, VersionRow.name.label("model_version"), now().label("now"))
 TERMINAL = tuple(state for state in JobState if state.terminal)
+NOT_WAITING: dict[str, Any] = {"waiting": None, "waiting_since": None}
 
 
 class Counts(NamedTuple):
@@ -102,12 +103,13 @@ def renew_scan(connection: Connection, job_id: int, *, attempt: int, seconds: fl
     return bool(connection.execute(update(JobRow).where(mine).values(scan_expires_at=later(seconds))).rowcount)
 
 
-def release_scan(connection: Connection, job_id: int, *, attempt: int, done: bool) -> None:
-    """End a slice of a scan; `done` when the listing has come to its end."""
+def release_scan(connection: Connection, job_id: int, *, attempt: int, done: bool) -> bool:
+    """End a slice of a scan; `done` when the listing has come to its end. False when another has taken it over."""
     values: dict[str, Any] = {"scan_owner": None, "scan_expires_at": None}
     if done:
         values["scanned_at"] = now()
-    connection.execute(update(JobRow).where(JobRow.id == job_id, JobRow.scan_attempt == attempt).values(values))
+    mine = and_(JobRow.id == job_id, JobRow.scan_attempt == attempt)
+    return bool(connection.execute(update(JobRow).where(mine).values(values)).rowcount)
 
 
 def waiting_scans(connection: Connection, *, patience: float) -> list[int]:
@@ -144,7 +146,12 @@ def count_up(connection: Connection, job_id: int, counts: Counts) -> bool:
     result = connection.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.state == JobState.RUNNING)
-        .values(ok=JobRow.ok + counts.ok, failed=JobRow.failed + counts.failed, cached=JobRow.cached + counts.cached)
+        .values(
+            ok=JobRow.ok + counts.ok,
+            failed=JobRow.failed + counts.failed,
+            cached=JobRow.cached + counts.cached,
+            **NOT_WAITING,
+        )
     )
     return bool(result.rowcount)
 
@@ -157,11 +164,11 @@ def finish(connection: Connection, job_id: int) -> bool:
         .where(JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.scanned_at.is_not(None), pending == 0)
         .values(
             state=case(
-                (JobRow.canceled > 0, JobState.CANCELED.value),  # canceled earlier, then retried
                 (JobRow.failed > 0, JobState.COMPLETED_WITH_ERRORS.value),
                 else_=JobState.COMPLETED.value,
             ),
             finished_at=now(),
+            **NOT_WAITING,
         )
     )
     return bool(result.rowcount)
@@ -180,6 +187,31 @@ def finishable(connection: Connection) -> list[int]:
             )
         )
     )
+
+
+def wait_for(connection: Connection, job_id: int, reason: str) -> float:
+    """Say why nothing of a running job can be done at present; for how many seconds that has been so.
+
+    While another worker holds a batch of it, it does not wait.
+    """
+    held = select(BatchRow.id).where(BatchRow.job_id == job_id, BatchRow.state == BatchState.LEASED).exists()
+    running = and_(JobRow.id == job_id, JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]), ~held)
+    since = connection.execute(
+        update(JobRow)
+        .where(running)
+        .values(waiting=reason.replace("\0", ""), waiting_since=func.coalesce(JobRow.waiting_since, now()))
+        .returning(JobRow.waiting_since)
+    ).scalar_one_or_none()
+    if since is None:
+        return 0.0
+    moment: datetime = connection.execute(select(now())).scalar_one()
+    return max(0.0, (moment - since).total_seconds())
+
+
+def given_up(connection: Connection, *, seconds: float) -> list[tuple[int, str]]:
+    """(job id, reason) of jobs that have waited longer than this."""
+    waited = and_(JobRow.finished_at.is_(None), JobRow.waiting_since < later(-seconds))
+    return [(a, b or "") for a, b in connection.execute(select(JobRow.id, JobRow.waiting).where(waited))]
 
 
 def fail(connection: Connection, job_id: int, error: str) -> None:
@@ -205,7 +237,13 @@ def _stop(connection: Connection, job_id: int, *, state: JobState, error: str | 
     stopped = connection.execute(
         update(ImageRow).where(pending).values(status=ImageStatus.CANCELED, finished_at=now())
     ).rowcount
-    values = {"state": state, "error": error, "finished_at": now(), "canceled": JobRow.canceled + stopped}
+    values = {
+        "state": state,
+        "error": error,
+        "finished_at": now(),
+        "canceled": JobRow.canceled + stopped,
+        **NOT_WAITING,
+    }
     connection.execute(
         update(JobRow).where(JobRow.id == job_id).values(**values, scan_owner=None, scan_expires_at=None)
     )
@@ -213,14 +251,15 @@ def _stop(connection: Connection, job_id: int, *, state: JobState, error: str | 
 
 
 def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None:
-    """Make the failed images of an ended job pending again, in new batches; how many, or None if the job has not
-    ended."""
+    """Continue an ended job with whatever is not `ok`: failed and canceled images become pending again, in new batches,
+    and a listing that was not finished goes on. How many images, or None if the job has not ended.
+    """
     row = lock(connection, job_id)
     if row is None or not JobState(row.state).terminal:
         return None
-    failed = (ImageRow.job_id == job_id) & (ImageRow.status == ImageStatus.FAILED)
-    ordinals = list(connection.scalars(select(ImageRow.ordinal).where(failed).order_by(ImageRow.ordinal)))
-    if not ordinals:
+    not_ok = (ImageRow.job_id == job_id) & ImageRow.status.in_([ImageStatus.FAILED, ImageStatus.CANCELED])
+    ordinals = list(connection.scalars(select(ImageRow.ordinal).where(not_ok).order_by(ImageRow.ordinal)))
+    if not ordinals and row.scanned_at is not None:
         return 0
     cleared = {
         "status": ImageStatus.PENDING,
@@ -229,16 +268,15 @@ def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None
         "error_message": None,
         "finished_at": None,
     }
-    connection.execute(update(ImageRow).where(failed).values(cleared))
+    connection.execute(update(ImageRow).where(not_ok).values(cleared))
     batches = [
         {"job_id": job_id, "first": part[0], "last": part[-1], "state": BatchState.WAITING, "priority": row.priority}
         for part in (ordinals[at : at + batch_size] for at in range(0, len(ordinals), batch_size))
     ]
-    connection.execute(insert(BatchRow), batches)
-    reopened = {"state": JobState.RUNNING, "failed": JobRow.failed - len(ordinals), "finished_at": None, "error": None}
-    connection.execute(
-        update(JobRow).where(JobRow.id == job_id).values(**reopened, scanned_at=func.coalesce(JobRow.scanned_at, now()))
-    )
+    if batches:
+        connection.execute(insert(BatchRow), batches)
+    reopened = {"state": JobState.RUNNING, "failed": 0, "canceled": 0, "finished_at": None, "error": None}
+    connection.execute(update(JobRow).where(JobRow.id == job_id).values(**reopened, **NOT_WAITING))
     return len(ordinals)
 
 

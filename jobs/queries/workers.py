@@ -8,17 +8,20 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from jobs.database import later, now
-from jobs.tables import WorkerRow
+from jobs.status import BatchState, RunState
+from jobs.tables import BatchRow, TrainingRunRow, WorkerRow
 
-__all__ = ["ALIVE_SECONDS", "alive", "beat", "classifiers", "forget", "page"]
+__all__ = ["ALIVE_SECONDS", "alive", "beat", "classifiers", "forget", "page", "work"]
 
 ALIVE_SECONDS = 15
 FORGOTTEN_SECONDS = 7 * 86_400
 
 
 def beat(connection: Connection, row: dict[str, Any]) -> None:
-    """Write a worker's heartbeat; the row is made the first time."""
-    if not connection.execute(update(WorkerRow).where(WorkerRow.id == row["id"]).values(seen_at=now())).rowcount:
+    """Write a worker's heartbeat, and what changes in its row; it is made the first time."""
+    changes = {name: row[name] for name in ("broken", "images_per_second") if name in row}
+    beaten = update(WorkerRow).where(WorkerRow.id == row["id"]).values(**changes, seen_at=now())
+    if not connection.execute(beaten).rowcount:
         connection.execute(insert(WorkerRow).values(**row, started_at=now(), seen_at=now()))
         connection.execute(delete(WorkerRow).where(WorkerRow.seen_at < later(-FORGOTTEN_SECONDS)))
 
@@ -42,6 +45,20 @@ def page(connection: Connection) -> Sequence[Any]:
     ).all()
 
 
+def work(connection: Connection) -> dict[str, list[str]]:
+    """What each worker's processes have in hand, by the worker's id: batches and training runs."""
+    leased = select(BatchRow.owner, BatchRow.job_id, BatchRow.id).where(BatchRow.state == BatchState.LEASED)
+    running = select(TrainingRunRow.owner, TrainingRunRow.id).where(TrainingRunRow.state == RunState.RUNNING)
+    found: dict[str, list[str]] = {}
+    for owner, job_id, batch_id in connection.execute(leased.order_by(BatchRow.id)):
+        found.setdefault((owner or "").rpartition(":")[0], []).append(f"job {job_id}, batch {batch_id}")
+    for owner, run_id in connection.execute(running.order_by(TrainingRunRow.id)):
+        found.setdefault((owner or "").rpartition(":")[0], []).append(f"training run {run_id}")
+    return found
+
+
 def classifiers(connection: Connection) -> int:
-    """How many engine processes are alive on the queue `classify`."""
-    return sum(row.concurrency for row in alive(connection) if "classify" in row.queues.split(","))
+    """How many engine processes are alive on the queue `classify`, and not broken."""
+    return sum(
+        row.concurrency for row in alive(connection) if "classify" in row.queues.split(",") and row.broken is None
+    )

@@ -13,11 +13,24 @@ from contextlib import closing
 from jobs.sources.addresses import canonical, local_root, parse, permitted_folder, permitted_url
 from jobs.sources.entries import Entry, Source
 from jobs.sources.files import Listed, listed
+from jobs.sources.kinds import NO_SUFFIX
 from jobs.sources.local import LocalSource
 from jobs.sources.paths import decode, encode
 from jobs.sources.remote import open_remote
 
-__all__ = ["Entry", "Listed", "Source", "canonical", "decode", "encode", "has_images", "listed", "open_source"]
+__all__ = [
+    "Entry",
+    "Listed",
+    "Source",
+    "canonical",
+    "check_listable",
+    "decode",
+    "encode",
+    "has_images",
+    "listed",
+    "open_source",
+    "what_it_has",
+]
 
 
 def open_source(source: str, *, roots: Sequence[str] | None, max_file_bytes: int) -> Source:
@@ -42,3 +55,22 @@ def has_images(source: Source) -> bool:
     """Whether a scan would give any row, be it one with an error; looks no further than the first."""
     with closing(source.scan()) as entries:
         return next(entries, None) is not None
+
+
+def check_listable(source: str, *, roots: Sequence[str] | None, max_file_bytes: int) -> None:
+    """Opens the source anew and lists the beginning of its root; raises what `open_source` and a scan raise.
+
+    What a file that is missing says depends on it: a folder that was moved, or a disk that is away, lacks all of them.
+    """
+    with open_source(source, roots=roots, max_file_bytes=max_file_bytes) as opened:
+        has_images(opened)
+
+
+def what_it_has(source: Source) -> str:
+    """What the last scan of a source without images met instead, in words: which suffixes, and how often."""
+    if not source.left_out:
+        return "it is empty (files whose names start with a dot do not count)"
+    shown = source.left_out.most_common(8)
+    names = [f"{files:,} {'without a suffix' if suffix == NO_SUFFIX else suffix}" for suffix, files in shown]
+    more = [f"{len(source.left_out) - len(shown)} more suffixes"] if len(source.left_out) > len(shown) else []
+    return f"its files are others ({', '.join([*names, *more])})"

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Generic, NamedTuple, Self, TypeVar
 
 from jobs.errors import ImageUnavailable, SourceMissing
+from jobs.sources.kinds import LeftOut, suffix
 from jobs.sources.paths import decode, encode, resume_point
 
 __all__ = ["EXHAUSTED", "MAX_DEPTH", "OTHER", "UNSURE", "Entry", "Failure", "Source", "TreeSource", "too_large", "why"]
@@ -20,7 +21,7 @@ MAX_DEPTH = 100
 OTHER = b"\0"
 """Ends the key of a file that is no image."""
 UNSURE = b"\0\0"
-"""Ends the key of what must be looked at first: a link, a FIFO, a device."""
+"""Ends the key of what must be looked at first: a link, a FIFO, a device, a file whose suffix says nothing."""
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Says nothing about an image or a folder, only about this process now: never written into a row."""
@@ -43,9 +44,16 @@ class Entry(NamedTuple):
 class Source(ABC):
     """A folder of images. Several threads may read at once; close it when none does any more."""
 
-    skipped: int = 0
-    """Files that are no images (dotfiles apart) before the last entry of the running scan, in the order of the scan;
-    counts of a scan that was cut off and of the one that resumed it therefore add up to that of a single scan."""
+    def __init__(self) -> None:
+        self.left_out = LeftOut()
+        """How many files of each suffix are no images (dotfiles apart) before the last entry of the running scan, in
+        the order of the scan; counts of a scan that was cut off and of the one that resumed it therefore add up to
+        those of a single scan."""
+
+    @property
+    def skipped(self) -> int:
+        """How many files `left_out` counts."""
+        return self.left_out.total()
 
     @abstractmethod
     def scan(self, *, after: str | None = None) -> Generator[Entry, None, None]:
@@ -103,11 +111,13 @@ class TreeSource(Source, Generic[Folder]):
         """The sorted keys from `floor` on: a name, with a slash for a folder, else with nothing, OTHER or UNSURE."""
 
     def _examine(self, path: str) -> tuple[bool, Failure | None]:
-        """Of a key that is UNSURE: whether it makes an entry, and the entry's error."""
+        """Of a key that is UNSURE: whether it makes an entry, and the entry's error.
+
+        What cannot be looked at makes one, so that it is told why."""
         raise NotImplementedError(path)
 
     def scan(self, *, after: str | None = None) -> Generator[Entry, None, None]:
-        self.skipped = 0
+        self.left_out = LeftOut()
         levels: list[_Level[Folder]] = []
         try:
             levels.append(self._level(b"", within=None, after=decode(after or "")))
@@ -158,9 +168,9 @@ class TreeSource(Source, Generic[Folder]):
                 if counts:
                     yield Entry(path, listing, failure)
                 else:
-                    self.skipped += 1
+                    self.left_out.add(suffix(key[:-2]))
             else:
-                self.skipped += 1
+                self.left_out.add(suffix(key[:-1]))
         levels.pop()
         self._leave(level.folder)
 

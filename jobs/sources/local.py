@@ -10,7 +10,8 @@ from typing import NoReturn
 
 from jobs.errors import ImageUnavailable
 from jobs.sources.entries import EXHAUSTED, MAX_DEPTH, OTHER, UNSURE, Failure, TreeSource, too_large, why
-from jobs.sources.paths import decode, encode, is_image
+from jobs.sources.kinds import HEAD_BYTES, Kind, kind, starts_like_an_image
+from jobs.sources.paths import decode, encode
 
 __all__ = ["LocalSource"]
 
@@ -31,6 +32,7 @@ class LocalSource(TreeSource[int]):
     """A folder of this machine; `paths` are the absolute paths it is known by, for links that name them."""
 
     def __init__(self, root: int, *, paths: tuple[bytes, ...], max_file_bytes: int) -> None:
+        super().__init__()
         self._root = root
         self._text = encode(paths[-1])
         self._paths = tuple(_names(path) for path in paths)
@@ -58,10 +60,14 @@ class LocalSource(TreeSource[int]):
 
     def _examine(self, path: str) -> tuple[bool, Failure | None]:
         try:
-            with self._located(decode(path)) as (_, _, info):
+            raw = decode(path)
+            with self._located(raw) as (folder, name, info):
                 if stat.S_ISDIR(info.st_mode):
                     return False, None
-                return True, None if stat.S_ISREG(info.st_mode) else ("unsupported", _kind(info.st_mode))
+                if not stat.S_ISREG(info.st_mode):
+                    return True, ("unsupported", _kind(info.st_mode))
+                # A link to an image may have any name, and so may what it leads to.
+                return kind(raw.rpartition(b"/")[2]) is Kind.IMAGE or _looks_like_an_image(folder, name), None
         except ImageUnavailable as error:
             return True, (error.code, error.message)
 
@@ -177,11 +183,23 @@ def _smallest(folder: int, floor: bytes) -> tuple[list[bytes], bool]:
 
 def _key(entry: os.DirEntry[str], name: bytes) -> bytes:
     """See `TreeSource._keys`."""
+    said = kind(name)
     if entry.is_file(follow_symlinks=False):
-        return name if is_image(name) else name + OTHER
+        return name if said is Kind.IMAGE else name + (OTHER if said is Kind.OTHER else UNSURE)
     if entry.is_dir(follow_symlinks=False):
         return name + b"/"
-    return name + (UNSURE if is_image(name) else OTHER)
+    return name + (OTHER if said is Kind.OTHER else UNSURE)
+
+
+def _looks_like_an_image(folder: int, name: bytes) -> bool:
+    """Whether the regular file starts like an image; OSError if it cannot be opened."""
+    descriptor = os.open(name, _FILE, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
+        return starts_like_an_image(os.read(descriptor, HEAD_BYTES))
+    finally:
+        os.close(descriptor)
 
 
 def _names(path: bytes) -> list[bytes]:

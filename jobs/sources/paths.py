@@ -2,12 +2,9 @@
 
 import re
 
-__all__ = ["decode", "encode", "is_dotted", "is_image", "resume_point"]
+__all__ = ["decode", "encode", "is_dotted", "resume_point"]
 
-_SUFFIXES = frozenset(
-    (b"", b"jpg", b"jpeg", b"png", b"webp", b"gif", b"bmp", b"tif", b"tiff", b"avif", b"mpo")  # b"": no suffix
-)
-_COMMON = frozenset((b".jpg", b".JPG", b".png"))  # most files, told at once
+_DOTFILE = re.compile(rb"(?:\A|/)\.(?!\.?(?:/|\Z))")
 _TO_WRITE = re.compile("[\\\\\0\udc80-\udcff]")
 _WRITTEN = re.compile(r"\\(?:(\\)|x(00|[89a-f][0-9a-f]))?")
 
@@ -51,14 +48,9 @@ def _read(match: re.Match[str]) -> str:
     return chr(0xDC00 + byte) if byte else "\0"
 
 
-def is_image(name: bytes) -> bool:
-    """Whether a file of this name is taken for an image: by its suffix in any case, or for having none."""
-    return name[-4:] in _COMMON or b"." not in name or name.rpartition(b".")[2].lower() in _SUFFIXES
-
-
 def is_dotted(path: bytes) -> bool:
-    """Whether the file, or a folder on the way to it, is a dotfile."""
-    return path.startswith(b".") or b"/." in path
+    """Whether the file, or a folder on the way to it, is a dotfile; `.` and `..`, as keys may have them, are none."""
+    return (path[:1] == b"." or b"/." in path) and _DOTFILE.search(path) is not None
 
 
 def resume_point(after: bytes) -> tuple[bytes, bytes, bytes]:

@@ -1,9 +1,10 @@
 """Sources behind a URL, through fsspec. Nothing is contacted before the first scan or read, and the filesystem is made
 in the process that uses it: its connections and event loop do not outlive a fork."""
 
+import asyncio
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import fsspec
@@ -11,8 +12,9 @@ from fsspec.asyn import sync
 
 from jobs.errors import ImageUnavailable, SourceError, SourceMissing
 from jobs.sources.addresses import PROTOCOLS, Address
-from jobs.sources.entries import OTHER, Entry, Source, TreeSource, too_large, why
-from jobs.sources.paths import decode, encode, is_dotted, is_image
+from jobs.sources.entries import OTHER, UNSURE, Entry, Failure, Source, TreeSource, too_large, why
+from jobs.sources.kinds import HEAD_BYTES, Kind, LeftOut, kind, starts_like_an_image, suffix
+from jobs.sources.paths import decode, encode, is_dotted
 
 __all__ = ["open_remote"]
 
@@ -21,6 +23,9 @@ SECONDS = 60.0
 
 PAGE = 1000
 """Keys in one answer of S3, which gives no more."""
+
+HEADS_AT_ONCE = 16
+"""Objects whose first bytes are asked for at the same time."""
 
 _GONE = ("NoSuchKey", "NoSuchBucket", "404")
 
@@ -65,6 +70,7 @@ class S3Source(Source):
     """
 
     def __init__(self, address: Address, *, max_file_bytes: int) -> None:
+        super().__init__()
         self._text = address.text
         self._bucket, _, prefix = address.rest.partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
@@ -75,32 +81,53 @@ class S3Source(Source):
         self._filesystem.close()
 
     def scan(self, *, after: str | None = None) -> Generator[Entry, None, None]:
-        self.skipped = 0
+        self.left_out = LeftOut()
         start = _text(decode(after or ""))
-        for key in self._listed(self._prefix + start if start else self._prefix):
-            raw = key[len(self._prefix) :].encode("utf-8", "surrogateescape")
-            if raw.endswith(b"/") or is_dotted(raw):
-                continue
-            if is_image(raw.rpartition(b"/")[2]):
-                path = encode(raw)
-                yield Entry(path, path.rpartition("/")[0] or None)
-            else:
-                self.skipped += 1
+        for page in self._pages(self._prefix + start if start else self._prefix):
+            looks = self._look([raw for raw, size in page if size and kind(_name(raw)) is Kind.UNKNOWN])
+            for raw, _ in page:
+                if kind(_name(raw)) is Kind.IMAGE or raw in looks:
+                    path = encode(raw)
+                    yield Entry(path, path.rpartition("/")[0] or None)
+                else:
+                    self.left_out.add(suffix(_name(raw)))
 
-    def _listed(self, after: str) -> Iterator[str]:
-        """Every key of the prefix past `after`."""
+    def _pages(self, after: str) -> Iterator[list[tuple[bytes, int]]]:
+        """(key relative to the prefix, size) of every file past `after` that is no dotfile, a page at a time."""
         where = {"StartAfter": after} if after else {}
         while True:
             try:
                 page = self._call("list_objects_v2", Bucket=self._bucket, Prefix=self._prefix, MaxKeys=PAGE, **where)
             except Exception as error:
                 raise SourceMissing(f"{self._text} cannot be listed: {why(error)}.") from error
-            for item in page.get("Contents", ()):
-                if item["Key"] > after:
-                    yield item["Key"]
+            listed = [(item["Key"], item["Size"]) for item in page.get("Contents", ()) if item["Key"] > after]
+            files = [(key[len(self._prefix) :].encode("utf-8", "surrogateescape"), size) for key, size in listed]
+            yield [(raw, size) for raw, size in files if not (raw.endswith(b"/") or is_dotted(raw))]
             if not page.get("IsTruncated"):
                 return
             where = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _look(self, names: Sequence[bytes]) -> set[bytes]:
+        """Those that start like an image, by a request of `HEAD_BYTES` bytes each; and those that cannot be read, so
+        that it is told why."""
+        found: set[bytes] = set()
+        for at in range(0, len(names), HEADS_AT_ONCE):
+            some = names[at : at + HEADS_AT_ONCE]
+            looks = sync(self._filesystem.get().loop, self._heads, some, timeout=SECONDS)
+            found.update(name for name, image in zip(some, looks, strict=True) if image)
+        return found
+
+    async def _heads(self, names: Sequence[bytes]) -> list[bool]:
+        return await asyncio.gather(*map(self._looks_like_an_image, names))
+
+    async def _looks_like_an_image(self, name: bytes) -> bool:
+        key, span = self._prefix + _text(name), f"bytes=0-{HEAD_BYTES - 1}"
+        try:
+            response = await self._filesystem.get()._call_s3("get_object", Bucket=self._bucket, Key=key, Range=span)
+            async with response["Body"] as body:
+                return starts_like_an_image(await body.read())
+        except Exception:
+            return True
 
     def read(self, path: str) -> bytes:
         try:
@@ -149,6 +176,7 @@ class UrlSource(TreeSource[str]):
     """A folder of any other filesystem, listed and sorted a folder at a time."""
 
     def __init__(self, address: Address, *, max_file_bytes: int) -> None:
+        super().__init__()
         self._text = address.text
         self._url = f"{address.protocol}://{address.rest}"
         self._max_file_bytes = max_file_bytes
@@ -184,11 +212,21 @@ class UrlSource(TreeSource[str]):
             name = item["name"].rstrip("/").rpartition("/")[2].encode("utf-8", "surrogateescape")
             if is_dotted(name):
                 continue
-            key = name + b"/" if item["type"] == "directory" else name if is_image(name) else name + OTHER
+            empty = item.get("size") == 0
+            key = name + (b"/" if item["type"] == "directory" else _end(name, empty=empty))
             if key >= floor:
                 keys.append(key)
         keys.sort()
         return iter(keys)
+
+    def _examine(self, path: str) -> tuple[bool, Failure | None]:
+        self._filesystem.get()
+        try:
+            head: bytes = self._call("cat_file", f"{self._base}/{_text(decode(path))}", start=0, end=HEAD_BYTES)
+        except Exception as error:
+            failure = _unavailable(error)
+            return True, (failure.code, failure.message)
+        return starts_like_an_image(head), None
 
     def read(self, path: str) -> bytes:
         limit = self._max_file_bytes
@@ -219,6 +257,15 @@ class UrlSource(TreeSource[str]):
         if filesystem.async_impl:
             return sync(filesystem.loop, getattr(filesystem, f"_{method}"), *arguments, timeout=SECONDS, **options)
         return getattr(filesystem, method)(*arguments, **options)
+
+
+def _end(name: bytes, *, empty: bool) -> bytes:
+    said = kind(name)
+    return b"" if said is Kind.IMAGE else OTHER if empty or said is Kind.OTHER else UNSURE
+
+
+def _name(raw: bytes) -> bytes:
+    return raw.rpartition(b"/")[2]
 
 
 def _text(raw: bytes) -> str:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from model.training.export import MEAN, STD
+from model.training.loose import loosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,7 @@ class Views:
 
     crop: float
     strong: bool  # turns of 10 degrees, colors, grayscale, erasing; otherwise crop, zoom-out and flip only
+    loose: float = 0.0  # fraction of the views in which the photo is small, on other surroundings
 
 
 def normalize(pixels: torch.Tensor) -> torch.Tensor:
@@ -45,6 +47,7 @@ def random_view(photos: torch.Tensor, size: int, views: Views) -> torch.Tensor:
         pixels = F.interpolate(pixels, size=(side, side), mode="area")
     grid = F.affine_grid(_placements(photos, views), [len(photos), 3, size, size], align_corners=False)
     pixels = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    pixels = loosen(pixels, views.loose)
     return _erase(_recolor(pixels)) if views.strong else pixels
 
 
@@ -55,8 +58,7 @@ def mix(pixels: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch
     """
     order = torch.randperm(len(pixels), device=pixels.device)
     if torch.rand(()) < 0.5:
-        kept = float(torch.distributions.Beta(0.2, 0.2).sample())
-        return kept * pixels + (1 - kept) * pixels[order], kept * shares + (1 - kept) * shares[order]
+        return _blend(pixels, shares, order, alpha=0.2)
     size = pixels.shape[-1]
     half = math.sqrt(1 - float(torch.rand(()))) * size / 2
     top, left = (float(torch.rand(())) * size for _ in range(2))
@@ -65,6 +67,25 @@ def mix(pixels: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch
     pixels[:, :, rows, columns] = pixels[order][:, :, rows, columns]
     kept = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / size**2
     return pixels, kept * shares + (1 - kept) * shares[order]
+
+
+def mix_up(pixels: torch.Tensor, shares: torch.Tensor, *, alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch blended with itself in another order by a part drawn from Beta(alpha, alpha), its targets likewise."""
+    return _blend(pixels, shares, torch.randperm(len(pixels), device=pixels.device), alpha=alpha)
+
+
+def shrink(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Float pixels (N, 3, S, S) at another size, with antialiasing."""
+    if size == pixels.shape[-1]:
+        return pixels
+    return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+
+
+def _blend(
+    pixels: torch.Tensor, shares: torch.Tensor, order: torch.Tensor, *, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    kept = float(torch.distributions.Beta(alpha, alpha).sample())
+    return kept * pixels + (1 - kept) * pixels[order], kept * shares + (1 - kept) * shares[order]
 
 
 def _placements(photos: torch.Tensor, views: Views) -> torch.Tensor:

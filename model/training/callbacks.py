@@ -9,18 +9,18 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.errors import ModelError
-from model.training.augment import mix, normalize, plain_view, random_view
+from model.training.augment import normalize, plain_view
 from model.training.batches import Batches
 from model.training.errors import TrainingFailed
 from model.training.fastai_parts import Callback, CancelFitException, LRFinder, ParamScheduler
+from model.training.inputs import Inputs
 from model.training.recipes import Plan
+from model.training.speed import wait_for
 
 _TELL_SECONDS = 2.0  # between two reports within an epoch
-_SHARE_MIXED_UNTIL = 0.9  # of the run: the last epochs see photos as they are
 
 
 class TrainingStopped(ModelError):
@@ -32,26 +32,21 @@ class MakeViews(Callback):  # type: ignore[misc]  # fastai has no types
 
     order = 5
 
-    def __init__(self, plan: Plan, *, classes: int, epochs_before: int) -> None:
-        self.plan, self.classes, self.epochs_before = plan, classes, epochs_before
+    def __init__(self, inputs: Inputs, *, epochs_before: int) -> None:
+        self.inputs, self.epochs_before = inputs, epochs_before
 
     def before_batch(self) -> None:
         epoch = self.epochs_before + self.epoch
-        size = self.plan.size_at(epoch)
         photos, labels = self.learn.xb[0], self.learn.yb[0]
         if not self.training:
-            self.learn.xb = (normalize(plain_view(photos, size)),)
+            self.learn.xb = (normalize(plain_view(photos, self.inputs.plan.size_at(epoch))),)
             return
-        pixels = random_view(photos, size, self.plan.views)
-        late = epoch >= _SHARE_MIXED_UNTIL * self.plan.epochs
-        if self.plan.mixing and not late and self.iter % 2:
-            pixels, shares = mix(pixels, F.one_hot(labels, self.classes).float())
-            self.learn.yb = (shares,)
-        self.learn.xb = (normalize(pixels),)
+        pixels, targets = self.inputs.make(photos, labels, epoch=epoch, number=self.iter)
+        self.learn.xb, self.learn.yb = (pixels,), targets
 
 
 class HalfPrecision(Callback):  # type: ignore[misc]
-    """The forward pass in bfloat16 where the processor multiplies it natively; its range needs no loss scaling."""
+    """The forward pass in bfloat16; its range needs no loss scaling."""
 
     order = 10
 
@@ -76,12 +71,39 @@ class HalfPrecision(Callback):  # type: ignore[misc]
             self.context = None
 
 
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is worth using there."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16"))
+class TimeNetwork(Callback):  # type: ignore[misc]
+    """Times forward, backward and step from when the batch's tensors are ready: the network's own limit in this run.
+
+    A GPU is waited for at both ends, so that only some of its batches are timed.
+    """
+
+    order = 15  # after views and precision, before the weights are averaged
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.one_in = 16 if device.type == "cuda" else 1
+        self.reset()
+
+    def reset(self) -> None:
+        self.photos, self.seconds = 0, 0.0
+        self.started: float | None = None
+
+    @property
+    def images_per_second(self) -> float | None:
+        return self.photos / self.seconds if self.seconds else None
+
+    def before_batch(self) -> None:
+        self.started = None
+        if self.training and self.iter % self.one_in == self.one_in - 1:
+            wait_for(self.device)
+            self.started = time.perf_counter()
+
+    def after_step(self) -> None:
+        if self.started is not None:
+            wait_for(self.device)
+            self.seconds += time.perf_counter() - self.started
+            self.photos += len(self.learn.xb[0])
+            self.started = None
 
 
 class AverageWeights(Callback):  # type: ignore[misc]
@@ -123,11 +145,12 @@ class FollowEpochs(Callback):  # type: ignore[misc]
         plan: Plan,
         seed: int,
         epochs_before: int,
+        timer: TimeNetwork,
         tell: Callable[[dict[str, Any]], None],
         should_stop: Callable[[], bool],
         keep: Callable[[int, dict[str, Any]], None],
     ) -> None:
-        self.plan, self.seed, self.epochs_before = plan, seed, epochs_before
+        self.plan, self.seed, self.epochs_before, self.timer = plan, seed, epochs_before, timer
         self.tell, self.should_stop, self.keep = tell, should_stop, keep
         self.running = False
         self.failure: Exception | None = None
@@ -138,6 +161,7 @@ class FollowEpochs(Callback):  # type: ignore[misc]
         batches: Batches = self.dls.train
         batches.epoch = number
         self.running, self.photos, self.losses = True, 0, 0.0
+        self.timer.reset()
         self.started = self.told = time.monotonic()
 
     def after_batch(self) -> None:
@@ -195,6 +219,7 @@ class FollowEpochs(Callback):  # type: ignore[misc]
             "valid_loss": None,
             "accuracy": None,
             "images_per_second": rate,
+            "network_images_per_second": self.timer.images_per_second,
             "eta_seconds": left / rate if rate else None,
             "image_size": self.plan.size_at(self.epochs_before + self.epoch),
         }

@@ -153,16 +153,6 @@ def check_parity(weights: Weights, graph: onnx.ModelProto, images: Images) -> fl
     return distance
 
 
-def best_size(
-    weights: Weights, sizes: Sequence[int], decoded: Callable[[int], Images], labels: npt.NDArray[np.integer]
-) -> int:
-    """The size with the best float32 top-1 on the photos that ``decoded(size)`` gives; the smaller of equals."""
-    if len(sizes) == 1:
-        return sizes[0]
-    scores = {size: _top1(graph_logits(float_graph(weights, size), decoded(size)), labels) for size in sorted(sizes)}
-    return max(scores, key=lambda size: scores[size])
-
-
 def _compare(name: str, found: Floats, reference: Floats, labels: npt.NDArray[np.integer]) -> Candidate:
     expected, said = log_softmax(reference), log_softmax(found)
     return Candidate(

@@ -14,16 +14,30 @@ LossKind = Literal["cosine", "smooth", "cross_entropy"]
 class TrainingLoss(nn.Module):
     """The mean loss of a batch, in float32 whatever the logits are.
 
+    With a teacher's logits: ``teacher_weight`` of its loss and the rest of the labels' own. The teacher's is
+    KL(softmax(teacher / T) || softmax(logits / T)) * T ** 2, T = ``temperature``; the factor keeps the size of its
+    gradients (Hinton et al., 2015).
+
     `cosine`: 1 - cos(logits, one-hot) + 0.1 cross-entropy (Barz and Denzler, WACV 2020), for training from nothing on
     few photos. `smooth`: cross-entropy with labels smoothed by 0.1. `cross_entropy`: plain.
     """
 
-    def __init__(self, kind: LossKind) -> None:
+    def __init__(self, kind: LossKind, *, teacher_weight: float = 0.0, temperature: float = 1.0) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.teacher_weight, self.temperature = kind, teacher_weight, temperature
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(self, logits: torch.Tensor, target: torch.Tensor, teacher: torch.Tensor | None = None) -> torch.Tensor:
         logits = logits.float()
+        labels = self._of_labels(logits, target)
+        if teacher is None:
+            return labels
+        return self.teacher_weight * self._of_teacher(logits, teacher) + (1 - self.teacher_weight) * labels
+
+    def _of_teacher(self, logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        said, meant = (F.log_softmax(side / self.temperature, dim=1) for side in (logits, teacher.float()))
+        return F.kl_div(said, meant, reduction="batchmean", log_target=True) * self.temperature**2
+
+    def _of_labels(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         if self.kind != "cosine":
             smoothing = 0.1 if self.kind == "smooth" and self.training else 0.0
             return F.cross_entropy(logits, target, label_smoothing=smoothing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from model.card import ONNX, WEIGHTS, Card, EngineFile, KnownCar, Metrics, Score
-from model.decision import calibrate, decide_all, known_scores, looks_unknown, make_table
+from model.decision import calibrate, decide_all, known_scores, looks_unknown
 from model.engine import Engine, open_engine
 from model.training import plots
 from model.training.calibration import fit_temperature
-from model.training.evaluate import judge
+from model.training.decisions import FittedDecisions, fit_decisions
+from model.training.evaluate import framing, judge, judge_others
 from model.training.export import Exported
+from model.training.other_photos import OtherPhotos
 from model.training.photos import Images, decode_files
 from model.training.rejection import LARGEST_SHARE, UNCOMPARED, compare_scores, fit_least, sample_photographs
-from model.training.thresholds import fit_thresholds
+from model.training.sizes import SizeTried
 
 __all__ = ["JudgedSplit", "fitted", "measured"]
 
@@ -43,6 +45,8 @@ def measured(
     exported: Exported,
     *,
     held_out: Mapping[str, Any] | None,
+    others: OtherPhotos | None = None,
+    sizes: Sequence[SizeTried] = (),
 ) -> Card:
     """The card with everything measured on the engine that the folder holds; adds the plots to the folder."""
     engine = open_engine("onnx", "cpu", folder, card)
@@ -50,13 +54,26 @@ def measured(
         logits = {split: engine.logits(part.images) for split, part in judged.items()}
         files = sample_photographs()
         samples = engine.logits(decode_files(files, card.image_size)) if files else None
-        card = fitted(card, logits["calibration"], judged["calibration"].labels, samples=samples)
+        strange = None if others is None else engine.logits(others.images("calibration", card.image_size))
+        decisions = fitted(
+            card,
+            logits["calibration"],
+            judged["calibration"].labels,
+            samples=samples if strange is None else strange,
+            others=strange,
+        )
+        card = decisions.card
         metrics: dict[str, Any] = {"split": "holdout", "engine": "onnx", "precision": exported.precision}
         metrics |= judge(logits["holdout"], judged["holdout"].labels, card)
         metrics["calibration"] = _brief(judge(logits["calibration"], judged["calibration"].labels, card))
         metrics["unknown_rejection"] = _rejection(card, logits, samples)
         if held_out is not None:
             metrics["unknown_rejection"]["held_out_classes"] = dict(held_out)
+        metrics["threshold_halvings"] = decisions.halvings
+        metrics["sizes"] = [result.to_json() for result in sizes]
+        metrics["framing"] = framing(engine, card, judged["holdout"].photos, judged["holdout"].labels)
+        if others is not None:
+            metrics["other_photos"] = judge_others(engine, card, others)
         metrics["flip_averaged_top1"] = _flipped_top1(engine, judged["holdout"], logits["holdout"])
         engines = {
             "onnx": _onnx_file(engine, exported, judged, logits),
@@ -69,35 +86,25 @@ def measured(
     return card
 
 
-def fitted(card: Card, logits: Floats, labels: Labels, *, samples: Floats | None) -> Card:
+def fitted(
+    card: Card, logits: Floats, labels: Labels, *, samples: Floats | None, others: Floats | None = None
+) -> FittedDecisions:
     """The card with temperature and thresholds fitted to these photos, which must be of `calibration`.
 
     ``samples`` are the logits of pictures that show no known car: the score that tells them apart best is the one to
-    reject by. The thresholds of `model` and `make` are fitted on the photos that it lets pass.
+    reject by. The thresholds of `model` and `make` are fitted on the photos that it lets pass, and `model` so that few
+    of ``others`` reach it.
     """
     card = card.model_copy(update={"temperature": fit_temperature(logits, labels)})
-    card = _with_thresholds(card, known=_fit_known(logits, samples, card.temperature))
-    passing = ~looks_unknown(logits, card)
-    logits, labels = logits[passing], labels[passing]
-    probabilities = calibrate(logits, card.temperature)
-    names, make_of = make_table(card.classes)
-    by_make = probabilities @ (make_of[:, None] == np.arange(len(names))).astype(np.float32)
-    found = fit_thresholds(
-        (probabilities.max(axis=1), probabilities.argmax(axis=1) == labels),
-        (by_make.max(axis=1).clip(max=1), by_make.argmax(axis=1) == make_of[labels]),
-        target=card.thresholds.target_precision,
-    )
-    return _with_thresholds(card, model=found.model, make=found.make)
+    known = _fit_known(logits, samples, card.temperature)
+    card = card.model_copy(update={"thresholds": card.thresholds.model_copy(update={"known": known})})
+    return fit_decisions(card, logits, labels, others=others)
 
 
 def _fit_known(logits: Floats, samples: Floats | None, temperature: float) -> KnownCar | None:
     score: Score = UNCOMPARED if samples is None else compare_scores(logits, samples, temperature)["best"]
     least = fit_least(known_scores(logits, temperature)[score])
     return None if least is None else KnownCar(score=score, least=least)
-
-
-def _with_thresholds(card: Card, **fields: Any) -> Card:
-    return card.model_copy(update={"thresholds": card.thresholds.model_copy(update=fields)})
 
 
 def _brief(metrics: dict[str, Any]) -> dict[str, Any]:

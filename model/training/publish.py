@@ -19,9 +19,11 @@ from model import card as cards
 from model.card import ONNX, WEIGHTS, Card, DataOrigin, EngineFile, Metrics, Recipe, Thresholds
 from model.datasets import Dataset
 from model.errors import ArtifactExists, DatasetError
-from model.training.export import PREPROCESSING, Exported, best_size, export, half_weights
+from model.training.export import PREPROCESSING, Exported, export, half_weights
 from model.training.measure import JudgedSplit, measured
+from model.training.other_photos import OtherPhotos
 from model.training.photos import Images, decode_files
+from model.training.sizes import choose_size
 from model.training.thresholds import TARGET_PRECISION
 
 __all__ = ["publish"]
@@ -44,15 +46,18 @@ def publish(
     target_precision: float = TARGET_PRECISION,
     training_plots: Sequence[Path] = (),
     held_out: Mapping[str, Any] | None = None,
+    others: OtherPhotos | None = None,
     seed: int = 0,
     report: Report = lambda _: None,
 ) -> Card:
     """Writes the version folder ``out`` and returns its card. It appears whole or not at all.
 
     ``state``: a ResNet34's tensors by torchvision's names, one output a class of ``dataset``. ``image_size``: one, or
-    several to choose from by top-1 on `calibration`. ``recipe``: what the card says of the training, with a `name`.
+    several, of which the smallest is taken that is nearly the best on `calibration`. ``recipe``: what the card says of
+    the training, with a `name`.
     ``name``: the version's, the folder's unless given. ``training_plots`` are put among the version's;
-    ``held_out`` is what `judge_held_out_classes` found, for the card.
+    ``held_out`` is what `judge_held_out_classes` found, for the card. ``others`` show no car of the classes: what the
+    decision `unknown` is fitted to, and measured on.
     The int8 variant is chosen on `calibration`, and temperature and thresholds are fitted there with the logits of the
     engine as shipped; every headline number is that engine's on `holdout`, one view, which decides nothing.
 
@@ -66,8 +71,10 @@ def publish(
     weights = half_weights(state, len(dataset.classes))
     sizes = [image_size] if isinstance(image_size, int) else list(image_size)
     calibration = tuple(photo.file for photo in dataset.of("calibration"))
-    size = best_size(weights, sizes, lambda s: decode_files(calibration, s), dataset.labels("calibration"))
-    report(f"judging at {size} px")
+    size, tried = choose_size(weights, sizes, lambda s: decode_files(calibration, s), dataset.labels("calibration"))
+    for result in tried:
+        report(f"{result.size} px: top-1 {result.top1_calibration:.2%}, {result.images_per_second:.1f} images/s")
+    report(f"evaluating at {size} px")
     judged = {split: _decoded(dataset, split, size) for split in ("calibration", "holdout")}
     exported = export(
         weights,
@@ -87,7 +94,9 @@ def publish(
             for plot in training_plots:
                 shutil.copyfile(plot, folder / "plots" / plot.name)
         card = _first_card(dataset, exported, name=name or out.name, size=size, recipe=recipe, target=target_precision)
-        card = measured(folder, _with_files(folder, card), judged, exported, held_out=held_out)
+        card = measured(
+            folder, _with_files(folder, card), judged, exported, held_out=held_out, others=others, sizes=tried
+        )
         report(_summary(card))
         card = Card.model_validate_json(_with_files(folder, card).to_bytes())
         cards.write(folder, card)
@@ -118,10 +127,9 @@ def _first_card(
     """The card before anything was measured: enough to open the engine that is then judged."""
     nothing = {"split": "holdout", "images": 0} | dict.fromkeys(("top1", "top5", "make", "ece", "coverage"), 0.0)
     return Card(
-        format=1,
+        **cards.class_fields(dataset.classes, dataset.class_parts),
         name=name,
         architecture="resnet34",
-        classes=dataset.classes,
         image_size=size,
         preprocessing=PREPROCESSING,
         temperature=1.0,
@@ -136,6 +144,7 @@ def _first_card(
                 "holdout": tuple(sorted(photo.digest for photo in dataset.of("holdout"))),
                 "images_by_split": {split: len(dataset.of(split)) for split in ("train", "calibration", "holdout")},
                 "unreadable": len(dataset.unreadable),
+                **({"classes_left_out": dict(dataset.left_out)} if dataset.left_out else {}),
             }
         ),
         engines={

@@ -16,6 +16,7 @@ from safetensors.numpy import load
 from model.datasets import open_dataset
 from model.errors import ModelError
 from model.inspection import inspect_safetensors, refuse_pickle
+from model.training.other_photos import open_other_photos
 from model.training.publish import publish
 
 __all__ = ["main", "read_weights"]
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", type=Path, help="JSON object with a `name` that says how the weights were trained")
     parser.add_argument("--prefix", default="", help="take only tensors whose names start with this, and cut it off")
     parser.add_argument("--held-out", type=Path, help="the JSON file that model.training.held_out wrote")
+    parser.add_argument("--other", type=Path, help="photos that show no car of the classes, with a labels.csv")
     parser.add_argument("--target-precision", type=float, default=0.95)
     options = parser.parse_args(arguments)
     try:
@@ -44,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             out=options.out,
             recipe=recipe,
             held_out=json.loads(options.held_out.read_text("utf-8")) if options.held_out else None,
+            others=open_other_photos(options.other) if options.other else None,
             target_precision=options.target_precision,
             report=lambda line: print(line, file=sys.stderr, flush=True),
         )

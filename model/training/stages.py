@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 from torch import nn
 
 from model.training import plots
+from model.training.augment import normalize, plain_view
 from model.training.batches import Batches, PhotoTable
-from model.training.callbacks import AverageWeights, FindRate, FollowEpochs, HalfPrecision, MakeViews, has_fast_bfloat16
+from model.training.callbacks import AverageWeights, FindRate, FollowEpochs, HalfPrecision, MakeViews, TimeNetwork
 from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.training.fastai_parts import (
     Adam,
@@ -33,11 +35,14 @@ from model.training.fastai_parts import (
     combine_scheds,
     valley,
 )
-from model.training.losses import TrainingLoss
-from model.training.recipes import Plan, Stage
+from model.training.initialization import settle
+from model.training.inputs import Inputs
+from model.training.recipes import Plan, Stage, training_loss
+from model.training.starting import Start
 
 _LONG_RUN, _SECONDS_BETWEEN = 100, 20.0
 _WARM_START = 0.02  # of the peak rate
+_SETTLED_ON = 8  # batches
 
 
 @dataclass(kw_only=True)
@@ -45,28 +50,37 @@ class Run:
     """A run in progress: what is trained, and how far it has come."""
 
     plan: Plan
-    network: nn.Module
+    start: Start
     train: PhotoTable
     calibration: PhotoTable
-    classes: int
+    inputs: Inputs
     folder: Path
     device: torch.device
     seed: int
     tell: Callable[[dict[str, Any]], None]
+    note: Callable[[str], None]
     should_stop: Callable[[], bool]
     history: list[dict[str, Any]] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     average: AverageWeights | None = None
+    timer: TimeNetwork = field(init=False)
     kept_at: float = 0.0
+
+    @property
+    def network(self) -> nn.Module:
+        return self.start.network
 
     def go(self) -> None:
         """Runs every stage that is left. Raises TrainingStopped if asked to stop."""
         self.network.to(self.device).to(memory_format=torch.channels_last)
+        self.timer = TimeNetwork(self.device)
         checkpoint = load_checkpoint(self.folder)
         train = Batches(
             table=self.train, batch=min(self.plan.batch, len(self.train.labels)), training=True, seed=self.seed
         )
         valid = Batches(table=self.calibration, batch=256 if self.device.type == "cuda" else 64, training=False)
+        if checkpoint is None and self.start.folded:
+            self._settle(train)
         if self.plan.average is not None:
             steps = self.plan.epochs * len(train)
             self.average = AverageWeights(self.network, decay=self.plan.average, steps=steps)
@@ -77,6 +91,13 @@ class Run:
                 here = checkpoint if checkpoint is not None and number == checkpoint.stage else None
                 loaders = DataLoaders(train, valid, path=self.folder, device=self.device)
                 self._stage(number, stage, loaders, here)
+
+    def _settle(self, train: Batches) -> None:
+        """Lets the norms that came folded take on the statistics of some training photos."""
+        size = self.plan.size_at(0)
+        some = islice(replace(train, device=self.device), _SETTLED_ON)
+        photos = settle(self.network, self.start.folded, (normalize(plain_view(photos, size)) for photos, _ in some))
+        self.note(f"start: the statistics of {len(self.start.folded)} folded batch norms are those of {photos} photos")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.network.load_state_dict(checkpoint.network)
@@ -109,6 +130,7 @@ class Run:
             plan=self.plan,
             seed=self.seed,
             epochs_before=before,
+            timer=self.timer,
             tell=self.tell,
             should_stop=self.should_stop,
             keep=keep,
@@ -122,15 +144,16 @@ class Run:
         callbacks: list[Callback] = [
             TrainEvalCallback(),
             Recorder(add_time=False),
-            MakeViews(self.plan, classes=self.classes, epochs_before=epochs_before),
-            GradientClip(10.0),
-            *([HalfPrecision(self.device)] if has_fast_bfloat16(self.device) else []),
+            MakeViews(self.inputs, epochs_before=epochs_before),
+            GradientClip(self.plan.gradient_clip),
+            *([HalfPrecision(self.device)] if self.plan.bfloat16 else []),
+            self.timer,
         ]
         learner = Learner(
             loaders,
             self.network,
-            loss_func=TrainingLoss(self.plan.loss),
-            opt_func=Adam if self.plan.optimizer == "adam" else _sgd,
+            loss_func=training_loss(self.plan),
+            opt_func={"adam": Adam, "adamw": _adamw, "sgd": _sgd}[self.plan.optimizer],
             splitter=partial(_groups, self.plan),
             metrics=accuracy,
             cbs=callbacks,
@@ -193,13 +216,17 @@ def _sgd(groups: Any, lr: float) -> OptimWrapper:
     return OptimWrapper(groups, opt=torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True)
 
 
+def _adamw(groups: Any, lr: float) -> OptimWrapper:
+    return OptimWrapper(groups, opt=torch.optim.AdamW, lr=lr, betas=(0.9, 0.98))
+
+
 def _head_groups(plan: Plan) -> int:
     return 1 if plan.optimizer == "adam" else 2
 
 
 def _groups(plan: Plan, network: nn.Module) -> list[list[nn.Parameter]]:
     """Parameters from the photo to the head: body and head for Adam, where fastai itself spares norms and biases the
-    weight decay; for SGD three sections, each once with and once without it."""
+    weight decay; for the others three sections, each once with and once without it."""
     sections: list[list[nn.Parameter]] = [[], [], []]
     for name, parameter in network.named_parameters():
         sections[2 if name.startswith("fc.") else 1 if name.startswith(("layer3", "layer4")) else 0].append(parameter)
@@ -213,9 +240,12 @@ def _groups(plan: Plan, network: nn.Module) -> list[list[nn.Parameter]]:
 
 
 def _spread(plan: Plan, least: float) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The rate of each parameter group as a share of the head's, in even ratios from ``least``."""
+    """The rate of each parameter group as a share of the head's: in even ratios from ``least``; for AdamW, whose steps
+    do not depend on the size of gradients, ``least`` in the earliest section only."""
     if plan.optimizer == "adam":
         return np.array([least, 1.0])
+    if plan.optimizer == "adamw":
+        return np.repeat([least, 1.0, 1.0], 2)
     return np.repeat(np.geomspace(least, 1.0, 3), 2)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load
@@ -15,65 +17,135 @@ from model.errors import ModelError
 from model.inspection import inspect_safetensors, refuse_pickle
 from model.network import build, load_weights
 from model.training.errors import TrainingFailed
+from model.training.initialization import Filled, fill, spans
+
+__all__ = ["Start", "starting_network"]
 
 State = Mapping[str, torch.Tensor]
 
 _IMAGENET = "https://download.pytorch.org/models/resnet34-b627a593.pth"
 _IMAGENET_DIGEST = "b627a593"  # the start of the file's SHA-256, which torchvision puts into its name
+_NAMES_KEPT = 20  # of tensors without a place, in the card
 
 
-def starting_network(init: str | Path, classes: Sequence[str], *, pretrained: Path | None, seed: int) -> nn.Module:
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A network before its first step. ``origin``: what came from where, as JSON for the card; ``words``: for the log.
+
+    ``folded``: its batch norms that were folded into convolutions, whose statistics are still to be settled.
+    """
+
+    network: nn.Module
+    origin: dict[str, Any]
+    words: str
+    folded: tuple[str, ...] = ()
+
+
+def starting_network(init: str | Path, classes: Sequence[str], *, pretrained: Path | None, seed: int) -> Start:
     """A ResNet34 over ``classes``.
 
     ``init``: `scratch` (random by ``seed``), `imagenet` (torchvision's weights: the file ``pretrained`` if given, else
     fetched), a published version's folder, or a .safetensors file with torchvision's names. The head's rows go to the
-    classes of the same name; a file does not name its classes, so its head is kept if it has as many.
+    classes of the same name; a file does not name its classes, so its head is kept if it has as many. A file may hold
+    a ResNet18 or a ResNet34, with batch norms or folded, and less than all of it: see `initialization.fill`.
     Raises TrainingFailed, or the errors of `card.verify`.
     """
     torch.manual_seed(seed)
     network = build(len(classes))
     if str(init) == "scratch":
-        return network
+        return Start(network=network, origin={"from": "scratch"}, words="all weights are random")
     if str(init) == "imagenet":
-        _fill(network, _imagenet(pretrained), head=None)
-    elif Path(init).is_dir():
-        card = cards.verify(Path(init))
-        position = {name: index for index, name in enumerate(card.classes)}
-        _fill(network, load_weights(Path(init), card).state_dict(), head=[position.get(name) for name in classes])
-    elif Path(init).is_file():
-        state = _safetensors(Path(init))
-        same = len(state.get("fc.bias", ())) == len(classes)
-        _fill(network, state, head=list(range(len(classes))) if same else None)
-    else:
+        return _from_imagenet(network, pretrained)
+    if Path(init).is_dir():
+        return _from_version(network, Path(init), classes)
+    if Path(init).is_file():
+        return _from_file(network, Path(init), classes=len(classes))
+    raise TrainingFailed(
+        f"there is nothing to start from at {init}: give scratch, imagenet, a version, or a .safetensors file"
+    )
+
+
+def _from_imagenet(network: nn.Module, pretrained: Path | None) -> Start:
+    filled = fill(network, _imagenet(pretrained), head=False)
+    if filled.identity or filled.random != ("fc",):
+        missing = spans([*filled.identity, *filled.random[:-1]])
         raise TrainingFailed(
-            f"there is nothing to start from at {init}: give scratch, imagenet, a version, or a .safetensors file"
+            f"the ImageNet weights are not those of a whole ResNet34: {missing} is missing or differs; a file with "
+            "less than that is given to `--init`"
         )
-    return network
+    source = {"from": "imagenet", "file": pretrained.name if pretrained else Path(_IMAGENET).name}
+    return Start(
+        network=network,
+        origin=source | _parts(filled),
+        words=f"all but the head is taken from ImageNet weights ({source['file']})",
+        folded=filled.folded,
+    )
 
 
-def _fill(network: nn.Module, state: State, *, head: Sequence[int | None] | None) -> None:
-    """Copies the body, and of the head the rows that ``head`` names for each class."""
-    target = network.state_dict()
+def _from_version(network: nn.Module, folder: Path, classes: Sequence[str]) -> Start:
+    card = cards.verify(folder)
+    position = {name: index for index, name in enumerate(card.classes)}
+    rows = [position.get(name) for name in classes]
+    target, state = network.state_dict(), load_weights(folder, card).state_dict()
     for name, tensor in target.items():
-        if name.startswith("fc."):
-            for row, source in enumerate(head or ()):
-                if source is not None:
-                    tensor[row] = state[name][source].float()
-        elif name not in state or state[name].shape != tensor.shape:
-            raise TrainingFailed(
-                f"the weights to start from are no ResNet34 of torchvision: {name} is missing or differs"
-            )
-        else:
+        if not name.startswith("fc."):
             tensor.copy_(state[name])
+            continue
+        for row, source in enumerate(rows):
+            if source is not None:
+                tensor[row] = state[name][source]
     network.load_state_dict(target)
+    known = sum(row is not None for row in rows)
+    return Start(
+        network=network,
+        origin={"from": card.name, "sha256": card.files[cards.WEIGHTS], "classes_known": known},
+        words=f"all weights are taken from {card.name}, in the head those of {known} of the {len(classes)} classes",
+    )
 
 
-def _safetensors(file: Path) -> State:
+def _from_file(network: nn.Module, file: Path, *, classes: int) -> Start:
+    state, digest = _safetensors(file)
+    filled = fill(network, state, head=len(state.get("fc.bias", ())) == classes)
+    if not [unit for unit in filled.taken if unit != "fc"]:
+        raise TrainingFailed(
+            f"nothing in {file} fits a ResNet34 of torchvision: give the state of a ResNet18 or ResNet34 by "
+            "torchvision's names (conv1.weight, layer1.0.conv1.weight, …), with batch norms or biases in their place"
+        )
+    parts = [
+        f"{spans(filled.taken)} {'are' if len(filled.taken) > 1 else 'is'} taken from {file.name} ({digest[:12]}…)"
+    ]
+    parts += [f"{spans(filled.identity)} begin as identity"] if filled.identity else []
+    parts += [f"{spans(filled.random)} at random"] if filled.random else []
+    parts += [f"{len(filled.unused)} tensors of the file have no place here"] if filled.unused else []
+    return Start(
+        network=network,
+        origin={"from": file.name, "sha256": digest, **_parts(filled)},
+        words="; ".join(parts),
+        folded=filled.folded,
+    )
+
+
+def _parts(filled: Filled) -> dict[str, Any]:
+    """What a card says of a start; the names of what was left out are cut short."""
+    return {
+        "taken": list(filled.taken),
+        "identity": list(filled.identity),
+        "random": list(filled.random),
+        "unused": list(filled.unused[:_NAMES_KEPT]),
+        "folded_norms": len(filled.folded),
+    }
+
+
+def _safetensors(file: Path) -> tuple[State, str]:
+    """The tensors of a file and its SHA-256. Raises TrainingFailed for numbers that are not finite."""
     refuse_pickle(file)
     content = file.read_bytes()
     inspect_safetensors(file, content)  # whatever its name ends in
     state: State = load(content)
-    return state
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise TrainingFailed(f"{file}: {name} holds numbers that are not finite; nothing can be trained from it")
+    return state, hashlib.sha256(content).hexdigest()
 
 
 def _imagenet(pretrained: Path | None) -> State:
@@ -98,7 +170,7 @@ def _imagenet(pretrained: Path | None) -> State:
         known: State = torch.load(pretrained, map_location="cpu", weights_only=True)
         return known
     try:
-        return _safetensors(pretrained)
+        return _safetensors(pretrained)[0]
     except ModelError as exc:
         raise TrainingFailed(f"{exc} {advice}") from exc
 

@@ -3,12 +3,11 @@
 A threshold is fitted on photos the network was not trained on, as the lowest one whose precision there is convincing:
 not the observed share of right answers has to reach the target, but the lower end of its one-sided 90 % Wilson
 interval (Wilson, JASA 1927). Among many candidate thresholds the luckiest would otherwise win, and on new photos the
-promise would be broken about every second time.
+promise would be broken about every second time. How wide that interval must be is found by halving: thresholds fitted
+on one half of the photos have to keep the promise on the other half.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +20,6 @@ NEVER = 1.01  # no confidence reaches it: what a threshold is when none keeps th
 _Z90 = 1.2816  # the standard normal's 90th percentile
 
 
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """Least confidences for the decisions; ``NEVER`` where no threshold keeps ``target_precision``."""
-
-    model: float
-    make: float
-    target_precision: float
-
-
 def lower_bound(right: Floats, total: Floats, *, z: float = _Z90) -> Floats:
     """The lower end of the one-sided Wilson interval of ``right / total``, elementwise."""
     share = right / total
@@ -38,8 +28,10 @@ def lower_bound(right: Floats, total: Floats, *, z: float = _Z90) -> Floats:
     return np.asarray((center - spread) / (1 + z**2 / total))
 
 
-def fit_threshold(confidence: Floats, hit: Hits, *, target: float = TARGET_PRECISION) -> float:
+def fit_threshold(confidence: Floats, hit: Hits, *, target: float = TARGET_PRECISION, z: float = _Z90) -> float:
     """The lowest threshold at and above which answers are right with ``target`` precision, or ``NEVER``.
+
+    ``z``: the standard normal's quantile that sets how sure that must be.
 
     Lies halfway between the last confidence let in and the first one kept out, so that the last bit of another
     machine's arithmetic changes no decision of these photos.
@@ -49,23 +41,9 @@ def fit_threshold(confidence: Floats, hit: Hits, *, target: float = TARGET_PRECI
     order = np.argsort(-np.asarray(confidence, dtype=np.float64), kind="stable")
     ranked = np.asarray(confidence, dtype=np.float64)[order]
     total = np.arange(1, len(ranked) + 1, dtype=np.float64)
-    convincing = lower_bound(np.cumsum(hit[order]).astype(np.float64), total) >= target
+    convincing = lower_bound(np.cumsum(hit[order]).astype(np.float64), total, z=z) >= target
     convincing &= np.append(ranked[:-1] != ranked[1:], True)  # equal confidences are let in together or not at all
     if not convincing.any():
         return NEVER
     last = int(np.flatnonzero(convincing)[-1])
     return float(ranked[last] if last + 1 == len(ranked) else (ranked[last] + ranked[last + 1]) / 2)
-
-
-def fit_thresholds(
-    model: tuple[Floats, Hits], make: tuple[Floats, Hits], *, target: float = TARGET_PRECISION
-) -> Thresholds:
-    """Thresholds of both decisions from each photo's (confidence, is it right), of the model and of the make.
-
-    The one for `make` is fitted on the photos that do not reach `model`, since those are the ones it decides.
-    """
-    of_model = fit_threshold(*model, target=target)
-    rest = model[0] < of_model
-    return Thresholds(
-        model=of_model, make=fit_threshold(make[0][rest], make[1][rest], target=target), target_precision=target
-    )

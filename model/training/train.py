@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from model.training.batches import Batches, PhotoTable, load_table
 from model.training.budget import fit_to_minutes
 from model.training.callbacks import TrainingStopped
 from model.training.errors import TrainingFailed
+from model.training.inputs import Inputs
 from model.training.losses import LossKind
 from model.training.recipes import Plan, make_plan
+from model.training.speed import choose_precision
 from model.training.stages import Run
-from model.training.starting import starting_network
+from model.training.starting import Start, starting_network
+from model.training.teacher import Teacher, open_teacher
 
 __all__ = ["Trained", "TrainingStopped", "train"]
 
@@ -46,9 +49,11 @@ def train(
     recipe: str,
     run_folder: Path,
     init: str | Path | None = None,
+    teacher: Path | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
     on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     seed: int = 0,
     device: str = "auto",
@@ -58,10 +63,12 @@ def train(
     """Trains by a recipe in ``run_folder``; called again after a kill with the same folder, it goes on.
 
     ``init``: `scratch`, `imagenet` (from the file ``pretrained`` if given), a published version's folder or a
-    .safetensors file; what the recipe starts from if None. ``minutes``: every phase is cut in proportion if the run
-    would take longer. ``options`` replace fields of the recipe's plan.
+    .safetensors file; what the recipe starts from if None. ``teacher``: for `distill`, a published version's folder
+    or an .onnx file with its JSON beside it (see `open_teacher`). ``minutes``: every phase is cut in proportion if the
+    run would take longer. ``options`` replace fields of the recipe's plan.
     ``on_progress`` gets, every few seconds and after each epoch, the keys epoch (completed), epochs, epoch_share,
     train_loss, valid_loss and accuracy (of `calibration`, None within an epoch), images_per_second, eta_seconds.
+    ``on_note`` gets what is worth keeping beside them, a line each: what the start is made of, how it is computed.
     Raises TrainingStopped once ``should_stop()`` is true, TrainingFailed, DatasetError, or the errors of `card.verify`.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
@@ -71,40 +78,75 @@ def train(
         raise TrainingFailed(
             f"the recipe {recipe} goes on from a model: give `--init` with a version, imagenet or scratch"
         )
-    identity = {
-        "recipe": recipe,
-        "data": dataset.fingerprint,
-        "classes": list(dataset.classes),
-        "init": _name_of(start),
-        "seed": seed,
-    }
+    taught = _teacher(teacher, recipe, dataset.classes)
+    begin = starting_network(start, dataset.classes, pretrained=pretrained, seed=seed)
+    for note in [f"start: {begin.words}", *([f"teacher: {taught.words}"] if taught is not None else [])]:
+        on_note(note)
+    identity = _identity(dataset, recipe=recipe, start=start, begin=begin, taught=taught, seed=seed)
     begun = _begun_plan(run_folder, identity)
     size, loss = _of_version(start)
-    gpu = where.type == "cuda"
-    plan = begun or make_plan(recipe, gpu=gpu, epochs=epochs, image_size=size, loss=loss, options=options)
-    network = starting_network(start, dataset.classes, pretrained=pretrained, seed=seed)
+    plan = begun or make_plan(
+        recipe,
+        gpu=where.type == "cuda",
+        epochs=epochs,
+        image_size=size,
+        loss=loss,
+        teacher_size=taught.size if taught is not None else None,
+        options=options,
+    )
     tables = {
         split: load_table(dataset, split, plan.stored_size, folder=run_folder, device=where)
         for split in ("train", "calibration")
     }
-    if begun is None:
-        if minutes is not None:
-            plan = fit_to_minutes(plan, network, tables["train"], device=where, minutes=minutes)
+    plan, precision = choose_precision(plan, begin.network, device=where)
+    inputs = Inputs(plan=plan, classes=len(dataset.classes), teacher=taught)
+    if begun is None and minutes is not None:
+        plan = fit_to_minutes(inputs, begin.network, tables["train"], device=where, minutes=minutes)
+        inputs = replace(inputs, plan=plan)
+    if plan != begun:
+        on_note(precision)
         _write_plan(run_folder, identity, plan)
     run = Run(
         plan=plan,
-        network=network,
+        start=begin,
         train=tables["train"],
         calibration=tables["calibration"],
-        classes=len(dataset.classes),
+        inputs=inputs,
         folder=run_folder,
         device=where,
         seed=seed,
         tell=on_progress,
+        note=on_note,
         should_stop=should_stop,
     )
     run.go()
     return _finished(run, start=start)
+
+
+def _teacher(place: Path | None, recipe: str, classes: Sequence[str]) -> Teacher | None:
+    """The run's teacher, opened and tried. Raises TrainingFailed where the recipe needs one or has no use for it."""
+    if (place is not None) != (recipe == "distill"):
+        raise TrainingFailed(
+            "the recipe distill learns from a teacher: give `--teacher` with an .onnx file or a version"
+            if place is None
+            else f"the recipe {recipe} has no use for a teacher; `--recipe distill` has"
+        )
+    return open_teacher(place, classes) if place is not None else None
+
+
+def _identity(
+    dataset: Dataset, *, recipe: str, start: str | Path, begin: Start, taught: Teacher | None, seed: int
+) -> dict[str, Any]:
+    """What must be the same for a run to go on from its folder."""
+    return {
+        "recipe": recipe,
+        "data": dataset.fingerprint,
+        "classes": list(dataset.classes),
+        "init": _name_of(start),
+        "init_sha256": begin.origin.get("sha256"),
+        "teacher": taught.identity if taught is not None else None,
+        "seed": seed,
+    }
 
 
 def _device(name: str) -> torch.device:
@@ -119,7 +161,7 @@ def _begun_plan(folder: Path, identity: Mapping[str, Any]) -> Plan | None:
     if not file.exists():
         return None
     document = json.loads(file.read_text())
-    if document["identity"] != identity:
+    if any(identity.get(name) != value for name, value in document["identity"].items()):  # older ones say less
         raise TrainingFailed(f"{folder} holds a run of another recipe, data or start; use a new folder")
     return Plan.from_json(document["plan"])
 
@@ -159,6 +201,8 @@ def _finished(run: Run, *, start: str | Path) -> Trained:
         "name": run.plan.recipe,
         "loss": run.plan.loss,
         "init": _name_of(start),
+        "start": run.start.origin,
+        **({"teacher": run.inputs.teacher.origin} if run.inputs.teacher is not None else {}),
         "seed": run.seed,
         "epochs": run.plan.epochs,
         "plan": run.plan.to_json(),
@@ -166,11 +210,23 @@ def _finished(run: Run, *, start: str | Path) -> Trained:
         "weights": chosen,
         "calibration_accuracy": scores,
         "device": run.device.type,
+        "speed": _speed(run),
         "history": run.history,
     }
     weights = {name: tensor.detach().cpu() for name, tensor in candidates[chosen].state_dict().items()}
     drawn = tuple(sorted(folder.glob("*.png")))
     return Trained(weights=weights, report=report, image_sizes=run.plan.test_sizes, plots=drawn)
+
+
+def _speed(run: Run) -> dict[str, Any]:
+    """How it was computed, and how fast at each size, by the last epoch there, beside the network's own limit."""
+    of_size = {record["image_size"]: record for record in run.history}
+    names = ("image_size", "images_per_second", "network_images_per_second")
+    return {
+        "bfloat16": run.plan.bfloat16,
+        "bfloat16_ratio": run.plan.bfloat16_ratio,
+        "by_size": [{name: record.get(name) for name in names} for record in of_size.values()],
+    }
 
 
 @torch.inference_mode()

@@ -1,4 +1,5 @@
-"""An engine for tests of the command line: every image is the card's first class; it waits while GATE names a file."""
+"""An engine for tests of the command line: every image is the card's first class; it waits while GATE names a file,
+but not when it is given the start-up picture."""
 
 import os
 import time
@@ -7,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from workers.self_check import picture
+
 
 class GatedEngine:
     def __init__(self, *, card: Any, folder: Path, device: str) -> None:
@@ -14,7 +17,7 @@ class GatedEngine:
         self.classes = card.classes
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        gate = os.environ.get("GATE")
+        gate = os.environ.get("GATE") if not np.array_equal(images, picture(self.input_size)) else None
         while gate and Path(gate).exists():
             time.sleep(0.02)
         row = np.zeros(len(self.classes), np.float32)

@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def run(script: str, *, folder: Path, env: dict[str, str]) -> str:
+def run(script: str, *, folder: Path, env: dict[str, str], seconds: float = 240) -> str:
     """The output of a shell block run in `folder`; what it left in the background is killed."""
     path = f"{cars_on_path(folder)}:{os.environ['PATH']}"
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
@@ -40,7 +40,7 @@ def run(script: str, *, folder: Path, env: dict[str, str]) -> str:
             start_new_session=True,
         )
         try:
-            code = process.wait(240)
+            code = process.wait(seconds)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.labelled_photos import write_folders
+from tests.unit.labelled_photos import COLORS, write_folders
+from tests.unit.teachers import write_teacher
 
 
 @pytest.mark.slow
@@ -25,6 +26,24 @@ def test_one_command_trains_judges_and_says_so(run_cars: Callable[..., Any], hom
     assert run["model_version"] in done.stderr
     named = run_cars("model", "show", run["model_version"], "--format", "json")
     assert json.loads(named.stdout)["recipe"]["name"] == "finetune"
+
+
+@pytest.mark.slow
+def test_one_command_distills(run_cars: Callable[..., Any], home: Path, tmp_path: Path) -> None:
+    data = write_folders(tmp_path / "data", photos=8)
+    teacher = write_teacher(tmp_path / "teacher.onnx", sorted(COLORS), size=32)
+    options = ("--recipe", "distill", "--teacher", teacher, "--init", "scratch", "--epochs", "1", "--force", "--wait")
+    done = run_cars("train", data, *options, env={"OMP_NUM_THREADS": "1"}, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert "teacher: teacher.onnx" in done.stderr
+    run = json.loads(run_cars("training", done.stdout.strip(), "--format", "json").stdout)
+    assert run["state"] == "published"
+    card = json.loads(run_cars("model", "show", run["model_version"], "--format", "json").stdout)
+    assert card["recipe"]["teacher"]["licence"] == "CC0"
+    teacher.with_suffix(".json").unlink()
+    refused = run_cars("train", data, *options)
+    assert refused.returncode == 1
+    assert "teacher.json does not exist" in refused.stderr
 
 
 def test_data_that_cannot_be_used_is_said(run_cars: Callable[..., Any], home: Path, tmp_path: Path) -> None:

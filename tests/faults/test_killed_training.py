@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
 from jobs import Client, Training
@@ -17,7 +18,8 @@ from jobs.status import RunState
 from tests.conftest import Backend
 from tests.integration.test_training_task import PLAN
 from tests.processes import WorkerProcess, wait_until
-from tests.unit.labelled_photos import write_folders
+from tests.unit.labelled_photos import COLORS, write_folders
+from tests.unit.teachers import write_teacher
 
 TRAINS = ("--queues", "train")
 SECONDS = 150
@@ -44,6 +46,25 @@ def child_of(client: Client, run: Training) -> int:
     with client.database.read() as connection:
         owner = connection.scalar(text("SELECT owner FROM training_runs WHERE id = :id"), {"id": int(run.id)})
     return int(owner.rpartition(":")[2])
+
+
+@pytest.mark.parametrize("backend", ["embedded"], indirect=True)
+def test_a_student_killed_in_its_third_epoch_goes_on(
+    backend: Backend, worker: Callable[..., WorkerProcess], tmp_path: Path
+) -> None:
+    data = write_folders(tmp_path / "data", photos=8)
+    teacher = write_teacher(tmp_path / "teacher.onnx", sorted(COLORS))
+    env = {**backend.env, "OMP_NUM_THREADS": "1"}
+    with Client() as client:
+        one = worker(env, *TRAINS)
+        run = client.train(data, recipe="distill", teacher=str(teacher), init="scratch", force=True, plan=PLAN)
+        wait_until(lambda: run.status()["epoch"] == 2, SECONDS, lambda: str(run.status()))
+        os.kill(child_of(client, run), signal.SIGKILL)
+        status = ended(run)
+        assert (status["state"], status["error"], status["attempt"]) == ("published", None, 2)
+        assert sorted(set(epochs(one))) == [1, 2, 3, 4, 5]
+        assert len(epochs(one)) <= 6
+        assert client.model()["recipe"]["teacher"]["name"] == "teacher.onnx"
 
 
 def test_killed_in_the_third_epoch(backend: Backend, worker: Callable[..., WorkerProcess], tmp_path: Path) -> None:

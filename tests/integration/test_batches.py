@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import threading
 import time
@@ -18,7 +17,6 @@ from sqlalchemy import text
 from jobs import Client
 from jobs.client import Job
 from jobs.database import Database
-from jobs.errors import SourceMissing
 from jobs.queries import batches, images, predictions
 from jobs.queries import jobs as job_queries
 from tests.engines import inferences
@@ -122,13 +120,15 @@ def test_a_stale_claim_can_do_nothing(client: Client, runtime: Make, photos: Pho
     job = listed(client, worker, photos(3, 16))
     stale = claim(client.database)
     with client.database.write() as connection:
-        assert batches.release(connection, stale, error=None)
+        assert batches.release(connection, stale)
     assert claim(client.database, "b:1").attempt == stale.attempt + 1
     with client.database.write() as connection:
         assert not batches.renew(connection, stale, seconds=60)
         assert not batches.close(connection, stale)
-        assert not batches.release(connection, stale._replace(attempt=99), error="x")
-        assert not batches.release(connection, stale, error="x", attempts=1)
+        assert not batches.release(connection, stale._replace(attempt=99))
+        assert not batches.release(connection, stale, waiting="x")
+        assert not batches.narrow(connection, stale, error="x")
+    assert job.status()["waiting"] is None
     assert (job.status()["state"], states(client, job)) == ("running", {"leased": 1})
 
 
@@ -172,48 +172,6 @@ def test_third_death_gives_an_image_up(client: Client, runtime: Make, photos: Ph
     assert [(error["path"], error["code"]) for error in job.errors()] == [("000001.jpg", "worker_crashed")]
 
 
-def test_five_errors_fail_the_job(
-    client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker = runtime()
-    job = listed(client, worker, photos(2, 16))
-    tries = itertools.count(1)
-
-    def broken(*_args: Any) -> Any:
-        raise ZeroDivisionError(f"try {next(tries)}")
-
-    monkeypatch.setattr(classify, "_infer", broken)
-    for _ in range(4):
-        assert classify_batch(worker)
-        assert job.status()["state"] == "running"
-    assert classify_batch(worker)
-    status = check_honest(client, job)
-    assert (status["state"], status["error"], status["canceled"]) == ("failed", "ZeroDivisionError: try 5", 2)
-    assert not classify_batch(worker)
-
-
-def test_what_a_user_can_put_right_fails_the_job_soon_and_without_noise(
-    client: Client, runtime: Make, photos: Photos, caplog: pytest.LogCaptureFixture
-) -> None:
-    worker = runtime()
-    gone, changed = photos(2, 16), photos(2, 16, Path(photos(0)).parent / "more")
-    job = listed(client, worker, gone)
-    shutil.rmtree(gone)
-    for _ in range(3):
-        classify_batch(worker)
-    assert (job.status()["state"], "does not exist" in job.status()["error"]) == ("failed", True)
-    worker = runtime("b")
-    job = listed(client, worker, changed)
-    for file in Path(worker.settings.model_store).rglob("model.onnx"):
-        file.chmod(0o644)
-        file.write_bytes(b"other bytes")
-    shutil.rmtree(worker.settings.home / "model-cache", ignore_errors=True)
-    for _ in range(3):
-        classify_batch(worker)
-    assert (job.status()["state"], "model.onnx" in job.status()["error"]) == ("failed", True)
-    assert not any(record.exc_info for record in caplog.records)
-
-
 def test_a_folder_that_was_replaced_is_opened_anew(client: Client, runtime: Make, photos: Photos) -> None:
     worker = runtime()
     folder = photos(2, 16)
@@ -242,7 +200,7 @@ def test_cancel_voids_leases(client: Client, runtime: Make, photos: Photos) -> N
     assert check_honest(client, job) == job.cancel() == after
 
 
-def test_retry_takes_only_what_failed(
+def test_retry_of_failed_images(
     client: Client, runtime: Make, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "inferences"
@@ -436,17 +394,6 @@ def test_stored_by_another_and_pruned_before_the_commit(
     drain(worker)
     assert second.id not in [status["id"] for status in client.jobs()]
     assert (check_honest(client, first)["state"], first.status()["ok"]) == ("completed", 3)
-
-
-def test_scan_of_a_source_that_is_gone_fails_the_job(client: Client, runtime: Make, photos: Photos) -> None:
-    folder = photos(1, 16)
-    job = client.submit(str(folder))
-    shutil.rmtree(folder)
-    scan_job(runtime(), int(job.id))
-    status = check_honest(client, job)
-    assert (status["state"], str(folder) in status["error"]) == ("failed", True)
-    with pytest.raises(SourceMissing):
-        client.submit(str(folder))
 
 
 def test_pending_is_what_nobody_settled(client: Client, runtime: Make, photos: Photos) -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
 
 LIMIT = 1000
+JPEG = b"\xff\xd8\xff\xe0"
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +71,50 @@ def test_the_same_listing_as_of_a_local_folder(s3: Any, tmp_path: Path) -> None:
     )
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"photo")
-    put(s3, *(f"photos/{name}" for name in names), "photos/", "photos/b/", "photos-not/x.jpg", "x.jpg")
+        (tmp_path / name).write_bytes(JPEG)
+    put(s3, *(f"photos/{name}" for name in names), "photos/", "photos/b/", "photos-not/x.jpg", "x.jpg", content=JPEG)
     with opened(str(tmp_path)) as here, opened("s3://cars/photos/") as there:
         entries = list(here.scan())
         assert list(there.scan()) == entries
         assert there.skipped == here.skipped == 1
         for place, entry in enumerate(entries):
             assert list(there.scan(after=entry.path)) == entries[place + 1 :]
-            assert there.read(entry.path) == b"photo"
+            assert there.read(entry.path) == JPEG
+
+
+def test_where_the_suffix_says_nothing_one_small_request_decides(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "PAGE", 7)
+    wanted = [f"{number:02}.jpg?w=800" for number in range(20)]
+    put(s3, *(f"p/{name}" for name in wanted), "p/z", content=JPEG + b"x" * LIMIT)
+    put(s3, "p/a.jpg", "p/b.txt", "p/c.part", "p/d.part", "p/e")
+    put(s3, "p/f", content=b"")
+    asked = []
+    with opened("s3://cars/p") as source:
+        filesystem = source._filesystem.get()
+        call = filesystem._call_s3
+
+        async def noted(method: str, **arguments: Any) -> Any:
+            if method == "get_object":
+                asked.append((arguments["Key"], arguments["Range"]))
+            return await call(method, **arguments)
+
+        monkeypatch.setattr(filesystem, "_call_s3", noted)
+        assert [entry.path for entry in source.scan()] == [*wanted, "a.jpg", "z"]
+        assert source.left_out == {".txt": 1, ".part": 2, "": 2}
+    looked_at = [*(f"p/{name}" for name in wanted), "p/c.part", "p/d.part", "p/e", "p/z"]
+    assert sorted(asked) == [(key, "bytes=0-255") for key in looked_at]
+
+
+def test_keys_with_steps_are_images_like_any_other(s3: Any) -> None:
+    keys = ["../x.jpg", "./y.jpg", "a/../z.jpg", "a/./z.jpg", ".hidden/x.jpg"]
+    for key in keys:
+        put(s3, f"p/{key}", content=key.encode())
+    put(s3, "p/a/../notes.txt", "x.jpg", "z.jpg", "p/z.jpg")
+    with opened("s3://cars/p") as source:
+        found = [entry.path for entry in source.scan()]
+        assert found == sorted([*keys[:-1], "z.jpg"])
+        assert source.left_out == {".txt": 1}
+        assert [source.read(path) for path in found[:-1]] == [path.encode() for path in found[:-1]]
 
 
 def test_a_whole_bucket_of_many_pages(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:

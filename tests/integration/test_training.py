@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,12 +22,18 @@ from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from model.training.errors import TrainingFailed
 from model.training.held_out import judge_held_out_classes
 from model.training.photos import decode_files
-from model.training.recipes import Plan, make_plan
+from model.training.recipes import RECIPES, Plan, make_plan
 from model.training.starting import starting_network
 from model.training.train import Trained, TrainingStopped, train
 from tests.unit.labelled_photos import COLORS, write_folders
+from tests.unit.teachers import write_teacher
 
 OPTIONS: dict[str, Any] = {"sizes": [[0.5, 24], [1.0, 32]], "test_sizes": [32], "batch": 8, "finder_steps": 16}
+OPTIONS |= {"bfloat16": False}  # in a test nothing may hang on what was measured
+PLAN_OF_0_1 = {  # the fields of a plan in release 0.1.0
+    *("recipe", "stages", "sizes", "test_sizes", "batch", "optimizer", "weight_decay", "loss", "views", "mixing"),
+    *("average", "warm_up", "finder_steps"),
+}
 ONE_SIZE = {**OPTIONS, "sizes": [[1.0, 24]]}
 
 
@@ -139,7 +146,7 @@ def test_the_original_recipe_is_the_original_work() -> None:
 
 def test_a_frozen_body_stays_as_it_was(dataset: Dataset, imagenet: Path, tmp_path: Path) -> None:
     listen, should_stop = _stop_after(1)
-    before = starting_network("imagenet", dataset.classes, pretrained=imagenet, seed=0).state_dict()
+    before = starting_network("imagenet", dataset.classes, pretrained=imagenet, seed=0).network.state_dict()
     with pytest.raises(TrainingStopped):
         train(
             dataset,
@@ -177,6 +184,100 @@ def test_finetuning_learns_and_reports(dataset: Dataset, imagenet: Path, tmp_pat
     assert trained.report["name"] == "finetune"
     assert trained.report["weights"] in ("last", "average")
     json.dumps(trained.report, allow_nan=False)
+
+
+def test_a_partial_start_is_told_settled_once_and_kept_in_the_card(dataset: Dataset, tmp_path: Path) -> None:
+    state = {"conv1.weight": torch.randn(64, 3, 7, 7) / 12, "conv1.bias": torch.randn(64)}
+    file = tmp_path / "stem.safetensors"
+    save_file(state, file)
+    settings: dict[str, Any] = {"recipe": "finetune", "epochs": 2, "init": file, "options": ONE_SIZE}
+    notes: list[str] = []
+    listen, should_stop = _stop_after(1)
+    with pytest.raises(TrainingStopped):
+        train(
+            dataset,
+            run_folder=tmp_path / "cut",
+            on_progress=listen,
+            on_note=notes.append,
+            should_stop=should_stop,
+            **settings,
+        )
+    assert notes[0].startswith("start: conv1 is taken from stem.safetensors")
+    assert "1 folded batch norms are those of 24 photos" in notes[-1]
+    notes.clear()
+    rest = train(dataset, run_folder=tmp_path / "cut", on_note=notes.append, **settings)
+    assert not [note for note in notes if "folded" in note]  # the checkpoint's statistics are newer
+    assert _same(rest, train(dataset, run_folder=tmp_path / "whole", **settings))
+    start = rest.report["start"]
+    assert start["taken"] == ["conv1"]
+    assert start["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    save_file({**state, "conv1.bias": torch.zeros(64)}, file)
+    with pytest.raises(TrainingFailed, match="new folder"):
+        train(dataset, run_folder=tmp_path / "cut", **settings)
+
+
+def test_a_student_learns_from_its_teacher_and_a_cut_makes_no_difference(dataset: Dataset, tmp_path: Path) -> None:
+    file = write_teacher(tmp_path / "colors.onnx", dataset.classes)
+    settings: dict[str, Any] = {
+        "recipe": "distill",
+        "teacher": file,
+        "init": "scratch",
+        "epochs": 3,
+        "options": {**OPTIONS, "mixup_probability": 0.5},
+    }
+    notes: list[str] = []
+    whole = train(dataset, run_folder=tmp_path / "whole", on_note=notes.append, **settings)
+    assert any(note.startswith("teacher: colors.onnx") and "CC0" in note for note in notes)
+    listen, should_stop = _stop_after(2)
+    with pytest.raises(TrainingStopped, match="epoch 3"):
+        train(dataset, run_folder=tmp_path / "cut", on_progress=listen, should_stop=should_stop, **settings)
+    rest = train(dataset, run_folder=tmp_path / "cut", **settings)
+    assert _same(whole, rest)
+    assert rest.report["teacher"]["name"] == "colors.onnx"
+    assert rest.report["teacher"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert rest.report["teacher"]["licence"] == "CC0"
+    assert rest.report["plan"]["distillation"] == {"size": 24, "weight": 0.7, "temperature": 2.0, "fresh": 0.3}
+    assert [entry["image_size"] for entry in rest.report["speed"]["by_size"]] == [24, 32]
+    assert all(entry["network_images_per_second"] > 0 for entry in rest.report["speed"]["by_size"])
+    json.dumps(rest.report, allow_nan=False)
+    write_teacher(file, dataset.classes, temperature=3.0)
+    with pytest.raises(TrainingFailed, match="new folder"):
+        train(dataset, run_folder=tmp_path / "cut", **settings)
+
+
+def test_a_teacher_that_will_not_do_is_refused_before_anything_is_decoded(dataset: Dataset, tmp_path: Path) -> None:
+    other = write_teacher(tmp_path / "other.onnx", [*dataset.classes, "Lada Niva 1977"])
+    fine = write_teacher(tmp_path / "fine.onnx", dataset.classes)
+    for recipe, teacher, words in (
+        ("distill", other, "Lada Niva 1977"),
+        ("distill", None, "--teacher"),
+        ("scratch", fine, "no use for a teacher"),
+        ("distill", tmp_path / "gone.onnx", "is not there"),
+    ):
+        with pytest.raises(TrainingFailed, match=words):
+            train(dataset, recipe=recipe, init="scratch", teacher=teacher, run_folder=tmp_path / "run", options=OPTIONS)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_run_that_was_begun_by_an_older_release_goes_on(dataset: Dataset, tmp_path: Path) -> None:
+    listen, should_stop = _stop_after(1)
+    with pytest.raises(TrainingStopped):
+        train(
+            dataset,
+            recipe="scratch",
+            epochs=2,
+            run_folder=tmp_path,
+            options=OPTIONS,
+            on_progress=listen,
+            should_stop=should_stop,
+        )
+    document = json.loads((tmp_path / "plan.json").read_text())
+    document = {
+        "identity": {name: document["identity"][name] for name in ("recipe", "data", "classes", "init", "seed")},
+        "plan": {name: value for name, value in document["plan"].items() if name in PLAN_OF_0_1},
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    assert len(train(dataset, recipe="scratch", run_folder=tmp_path).report["history"]) == 2
 
 
 def test_classes_never_seen_are_told_from_known_ones_in_a_run_of_their_own(dataset: Dataset, tmp_path: Path) -> None:
@@ -278,7 +379,7 @@ def test_a_pickle_is_never_opened(dataset: Dataset, tmp_path: Path) -> None:
 def test_the_head_is_kept_only_where_it_fits(dataset: Dataset, imagenet: Path) -> None:
     fresh = starting_network("scratch", dataset.classes, pretrained=None, seed=0)
     network = starting_network("imagenet", dataset.classes, pretrained=imagenet, seed=0)
-    state, start = network.state_dict(), fresh.state_dict()
+    state, start = network.network.state_dict(), fresh.network.state_dict()
     assert state["fc.weight"].shape == (3, 512)
     assert torch.equal(state["fc.weight"], start["fc.weight"])
     assert not torch.equal(state["conv1.weight"], start["conv1.weight"])
@@ -293,6 +394,6 @@ def test_a_plan_that_cannot_be_is_refused(recipe: str, changes: dict[str, Any]) 
 
 
 def test_a_plan_survives_json() -> None:
-    for recipe in ("original", "scratch", "finetune"):
-        plan = make_plan(recipe, gpu=True, epochs=10)
+    for recipe in RECIPES:
+        plan = make_plan(recipe, gpu=True, epochs=10, teacher_size=64 if recipe == "distill" else None)
         assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan

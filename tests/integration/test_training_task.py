@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sqlalchemy import update
 
 from jobs import Client, Training
@@ -19,6 +20,8 @@ from jobs.queries import training
 from jobs.tables import TrainingRunRow
 from model.card import verify
 from model.errors import StoreUnavailable
+from model.training.evaluate import evaluate_version
+from tests.drawn_cars import LOOKS, Car, draw, write_catalogue
 from tests.unit.labelled_photos import COLORS, picture, write_folders
 from workers.runtime import Runtime
 from workers.train import take_back_runs, train_model
@@ -30,6 +33,7 @@ PLAN: dict[str, Any] = {
     "views": {"crop": 1.0, "strong": False},
     "stages": [{"epochs": 5, "peak": 0.02}],
     "loss": "cross_entropy",
+    "bfloat16": False,
 }
 LEARNS = {**PLAN, "sizes": [[1.0, 32]], "test_sizes": [32], "stages": [{"epochs": 8, "peak": 0.02}]}
 TINY = {**PLAN, "stages": [{"epochs": 2, "peak": 0.001}], "batch": 16}
@@ -84,6 +88,28 @@ def test_what_is_better_goes_live(
     assert not any((worker.settings.home / "training").iterdir())
     assert not train_model(worker, int(run.id))  # the message once more
     assert run.status() == status
+
+
+@embedded
+def test_photos_that_show_no_car_are_fitted_to(
+    client: Client, runtime: Callable[..., Runtime], data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    worker = runtime(engine="onnx")
+    refused = client.train(data, recipe="scratch", other=folder, plan=TINY)
+    assert train_model(worker, int(refused.id))
+    assert refused.status()["state"] == "failed"
+    assert "labels.csv cannot be read" in refused.status()["error"]
+    assert refused.status()["epochs_run"] == 0
+    rows = [f"{split}{n}.png,{split} things,{split}" for split in ("calibration", "holdout") for n in range(3)]
+    (folder / "labels.csv").write_text("\n".join(["file,what,split", *rows]))
+    for row in rows:
+        Image.effect_noise((24, 24), 90).convert("RGB").save(folder / row.partition(",")[0])
+    run = client.train(data, recipe="scratch", other=folder, force=True, promote=False, plan=TINY)
+    assert train_model(worker, int(run.id))
+    card = client.model(run.status()["model_version"])
+    assert card["metrics"]["other_photos"]["holdout"]["images"] == 3
 
 
 @embedded
@@ -229,7 +255,7 @@ def test_a_run_that_keeps_killing_its_process_is_given_up(client: Client, data: 
 def test_data_that_cannot_be_used_fails_the_run(
     what: str, client: Client, runtime: Callable[..., Runtime], tmp_path: Path
 ) -> None:
-    folder, words = tmp_path / "data", {"one class": "one class", "small class": "--drop-small-classes"}
+    folder, words = tmp_path / "data", {"one class": "one class", "small class": "--min-photos 3"}
     folder.mkdir()
     if what == "missing files":
         (folder / "labels.csv").write_text("file,label\na.jpg,BMW M3 Coupe 2012\nb.jpg,Acura TL Sedan 2012\n")
@@ -251,6 +277,59 @@ def test_data_that_cannot_be_used_fails_the_run(
     assert versions(client) == before
 
 
+@embedded
+def test_a_users_own_cars_keep_their_parts(client: Client, runtime: Callable[..., Runtime], tmp_path: Path) -> None:
+    worker = runtime(engine="onnx")
+    lada = Car("Lada", "Niva Legend")
+    path = write_catalogue(tmp_path / "own", splits={"train": 6, "calibration": 2, "holdout": 2}, few=lada)
+    run = client.train(path, recipe="scratch", min_photos=3, force=True, plan=TINY)
+    assert train_model(worker, int(run.id))
+    status = run.status()
+    assert status["state"] == "published", status["error"]
+    assert status["notes"][0] == "classes left out, under 3 photos to learn from: Lada Niva Legend (1)"
+    card = client.model()
+    parts = {
+        car.label: {**car._asdict(), "body": car.body or None, "year": int(car.year or 0) or None} for car in LOOKS
+    }
+    assert (card["class_parts"], set(card["classes"])) == (parts, set(parts))
+    assert card["data"]["classes_left_out"] == {"Lada Niva Legend": 1}
+
+    folder = worker.store.fetch(card["name"], card["digest"])
+    for split, photos in {"all": 40, "holdout": 8}.items():  # the data has a class that the version does not know
+        found = evaluate_version(folder, path, split=split, engine="onnx", device="cpu")
+        assert (found["images"], [row["label"] for row in found["left_out"]]) == (photos, ["Lada Niva Legend"])
+        assert found["make"] >= found["top1"]
+
+    some = tmp_path / "folders"  # photos of two of the classes, by their names alone
+    for car in list(LOOKS)[:2]:
+        (some / car.label).mkdir(parents=True)
+        for seed in range(500, 506):
+            draw(car, seed).save(some / car.label / f"{seed}.png")
+    again = client.train(some, recipe="finetune", force=True, plan=TINY)
+    assert train_model(worker, int(again.id))
+    assert again.status()["state"] == "published", again.status()["error"]
+    assert client.model()["name"] == again.status()["model_version"]
+    assert client.model()["class_parts"] == parts
+
+
+@embedded
+@pytest.mark.parametrize(
+    ("options", "few"), [({"drop_small_classes": True}, True), ({"drop_small_classes": False}, False)]
+)
+def test_a_run_that_an_earlier_release_enqueued_goes_on(
+    options: dict[str, Any], few: bool, client: Client, runtime: Callable[..., Runtime], tmp_path: Path
+) -> None:
+    data = write_folders(tmp_path / "data", photos=8, labels=tuple(COLORS)[:3])
+    write_folders(data, photos=2, labels=tuple(COLORS)[3:])
+    run = client.train(data, recipe="scratch", force=True, plan=TINY)
+    before = {"min_gain": 0.0, "force": True, "promote": True, "seed": 0, "plan": TINY, **options}
+    with client.database.write() as connection:
+        connection.execute(update(TrainingRunRow).values(options=before))
+    assert train_model(runtime(engine="onnx"), int(run.id))
+    assert run.status()["state"] == ("published" if few else "failed")
+    assert few or "too small" in run.status()["error"]
+
+
 def test_what_cannot_be_trained_is_refused_at_once(client: Client, publish: Callable[..., str], data: Path) -> None:
     client.promote(publish("tiny"))
     for suffix in ("pkl", "pt", "pth"):
@@ -267,7 +346,7 @@ def test_what_cannot_be_trained_is_refused_at_once(client: Client, publish: Call
         client.train("/etc")
     with pytest.raises(VersionNotFound):
         client.train(data, init="nobody")
-    for wrong in ({"recipe": "fancy"}, {"epochs": 0}, {"min_gain": 7}):
+    for wrong in ({"recipe": "fancy"}, {"epochs": 0}, {"min_gain": 7}, {"min_photos": 0}):
         with pytest.raises(SettingsInvalid):
             client.train(data, **wrong)
     assert list(client.trainings()) == []

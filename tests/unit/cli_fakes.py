@@ -19,14 +19,18 @@ from jobs.settings import Settings, load
 
 STATUS: dict[str, Any] = {
     "id": "7", "name": None, "state": "completed", "source": "/photos", "model_version": "resnet34-1",
-    "total": 3, "ok": 3, "failed": 0, "canceled": 0, "pending": 0, "cached": 0,
-    "skipped": 0, "waiting": None, "unchanged": None, "notified": None,
+    "total": 3, "ok": 3, "failed": 0, "canceled": 0, "pending": 0, "cached": 0, "skipped": 0,
+    "unchanged": None, "notified": None,
     "images_per_second": 40.0, "eta_seconds": None, "created_at": "2026-01-02T03:04:05+00:00",
-    "started_at": "2026-01-02T03:04:06+00:00", "finished_at": "2026-01-02T03:04:10+00:00", "error": None,
+    "started_at": "2026-01-02T03:04:06+00:00", "finished_at": "2026-01-02T03:04:10+00:00", "waiting": None,
+    "error": None,
 }  # fmt: skip
 RUNNING = STATUS | {"state": "running", "ok": 1, "pending": 2, "eta_seconds": 1.0, "finished_at": None}
 SOME_FAILED = STATUS | {"state": "completed_with_errors", "ok": 2, "failed": 1}
-WORKER = {"id": "w", "queues": ["control", "classify"], "alive": True}
+WORKER = {
+    "id": "w", "host": "h", "pid": 1, "queues": ["control", "classify"], "concurrency": 1, "device": "cpu",
+    "release": "1", "state": "idle", "images_per_second": None, "last_seen_seconds": 1.0, "alive": True,
+}  # fmt: skip
 
 
 def a_result(path: str, **changes: Any) -> dict[str, Any]:
@@ -97,8 +101,8 @@ class FakeJob:
     def retry(self) -> dict[str, Any]:
         return RUNNING
 
-    def skipped(self) -> int:
-        return 0
+    def skipped(self) -> list[dict[str, Any]]:
+        return self.client.skipped
 
     def delete(self) -> None:
         raise NotPossible("job 7 is running; cancel it first: cars cancel 7")
@@ -109,6 +113,7 @@ class FakeClient:
     statuses: list[dict[str, Any] | Callable[[], dict[str, Any]]] = field(default_factory=lambda: [STATUS])
     rows: list[dict[str, Any]] = field(default_factory=lambda: [a_result("a.jpg"), a_result("b.jpg")])
     alive: list[dict[str, Any]] = field(default_factory=lambda: [WORKER])
+    skipped: list[dict[str, Any]] = field(default_factory=list)
     checks: list[dict[str, Any]] = field(default_factory=list)
     refusal: CarClassifierError | None = None
     submitted: dict[str, Any] | None = None

@@ -48,6 +48,7 @@ def test_a_card_comes_back_from_its_bytes() -> None:
     assert card.to_bytes() == cards.parse_card(card.to_bytes()).to_bytes()
     written = json.loads(card.to_bytes())
     assert written["thresholds"].pop("known") is None
+    assert written["thresholds"].pop("confusable") is None
     assert written == card_fields()
 
 
@@ -70,6 +71,52 @@ def test_no_other_field_is_accepted(path: tuple[str, ...]) -> None:
         _parse(_changed(path, lambda part, name: part.update({name: 1})))
 
 
+PARTS = {"make": "Acura", "model": "TL Sedan", "body": None, "year": 2012}
+
+
+def _with_parts(name: str = "Acura TL Sedan 2012", **changes: Any) -> dict[str, Any]:
+    return card_fields(format=2, class_parts={name: {**PARTS, **changes}})
+
+
+def test_a_card_may_take_classes_apart() -> None:
+    card = _parse(_with_parts())
+    assert cards.parse_card(card.to_bytes()) == card
+    assert json.loads(card.to_bytes())["class_parts"] == {"Acura TL Sedan 2012": PARTS}
+    assert [(label.name, label.model, label.body) for label in card.labels[:2]] == [
+        ("Acura TL Sedan 2012", "TL Sedan", None),
+        ("Acura TSX Sedan 2012", "TSX", "Sedan"),
+    ]
+
+
+def test_a_card_without_parts_is_one_that_earlier_releases_read() -> None:
+    fields = cards.class_fields(("BMW M3 Coupe 2012", "Kia Rio 2019"), {})
+    assert (fields["format"], fields["classes"]) == (1, ("BMW M3 Coupe 2012", "Kia Rio 2019"))
+    assert "class_parts" not in json.loads(_parse(card_fields()).to_bytes())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({**_with_parts(), "format": 1}, "class_parts needs format 2"),
+        (_with_parts("Lada Niva 1980"), "'Lada Niva 1980' is not among the classes"),
+        (_with_parts(model="RL"), "joined by blanks, are 'Acura RL 2012'"),
+        (_with_parts(year=2012.5), "class_parts.*year"),
+        (_with_parts(year=3000), "class_parts.*year"),
+        (_with_parts(make=""), "class_parts.*make"),
+        (_with_parts(doors=5), "doors: this release of car-classifier knows no such field"),
+    ],
+)
+def test_parts_that_contradict_the_classes_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(CardInvalid, match=message):
+        _parse(fields)
+
+
+def test_a_card_of_a_later_format_is_said_to_be_one() -> None:
+    fields = card_fields(format=3, classes={"something": "else"})
+    with pytest.raises(CardInvalid, match="format 3, which a newer release of car-classifier has written"):
+        _parse(fields)
+
+
 def test_metrics_recipe_and_data_may_say_more() -> None:
     card = _parse(_changed(("metrics", "auroc"), lambda part, name: part.update({name: {"maximum softmax": 0.9}})))
     assert json.loads(card.to_bytes())["metrics"]["auroc"] == {"maximum softmax": 0.9}
@@ -78,7 +125,7 @@ def test_metrics_recipe_and_data_may_say_more() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("format",), 2),
+        (("format",), 3),
         (("format",), "1"),
         (("architecture",), "resnet50"),
         (("classes",), ["only one"]),

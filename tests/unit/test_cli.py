@@ -108,7 +108,9 @@ def test_status_as_a_table_has_a_line_a_field(cars: Cars) -> None:
     assert not [line for line in lines if line[0] in ("error", "finished")]
 
 
-@pytest.mark.parametrize("command", [("jobs",), ("results",), ("errors", "7"), ("models",), ("model", "history")])
+@pytest.mark.parametrize(
+    "command", [("jobs",), ("results",), ("errors", "7"), ("models",), ("model", "history"), ("workers",)]
+)
 def test_listings_print_the_same_rows_in_every_format(cars: Cars, command: tuple[str, ...]) -> None:
     lines = cars(*command, "--format", "jsonl").stdout
     rows = [json.loads(line) for line in lines.splitlines()]
@@ -117,6 +119,41 @@ def test_listings_print_the_same_rows_in_every_format(cars: Cars, command: tuple
     assert len(cars(*command, "--format", "csv").stdout.splitlines()) == len(rows) + 1
     assert len(cars(*command, "--format", "table").stdout.splitlines()) == len(rows) + 1
     assert cars(*command).stdout == lines  # no terminal here
+
+
+def test_workers_say_what_they_do(cars: Cars) -> None:
+    cars.client.alive = [
+        WORKER | {"state": "job 7, batch 9", "images_per_second": 41.6},
+        WORKER | {"state": "broken: no GPU"},
+        WORKER | {"alive": False, "last_seen_seconds": 3600.0},
+    ]
+    busy, broken, gone = cars("workers", "--format", "table").stdout.splitlines()[1:]
+    assert "job 7, batch 9" in busy
+    assert "41.6" in busy
+    assert "broken: no GPU" in broken
+    assert "gone" in gone
+    assert "1 h 0 min ago" in gone
+
+
+def test_a_broken_worker_is_none_that_works(cars: Cars) -> None:
+    cars.client.alive = [WORKER | {"state": "broken: no GPU"}]
+    assert "no GPU" in cars("submit", "photos").stderr
+
+
+@pytest.mark.parametrize(("state", "error"), [("failed", "given up after 6 h"), ("canceled", None)])
+def test_errors_say_what_ended_the_job(cars: Cars, state: str, error: str | None) -> None:
+    cars.client.statuses = [STATUS | {"state": state, "error": error, "ok": 1, "canceled": 1_720}]
+    result = cars("errors", "7")
+    assert (error or "was canceled") in result.stderr
+    assert "1,720 images have no result" in result.stderr
+    assert "cars retry 7" in result.stderr
+    assert [json.loads(line)["path"] for line in result.stdout.splitlines()] == ["bad.jpg"]
+
+
+def test_what_is_canceled_is_not_done(cars: Cars) -> None:
+    cars.client.statuses = [STATUS | {"state": "canceled", "ok": 1, "canceled": 2}]
+    lines = [line.split() for line in cars("status", "7", "--format", "table").stdout.splitlines()]
+    assert ["done", "1/3"] in lines
 
 
 def test_an_empty_listing_is_valid_output_with_a_notice_beside_it(cars: Cars) -> None:
@@ -281,6 +318,18 @@ def test_models(cars: Cars) -> None:
     assert cars("model", "rollback").stdout == "resnet34-0\n"
     assert "resnet34-1" in cars("model", "promote", "resnet34-1").stderr
     assert "resnet34-1" in cars("migrate").stdout
+
+
+def test_a_card_is_shown_without_a_line_for_each_part_of_each_class(
+    cars: Cars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = {"Kia Rio": {"make": "Kia", "model": "Rio"}, "Kia Ceed": {"make": "Kia", "model": "Ceed"}}
+    monkeypatch.setattr(cars.client, "model", lambda _name: {"name": "own", "class_parts": parts})
+    shown = cars("model", "show", "--format", "table").stdout
+    assert [re.split(r" {2,}", line.strip()) for line in shown.splitlines()] == [
+        ["name", "own"],
+        ["class parts", "2 of them, makes: 1"],
+    ]
 
 
 def test_worker_becomes_the_workers_program(cars: Cars, monkeypatch: pytest.MonkeyPatch) -> None:

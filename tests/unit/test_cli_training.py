@@ -19,7 +19,8 @@ from tests.unit.cli_fakes import FakeWorker
 STATUS: dict[str, Any] = {
     "id": "3", "state": "published", "stage": None, "dataset": "/cars", "recipe": "finetune", "init": "v1", "epoch": 2,
     "epochs": 2, "epochs_run": 2, "epoch_share": 0.0, "train_loss": 0.5, "valid_loss": 0.4, "accuracy": 0.9,
-    "images_per_second": None, "eta_seconds": None, "notes": ["left out: a.jpg: no image"],
+    "images_per_second": None, "network_images_per_second": None, "eta_seconds": None,
+    "notes": ["left out: a.jpg: no image"],
     "model_version": "finetune-3-abc", "promoted": True, "candidate": {"top1": 0.9}, "production": {"top1": 0.8},
     "reason": "top-1 90.00%", "error": None, "cancel_requested": False, "attempt": 1,
     "created_at": "2026-01-02T03:04:05Z", "started_at": "2026-01-02T03:04:06Z", "finished_at": "2026-01-02T03:05:06Z",
@@ -103,13 +104,13 @@ def cars() -> Cars:
 
 def test_train_prints_the_id_and_passes_everything_on(cars: Cars) -> None:
     done = cars(
-        *("train", "/cars", "--recipe", "scratch", "--init", "v1", "--epochs", "4", "--min-gain", "0.01", "--force"),
-        *("--no-promote", "--drop-small-classes", "--seed", "7"),
+        *("train", "/cars", "--recipe", "distill", "--init", "v1", "--epochs", "4", "--min-gain", "0.01", "--force"),
+        *("--no-promote", "--min-photos", "5", "--seed", "7", "--teacher", "t.onnx", "--other", "/cups"),
     )
     assert (done.exit_code, done.stdout) == (0, "3\n")
     assert cars.client.asked == {
-        "dataset": "/cars", "recipe": "scratch", "init": "v1", "epochs": 4, "min_gain": 0.01, "force": True,
-        "promote": False, "drop_small_classes": True, "seed": 7,
+        "dataset": "/cars", "recipe": "distill", "init": "v1", "epochs": 4, "min_gain": 0.01, "force": True,
+        "promote": False, "min_photos": 5, "seed": 7, "teacher": "t.onnx", "other": "/cups",
     }  # fmt: skip
     assert "cars worker --queues train" in done.stderr
     assert "start" not in cars.worker.log

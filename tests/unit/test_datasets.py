@@ -14,6 +14,7 @@ from PIL import Image
 
 from model.datasets import SPLITS, Dataset, open_dataset
 from model.errors import DatasetError
+from model.labels import Label, joined
 from tests.unit.labelled_photos import COLORS, picture, write_folders
 
 LABELS = tuple(COLORS)
@@ -128,9 +129,125 @@ def test_a_class_too_small_is_refused_unless_dropped(tmp_path: Path) -> None:
     (root / LABELS[2]).mkdir()
     for number in range(2):
         picture(LABELS[2], number).save(root / LABELS[2] / f"{number}.png")
-    with pytest.raises(DatasetError, match=rf"too small.*{LABELS[2]}.*--drop-small-classes"):
+    with pytest.raises(DatasetError, match=rf"too small.*{LABELS[2]}.*--min-photos 3"):
         open_dataset(root)
-    assert open_dataset(root, drop_small_classes=True).classes == tuple(sorted(LABELS[:2]))
+    dataset = open_dataset(root, min_photos=3)
+    assert dataset.classes == tuple(sorted(LABELS[:2]))
+    assert dataset.left_out == {LABELS[2]: 2}
+
+
+def test_fewer_photos_than_asked_for_are_left_out_and_listed(tmp_path: Path) -> None:
+    root = write_folders(tmp_path, photos=6, labels=LABELS[:2])
+    write_folders(root, photos=5, labels=LABELS[2:])
+    shutil.copy(root / LABELS[3] / "000.png", root / LABELS[3] / "again.png")  # the same picture is counted once
+    dataset = open_dataset(root, min_photos=6)
+    assert dataset.classes == tuple(sorted(LABELS[:2]))
+    assert dataset.left_out == {LABELS[2]: 5, LABELS[3]: 5}
+    assert {photo.file.parent.name for photo in dataset.photos} == set(LABELS[:2])
+    assert dataset.ordered([*LABELS]).left_out == dataset.left_out
+    assert set(open_dataset(root, min_photos=5).classes) == set(LABELS)
+    with pytest.raises(DatasetError, match=rf"0 classes are left.*{LABELS[0]} \(6\)"):
+        open_dataset(root, min_photos=7)
+
+
+def test_what_is_counted_are_photos_to_learn_from(tmp_path: Path) -> None:
+    write_folders(tmp_path, photos=6, labels=LABELS[:3])
+    splits = {label: ["train", *SPLITS, "train", "train"] for label in LABELS[:2]} | {LABELS[2]: ["holdout"] * 6}
+    rows = [(f"{label}/{n:03}.png", label, split) for label, of in splits.items() for n, split in enumerate(of)]
+    path = _write_csv(tmp_path, rows)
+    with pytest.raises(DatasetError, match=rf"no photo in `train`.*{LABELS[2]}.*--min-photos 1"):
+        open_dataset(path)
+    dataset = open_dataset(path, min_photos=1)
+    assert (set(dataset.classes), dataset.left_out) == (set(LABELS[:2]), {LABELS[2]: 0})
+    assert open_dataset(path, min_photos=4).left_out == {LABELS[2]: 0}
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_classes_are_left_out_by_name(tmp_path: Path, seed: int | None) -> None:
+    root = write_folders(tmp_path, photos=4, labels=LABELS[:2])
+    write_folders(root, photos=2, labels=LABELS[2:3])
+    dataset = open_dataset(root, split_seed=seed, leave_out={LABELS[2], "Lada Niva 1980"})
+    assert (set(dataset.classes), dataset.left_out) == (set(LABELS[:2]), {LABELS[2]: 2})
+
+
+def _write_cars(folder: Path, lines: list[str], header: str = "file,make,model,body,year,split") -> Path:
+    """A CSV of cars and a picture for each line, `0.png` and so on, whose names go before the lines."""
+    folder.mkdir(exist_ok=True)
+    for number in range(len(lines)):
+        picture(LABELS[0], number).save(folder / f"{number}.png")
+    path = folder / "cars.csv"
+    path.write_text("\n".join([header, *(f"{number}.png,{line}" for number, line in enumerate(lines)), ""]), "utf-8")
+    return path
+
+
+def test_a_csv_of_cars_keeps_the_parts_of_its_classes(tmp_path: Path) -> None:
+    lines = ["Lynk & Co,01,SUV,2023,", "Lynk  & Co, 01 ,SUV,2023,holdout", "Kia,Rio Sedan 2012,,,", 'VW,"ID.3, Pro",,,']
+    dataset = open_dataset(_write_cars(tmp_path, lines), split_seed=None)
+    assert dataset.class_parts == {
+        "Lynk & Co 01 SUV 2023": Label("Lynk & Co 01 SUV 2023", "Lynk & Co", "01", "SUV", 2023),
+        "Kia Rio Sedan 2012": Label("Kia Rio Sedan 2012", "Kia", "Rio Sedan 2012", None, None),
+        "VW ID.3, Pro": Label("VW ID.3, Pro", "VW", "ID.3, Pro", None, None),
+    }
+    assert dataset.classes == tuple(sorted(dataset.class_parts))
+    assert [dataset.classes[photo.label].split()[0] for photo in dataset.photos] == ["Lynk", "Lynk", "Kia", "VW"]
+    assert [photo.split for photo in dataset.photos] == ["train", "holdout", "train", "train"]
+
+
+def test_body_and_year_need_no_column(tmp_path: Path) -> None:
+    dataset = open_dataset(_write_cars(tmp_path, ["Kia,Rio", "BYD,Seal U"], "file,make,model"), split_seed=None)
+    assert dataset.classes == ("BYD Seal U", "Kia Rio")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (",Rio,,,", "line 3.*needs a make and a model"),
+        ("Kia, ,,,", "line 3.*needs a make and a model"),
+        ("Kia,Rio,,2015-2018,", "line 3: '2015-2018' is no year from 1885 to 2100.*`model`"),
+        ("Kia,Rio,,15,", "line 3: '15' is no year"),
+        ("Kia,Rio,,,test", "line 3.*as split one of"),
+        ("Kia,Rio,1.2,Hatchback,2019,train", "line 3 has more fields than the first line; quote"),
+        (
+            "Land,Rover Defender,,,",
+            r"'Land Rover Defender' apart in two ways: make Land Rover, model Defender \(0.png\)",
+        ),
+    ],
+)
+def test_a_csv_of_cars_that_is_wrong_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        open_dataset(_write_cars(tmp_path, ["Land Rover,Defender,,,", line]))
+
+
+def test_a_csv_names_classes_in_one_way(tmp_path: Path) -> None:
+    path = _write_cars(tmp_path, ["Kia Rio,Kia,Rio", "Kia Ceed,Kia,Ceed"], "file,label,make,model")
+    with pytest.raises(DatasetError, match="leave out one of the two"):
+        open_dataset(path)
+
+
+def test_parts_are_taken_over_where_the_data_has_none(tmp_path: Path) -> None:
+    dataset = open_dataset(_write_cars(tmp_path, ["Kia,Rio,,,", "BYD,Seal U,,,"]), split_seed=None)
+    theirs = {name: joined("?", name) for name in ("Kia Rio", "Lada Niva", "Lada Samara")}
+    both = dataset.ordered(["Lada Niva", *dataset.classes]).with_parts(theirs)
+    assert both.class_parts == {**dataset.class_parts, "Lada Niva": theirs["Lada Niva"]}
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "Kia\nRio", os.fsdecode(b"Kia \xff")])
+def test_a_class_that_no_version_can_have_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    write_folders(tmp_path, photos=3, labels=LABELS[:2])
+    if len(name) > 200:
+        path = _write_csv(tmp_path, [(f"{LABELS[0]}/{n:03}.png", name) for n in range(3)])
+    else:
+        (tmp_path / LABELS[0]).rename(tmp_path / name)
+        path = tmp_path
+    with pytest.raises(DatasetError, match=r"cannot name a class: it has .* Rename it"):
+        open_dataset(path)
+
+
+def test_a_class_named_twice_in_the_order_is_refused(tmp_path: Path) -> None:
+    write_folders(tmp_path, photos=3, labels=LABELS[:2])
+    (tmp_path / "classes.json").write_text(json.dumps([LABELS[0], *LABELS]))
+    with pytest.raises(DatasetError, match="names a class twice"):
+        open_dataset(tmp_path)
 
 
 def test_three_photos_are_just_enough(tmp_path: Path) -> None:

@@ -47,6 +47,18 @@ def test_the_model_is_said_where_it_is_sure_else_the_make(
     assert decide_all(np.array([probabilities]), card).make == [make]
 
 
+def test_the_make_is_the_one_that_the_data_named() -> None:
+    classes = ["Lynk Co 01", "Lynk Co 02", "GWM Ora 03"]
+    parts = {
+        "Lynk Co 01": {"make": "Lynk Co", "model": "01", "body": None, "year": None},
+        "Lynk Co 02": {"make": "Lynk Co", "model": "02", "body": None, "year": None},
+        "GWM Ora 03": {"make": "GWM Ora", "model": "03", "body": None, "year": None},
+    }
+    card = parse_card(json.dumps(card_fields(format=2, classes=classes, class_parts=parts)).encode())
+    found = decide_all(np.array([[0.4, 0.35, 0.25], [0.1, 0.1, 0.8]]), card)
+    assert (found.decision, found.make) == (["make", "model"], ["Lynk Co", "GWM Ora"])
+
+
 def test_many_at_once_agree_with_one_at_a_time(card: Card) -> None:
     probabilities = np.random.default_rng(0).dirichlet([0.3] * 4, size=200).astype(np.float32)
     found = decide_all(probabilities, card)

@@ -17,7 +17,7 @@ from model.training.calibration import (
     simulated_error_limit,
 )
 from model.training.evaluate import area_under_risk_coverage, coverage_at, judge
-from model.training.thresholds import NEVER, fit_threshold, fit_thresholds, lower_bound
+from model.training.thresholds import NEVER, fit_threshold, lower_bound
 from tests.unit.artifacts import card_fields
 
 Array = npt.NDArray[Any]
@@ -146,16 +146,6 @@ def test_equal_confidences_are_let_in_together() -> None:
     confidence = np.array([0.9] * 100 + [0.5] * 100)
     hit = np.array([True] * 100 + [True] * 50 + [False] * 50)
     assert fit_threshold(confidence, hit) == pytest.approx(0.7)
-
-
-def test_the_make_threshold_is_fitted_on_what_the_model_leaves_over() -> None:
-    model = np.concatenate([np.full(100, 0.9), np.full(200, 0.4)])
-    make = np.concatenate([np.full(100, 0.99), np.full(100, 0.8), np.full(100, 0.6)])
-    hit = np.arange(300) < 100
-    make_hit = np.concatenate([np.ones(200, dtype=bool), np.zeros(100, dtype=bool)])
-    found = fit_thresholds((model, hit), (make, make_hit))
-    assert 0.4 < found.model < 0.9
-    assert 0.6 < found.make < 0.8
 
 
 @given(right=st.integers(0, 500), wrong=st.integers(1, 500))

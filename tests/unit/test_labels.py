@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.labels import Label, parse
+from model.labels import Label, joined, parse, what_is_wrong
 
 
 @pytest.mark.parametrize(
@@ -98,3 +98,18 @@ def test_every_class_of_stanford_cars(shared: Path) -> None:
         assert sorted(f"{label.make} {label.model} {label.body or ''} {label.year}".split()) == sorted(
             label.name.split()
         )
+
+
+def test_a_label_of_parts_is_them_joined() -> None:
+    assert joined("BYD", "Seal U", None, 2024) == Label("BYD Seal U 2024", "BYD", "Seal U", None, 2024)
+    assert joined("BYD", "Seal").name == "BYD Seal"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "Kia\nRio", "Kia\0", "Kia \udcff"])
+def test_a_name_that_no_class_can_have(name: str) -> None:
+    assert what_is_wrong(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "Citroën\xa0C3", "比亚迪 海豹", "Škoda Enyaq iV 80x 2023"])
+def test_a_name_that_a_class_can_have(name: str) -> None:
+    assert what_is_wrong(name) is None

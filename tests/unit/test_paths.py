@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.sources import canonical, decode, encode
-from jobs.sources.paths import is_image
+from jobs.sources.paths import is_dotted
 
 raw_paths = st.binary(max_size=40) | st.text(alphabet="a\\x0f/é\x00\n🚗", max_size=20).map(str.encode)
 
@@ -65,19 +65,13 @@ def test_canonical_names_the_same_folder(name: bytes) -> None:
         assert decode(canonical(given_text)) == b"/photos/" + name + b"/x"
 
 
+@pytest.mark.parametrize("path", [b".a", b".a/b", b"a/.b", b"a/.b/c", b"a/...", b"...", b"a/..b"])
+def test_dotfiles(path: bytes) -> None:
+    assert is_dotted(path)
+
+
 @pytest.mark.parametrize(
-    "suffix", ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "mpo", "JPG", "Jpeg"]
+    "path", [b"a", b"a.b/c.d", b"a./b", b".", b"..", b"./a", b"../a", b"a/./b", b"a/../b", b"a/.."]
 )
-def test_images_by_suffix(suffix: str) -> None:
-    assert is_image(b"photo." + suffix.encode())
-    assert is_image(b"a.txt." + suffix.encode())
-
-
-@pytest.mark.parametrize("name", [b"photo", b"12345", b"\xff", b"trailing."])
-def test_no_suffix_is_an_image(name: bytes) -> None:
-    assert is_image(name)
-
-
-@pytest.mark.parametrize("name", [b"notes.txt", b"photo.jpg.part", b"jpg.xml", b"a.jpgg", b"photo.heic", b"a.j\xff"])
-def test_other_files(name: bytes) -> None:
-    assert not is_image(name)
+def test_steps_are_no_dotfiles(path: bytes) -> None:
+    assert not is_dotted(path)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from model import jxl
 from model.errors import ImageError
 from model.preprocess import decode, open_picture
 
@@ -212,7 +213,7 @@ def test_a_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
 def test_the_limit_itself_is_allowed() -> None:
     data = _encoded(_quarters((60, 50)), "PNG")
     assert decode(data, 8, max_pixels=3000).shape == (8, 8, 3)
-    with pytest.raises(ImageError, match="2999") as refused:
+    with pytest.raises(ImageError, match="2,999") as refused:
         decode(data, 8, max_pixels=2999)
     assert refused.value.code == "too_large"
 
@@ -222,13 +223,117 @@ def test_pillows_own_limit_does_not_bite_below_ours(monkeypatch: pytest.MonkeyPa
     assert decode(_encoded(_quarters((60, 50)), "PNG"), 8, max_pixels=3000).shape == (8, 8, 3)
 
 
-def test_text_that_unpacks_to_gigabytes_is_refused() -> None:
-    body = b"zTXtComment\0\0" + zlib.compress(bytes(100 << 20))
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+def _chunk(kind: bytes, body: bytes, *, sound: bool = True) -> bytes:
+    checksum = zlib.crc32(kind + body) ^ (not sound)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        _chunk(b"tEXt", b"Comment\0hello", sound=False),
+        _chunk(b"tIME", b"\7\xea\1\2\3\4\5", sound=False),
+        _chunk(b"gAMA", struct.pack(">I", 45455), sound=False),
+        _chunk(b"gAMA", b"\0"),
+        _chunk(b"pHYs", b"\0\0"),
+        _chunk(b"sRGB", b""),
+        _chunk(b"cHRM", b"\1"),
+        _chunk(b"iCCP", b"name\0\0no zlib data"),
+        _chunk(b"iCCP", b"name\0\7"),
+        _chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(100 << 20))),
+        _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100 << 20))),
+        _chunk(b"zTXt", b"Comment\0\7"),
+        _chunk(b"iTXt", b"Comment\0\1\0\0\0no zlib data"),
+        _chunk(b"tEXt", b"Comment\0" + b"x" * (70 << 20)),
+        _chunk(b"eXIf", b"II*\0\xff\xff\xff\xff"),
+        _chunk(b"acTL", b"\0"),
+        _chunk(b"prVt", b"of some program", sound=False),
+    ],
+    ids=lambda chunk: f"{chunk[4:8].decode()}-{len(chunk)}",
+)
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_faults_in_what_a_png_says_of_itself_do_not_matter(chunk: bytes, place: str) -> None:
     data = _encoded(_quarters(), "PNG")
+    at = 33 if place == "before" else len(data) - 12
+    assert (decode(data[:at] + chunk + data[at:], 8) == decode(data, 8)).all()
+
+
+def test_a_png_keeps_its_orientation_where_other_metadata_are_broken() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = _encoded(_quarters(), "PNG", exif=exif)
+    assert (decode(data[:33] + _chunk(b"pHYs", b"\0") + data[33:], 8) == decode(data, 8)).all()
+    assert not (decode(data, 8) == decode(_encoded(_quarters(), "PNG"), 8)).all()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_broken_metadata_hide_no_broken_picture(share: float) -> None:
+    data = _encoded(_photo(160, 120), "PNG")
+    data = data[:33] + _chunk(b"pHYs", b"\0") + data[33:]
+    with pytest.raises(ImageError):
+        decode(data[: int(len(data) * share)], 8)
+
+
+@pytest.mark.parametrize("options", [{"quality": 95}, {"lossless": True}])
+@pytest.mark.parametrize("kind", ["HEIF", "JXL"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_formats_of_other_packages(kind: str, options: dict[str, Any], mode: str) -> None:
+    if kind == "HEIF":
+        options = {"quality": -1 if "lossless" in options else 95}
+    quarters = _quarters((96, 64)).convert(mode)
+    pixels = decode(_encoded(quarters, kind, **options), 16).astype(int)
+    expected = decode(_encoded(quarters, "PNG"), 16).astype(int)
+    assert np.abs(pixels - expected).mean() < 6
+
+
+@pytest.mark.parametrize("container", [True, False])
+@pytest.mark.parametrize(
+    "size",
+    [(1, 1), (8, 8), (256, 256), (257, 100), (100, 257), (640, 480), (480, 640), (1920, 1080), (3000, 17), (60, 50)],
+)
+def test_the_size_of_a_jpeg_xl_is_told_by_its_header(size: tuple[int, int], container: bool) -> None:
+    data = _encoded(Image.new("RGB", size, RED), "JXL", use_container=container, effort=1)
+    assert jxl.pixel_size(data) == size
+    for length in (2, 3, len(data) // 2):
+        with pytest.raises(ImageError):
+            decode(data[:length], 8)
+    with pytest.raises(ImageError, match=f"{size[0]} x {size[1]}") as refused:
+        decode(data, 8, max_pixels=size[0] * size[1] - 1)
+    assert refused.value.code == "too_large"
+
+
+def test_heif_is_turned_upright_once() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = decode(_encoded(_quarters((96, 64)), "HEIF", exif=exif.tobytes(), quality=95), 16)
+    assert np.abs(np.array(_corners(turned)) - [BLUE, RED, GREY, GREEN]).max() <= 20
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_a_cut_heif_or_avif_is_truncated(kind: str, share: float) -> None:
+    data = _encoded(_photo(160, 120), kind)
     with pytest.raises(ImageError) as refused:
-        decode(data[:33] + chunk + data[33:], 8)
-    assert refused.value.code == "undecodable"
+        decode(data[: int(len(data) * share)], 16)
+    assert refused.value.code == "truncated"
+
+
+def test_the_limit_counts_what_the_decoder_holds() -> None:
+    photo = _photo(1280, 960)
+    assert decode(_encoded(photo, "JPEG"), 64, max_pixels=160 * 120).shape == (64, 64, 3)
+    for kind, options in (("JPEG", {"progressive": True}), ("PNG", {}), ("HEIF", {}), ("WEBP", {})):
+        with pytest.raises(ImageError, match=r"1280 x 960 .* 1,000,000 .*CARS_MAX_PIXELS") as refused:
+            decode(_encoded(photo, kind, **options), 64, max_pixels=1_000_000)
+        assert refused.value.code == "too_large"
+    with pytest.raises(ImageError, match=r"1280 x 960 .* 19,200 at the scale .* 19,199 .*CARS_MAX_PIXELS"):
+        decode(_encoded(photo, "JPEG"), 64, max_pixels=160 * 120 - 1)
+
+
+def test_a_phones_largest_photos_are_decoded() -> None:
+    data = _encoded(Image.new("L", (16320, 12240), 130), "JPEG")
+    picture = open_picture(data, 224)
+    assert picture.pixels == 2040 * 1530
+    assert (picture.decode() == 130).all()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO"])
@@ -251,7 +356,8 @@ def test_a_file_cut_off_is_truncated(kind: str, share: float) -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unsupported"),
         (b"8BPS\0\1" + bytes(50), "unsupported"),
         (b"%PDF-1.7\n", "unsupported"),
-        (b"\0\0\0\x18ftypheic" + bytes(50), "unsupported"),
+        (b"\0\0\0\x18ftypheic" + bytes(50), "undecodable"),
+        (b"\0\0\0\x18ftypcrx " + bytes(50), "unsupported"),
         (b"\0\0\0\x18ftypmp42" + bytes(50), "unsupported"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported"),
         (b"P6 1 1 255\n\1\2\3", "unsupported"),

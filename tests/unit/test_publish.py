@@ -32,6 +32,7 @@ from model.training.export import (
     nearest,
 )
 from model.training.onnx_graph import fold_batch_norm
+from model.training.other_photos import open_other_photos
 from model.training.photos import decode_files
 from model.training.publish import publish
 from model.training.publish_weights import main
@@ -54,8 +55,8 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Folders with splits that leave `calibration` enough photos to fit a limit for known cars."""
-    root = write_folders(tmp_path_factory.mktemp("photos"), photos=22)
-    splits = ["train"] * 4 + ["calibration"] * 13 + ["holdout"] * 5
+    root = write_folders(tmp_path_factory.mktemp("photos"), photos=29)
+    splits = ["train"] * 4 + ["calibration"] * 20 + ["holdout"] * 5
     lines = [f"{label}/{n:03}.png,{label},{split}" for label in COLORS for n, split in enumerate(splits)]
     (root / "labels.csv").write_text("\n".join(["file,label,split", *lines]))
     return open_dataset(root)
@@ -227,14 +228,45 @@ def test_sample_pictures_choose_the_score(version: Path) -> None:
     assert told["decided_model"] + told["decided_make"] <= (1 - told["rejected"]) * told["unknown_images"] + 1e-9
 
 
+def test_the_card_tells_framing_sizes_and_what_held_out_of_sample(version: Path, dataset: Dataset) -> None:
+    told = cards.read(version).metrics.model_dump()
+    assert [row["area"] for row in told["framing"]] == [1.0, 0.7, 0.5, 0.35]
+    assert told["framing"][0]["top1"] == told["top1"]
+    assert all(row["images"] == len(dataset.of("holdout")) for row in told["framing"])
+    assert [row["size"] for row in told["sizes"]] == [SIZE]
+    assert told["threshold_halvings"]["rounds"] == 200
+    assert "other_photos" not in told
+
+
+def test_photos_that_show_no_car_are_fitted_to_and_reported_on(
+    state: dict[str, torch.Tensor], dataset: Dataset, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    lines = []
+    for n in range(24):
+        name, kind, split = f"{n}.png", f"thing {n % 4}", "calibration" if n % 4 < 2 else "holdout"
+        Image.fromarray(random.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)).save(tmp_path / name)
+        lines.append(f"{name},{kind},{split}")
+    (tmp_path / "labels.csv").write_text("\n".join(["file,what,split", *lines]))
+    others = open_other_photos(tmp_path)
+    out = tmp_path / "version"
+    publish(state, dataset=dataset, image_size=SIZE, out=out, recipe={"name": "test"}, others=others)
+    told = cards.read(out).metrics.model_dump()["other_photos"]
+    assert told["holdout"]["images"] == told["calibration"]["images"] == 12
+    assert told["calibration"]["decided_model"] == 0
+    root = dataset.photos[0].file.parent.parent
+    found = evaluate_version(out, root, split="holdout", engine="onnx", device="cpu", others=others)
+    assert found["other_photos"] == told
+
+
 def test_evaluating_gives_the_numbers_of_the_card(version: Path, dataset: Dataset) -> None:
     card = cards.read(version).metrics.model_dump()
     root = dataset.photos[0].file.parent.parent
     found = evaluate_version(version, root, split="holdout", engine="onnx", device="cpu")
-    for name in ("images", "top1_count", "top5_count", "make_count", "ece", "decisions"):
+    for name in ("images", "top1_count", "top5_count", "make_count", "ece", "decisions", "framing", "confusable"):
         assert found[name] == card[name], name
     assert found["in_holdout_of_card"] == found["images"]
-    assert evaluate_version(version, root, engine="onnx", device="cpu")["images"] == 88
+    assert evaluate_version(version, root, engine="onnx", device="cpu")["images"] == 116
 
 
 def test_a_version_may_know_other_classes_than_the_data(version: Path, dataset: Dataset) -> None:

@@ -72,7 +72,7 @@ def test_too_few_photos_tell_no_limit() -> None:
 
 def test_a_version_judged_on_few_photos_rejects_nothing(card: Card) -> None:
     labels = np.arange(40) % 4
-    assert fitted(card, _logits(labels, peak=8), labels, samples=None).thresholds.known is None
+    assert fitted(card, _logits(labels, peak=8), labels, samples=None).card.thresholds.known is None
 
 
 def test_the_score_that_tells_the_sample_pictures_apart_is_the_one_to_reject_by(card: Card) -> None:
@@ -80,25 +80,26 @@ def test_the_score_that_tells_the_sample_pictures_apart_is_the_one_to_reject_by(
     logits = _logits(labels, peak=8)
     unsure = _logits(labels[:20], peak=1, level=20, seed=1)  # logits larger than any car's, and none stands out
     low = _logits(labels[:20], peak=8, level=-5, seed=1)
-    assert _known(fitted(card, logits, labels, samples=unsure)).score == "max_softmax"
-    assert _known(fitted(card, logits, labels, samples=low)).score == "max_logit"
-    assert _known(fitted(card, logits, labels, samples=None)).score == "energy"
+    assert _known(fitted(card, logits, labels, samples=unsure).card).score == "max_softmax"
+    assert _known(fitted(card, logits, labels, samples=low).card).score == "max_logit"
+    assert _known(fitted(card, logits, labels, samples=None).card).score == "energy"
 
 
 def test_thresholds_are_fitted_on_the_photos_that_pass() -> None:
-    """Seven of 400 photos are strange: low logits, and yet the network is as sure of a wrong class as can be."""
+    """Four of 400 photos are strange: low logits, and yet the network is as sure of a wrong class as can be."""
     labels = np.arange(400) % 4
-    said = np.where(np.arange(400) < 7, (labels + 2) % 4, labels)
+    said = np.where(np.arange(400) < 4, (labels + 2) % 4, labels)
     logits = _logits(said, peak=5)
-    logits[:7] = _logits(said[:7], peak=9, level=-8)
+    logits[:4] = _logits(said[:4], peak=9, level=-8)
     thresholds = {"model": 0.0, "make": 0.0, "target_precision": 0.98}
-    found = fitted(parse_card(json.dumps(card_fields(thresholds=thresholds)).encode()), logits, labels, samples=None)
-    assert looks_unknown(logits, found).nonzero()[0].tolist() == [*range(7)]
+    asked = parse_card(json.dumps(card_fields(thresholds=thresholds)).encode())
+    found = fitted(asked, logits, labels, samples=None).card
+    assert looks_unknown(logits, found).nonzero()[0].tolist() == [*range(4)]
     decided = decide_all(calibrate(logits, found.temperature), found, logits)
-    assert decided.decision.count("model") == 393
+    assert decided.decision.count("model") == 396
     # Were they among the photos that the thresholds are fitted on, the surest answers would be wrong, and no threshold
     # would keep the promise.
-    assert decided.confidence[:7].min() > decided.confidence[7:].max()
+    assert decided.confidence[:4].min() > decided.confidence[4:].max()
 
 
 def _known(card: Card) -> KnownCar:

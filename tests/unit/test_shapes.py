@@ -28,9 +28,10 @@ def job_row(**changes: Any) -> Any:
         "canceled": 0,
         "cached": 2,
         "skipped": 4,
+        "skipped_suffixes": {".mp4": 1, "": 3},
+        "error": None,
         "waiting": None,
         "waiting_since": None,
-        "error": None,
         "created_at": START,
         "started_at": START,
         "finished_at": None,
@@ -90,12 +91,12 @@ def test_status_of_a_running_job() -> None:
     }
 
 
-def test_status_says_what_a_job_waits_for_and_since_when() -> None:
-    for changes, expected in (
-        ({"waiting": "/photos does not exist."}, "/photos does not exist (since 2026-01-02 03:04 UTC)"),
-        ({"waiting": "/photos does not exist", "waiting_since": None}, "/photos does not exist"),
-    ):
-        assert shapes.status(job_row(**{"waiting_since": START, **changes}))["waiting"] == expected
+def test_status_of_a_job_that_waits() -> None:
+    row = job_row(waiting="/photos does not exist", waiting_since=START)
+    clock = START.astimezone().strftime("%H:%M")
+    assert shapes.status(row)["waiting"] == f"since {clock}: /photos does not exist"
+    row = job_row(waiting="/photos does not exist", waiting_since=START - timedelta(days=2))
+    assert shapes.status(row)["waiting"].startswith("since 2025-12-3")
 
 
 def test_status_before_and_after() -> None:
@@ -158,8 +159,26 @@ def test_times_are_utc() -> None:
 
 def test_a_worker_is_alive_by_its_heartbeat() -> None:
     fields = {"id": "x", "host": "h", "pid": 1, "queues": "control,classify", "concurrency": 1, "device": "cpu"}
+    fields |= {"broken": None, "images_per_second": 2.5}
     for age, alive in ((-3, True), (14.9, True), (15.0, False)):
         row = SimpleNamespace(**fields, release="1", seen_at=START, now=START + timedelta(seconds=age))
-        shape = shapes.worker(row, alive_seconds=15)
+        shape = shapes.worker(row, work=(), alive_seconds=15)
+        assert (shape["state"], shape["images_per_second"]) == ("idle", 2.5)
         assert (shape["alive"], shape["last_seen_seconds"]) == (alive, max(age, 0.0))
         assert shape["queues"] == ["control", "classify"]
+
+
+def test_what_a_worker_does() -> None:
+    fields = {"id": "x", "host": "h", "pid": 1, "queues": "classify", "concurrency": 2, "device": "cpu", "release": "1"}
+    row = SimpleNamespace(**fields, images_per_second=None, broken=None, seen_at=START, now=START)
+    work = ["job 1, batch 2", "job 1, batch 3"]
+    assert shapes.worker(row, work=work, alive_seconds=15)["state"] == "job 1, batch 2; job 1, batch 3"
+    row.broken = "no GPU"
+    assert shapes.worker(row, work=work, alive_seconds=15)["state"] == "broken: no GPU"
+
+
+def test_skipped_files_by_suffix_the_most_first() -> None:
+    assert shapes.skipped(job_row()) == [
+        {"job": "7", "suffix": None, "files": 3},
+        {"job": "7", "suffix": ".mp4", "files": 1},
+    ]

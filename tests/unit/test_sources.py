@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import ImageUnavailable, SourceError, SourceMissing, SourceNotAllowed
-from jobs.sources import Entry, Source, canonical, decode, has_images, local, open_source
+from jobs.sources import Entry, Source, canonical, decode, has_images, local, open_source, what_it_has
 
 LIMIT = 1000
 SECRET = b"secret"
+JPEG = b"\xff\xd8\xff\xe0"
 
 
 def opened(folder: Path | str, *, roots: list[str] | None = None, limit: int = LIMIT) -> Source:
@@ -62,7 +63,8 @@ def unprivileged() -> Iterator[None]:
 
 class TestWhatIsListed:
     def test_images_dotfiles_and_other_files(self, tmp_path: Path) -> None:
-        make(tmp_path, "a.jpg", "B.PNG", "plain", "bmw/x.webp", "bmw/notes.txt", "z.pdf")
+        make(tmp_path, "a.jpg", "B.PNG", "bmw/x.webp", "bmw/notes.txt", "z.pdf")
+        make(tmp_path, "plain", content=JPEG)
         make(tmp_path, ".hidden.jpg", ".dir/x.jpg", "bmw/.DS_Store")
         with opened(tmp_path) as source:
             assert list(source.scan()) == [
@@ -72,6 +74,54 @@ class TestWhatIsListed:
                 Entry("plain", None),
             ]
             assert source.skipped == 2
+            assert source.left_out == {".txt": 1, ".pdf": 1}
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "a",
+            "a.jpg.1",
+            "b.jpg?w=800&h=600",
+            "c.jpg_640x640",
+            "d.jpg ",
+            "BMW 3.0 front",
+            "deep/er/e.dat",
+            b"\xff.\xff",
+        ],
+    )
+    def test_where_the_suffix_says_nothing_the_first_bytes_decide(self, tmp_path: Path, name: str | bytes) -> None:
+        make(tmp_path, name, content=JPEG)
+        make(tmp_path, "other/text", "other/x.part", "other/y.PART", content=b"no photo")
+        make(tmp_path, "other/empty", content=b"")
+        with opened(tmp_path) as source:
+            (entry,) = source.scan()
+            assert decode(entry.path) == os.fsencode(name)
+            assert source.read(entry.path) == JPEG
+            assert source.left_out == {"": 2, ".part": 2}
+
+    def test_a_file_that_is_known_as_something_else_is_never_opened(self, tmp_path: Path) -> None:
+        make(tmp_path, "a.txt", "b.mp4", content=JPEG)
+        with opened(tmp_path) as source:
+            assert list(source.scan()) == []
+
+    def test_what_cannot_be_looked_at_is_a_row(self, tmp_path: Path) -> None:
+        make(tmp_path, "secret.dat", content=JPEG)
+        (tmp_path / "secret.dat").chmod(0o000)
+        tmp_path.chmod(0o755)
+        with opened(tmp_path) as source, unprivileged():
+            assert [entry.error and entry.error[0] for entry in source.scan()] == ["unreadable"]
+
+    def test_what_a_source_without_images_has(self, tmp_path: Path) -> None:
+        with opened(tmp_path) as source:
+            assert not has_images(source)
+            assert "empty" in what_it_has(source)
+        make(tmp_path, *(f"{number}.s{number % 9}" for number in range(1000, 1010)), "a.s4", "plain")
+        with opened(tmp_path) as source:
+            assert not has_images(source)
+            said = what_it_has(source)
+        assert "2 .s1, " in said
+        assert "2 .s4, " in said
+        assert "2 more suffixes" in said
 
     def test_the_listing_is_the_folder_the_image_is_in(self, tmp_path: Path) -> None:
         make(tmp_path, "a/b/x.jpg", "a/y.jpg", "z.jpg")
@@ -168,7 +218,7 @@ class TestOrder:
         folder = tmp_path_factory.mktemp("tree")
         for parents, name, suffix in tree:  # type: ignore[attr-defined]
             with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):
-                make(folder, b"/".join([*parents, name + suffix]))
+                make(folder, b"/".join([*parents, name + suffix]), content=JPEG)
         images, others = [], 0
         for at, _, files in os.walk(folder):
             relative = [os.fsencode((Path(at) / name).relative_to(folder)) for name in files]

@@ -1,0 +1,131 @@
+"""Whether this machine can classify: the engine of the version in production is given one picture.
+
+Only the form of the answer is looked at: as many numbers as there are classes, all of them finite.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.errors import CarClassifierError
+from jobs.settings import Settings
+from model.engine import Engine, choose
+from model.errors import ModelError
+from workers import devices
+from workers.runtime import Runtime
+
+__all__ = ["CheckFailed", "check", "fault_in_child", "fault_of", "picture", "words"]
+
+COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "workers", "check")
+
+
+class CheckFailed(CarClassifierError):
+    """This machine cannot classify; the text says why."""
+
+
+def picture(size: int) -> NDArray[np.uint8]:
+    """The start-up picture: RGB, uint8 (1, size, size, 3), always the same."""
+    ramp = np.linspace(0, 255, size, dtype=np.uint8)
+    channels = np.broadcast_arrays(ramp[:, None], ramp[None, :], ramp[::-1, None])
+    return np.ascontiguousarray(np.stack(channels, axis=-1)[None])
+
+
+def fault_of(engine: Engine) -> str | None:
+    """What is wrong with a loaded engine; None if it answers the start-up picture."""
+    try:
+        logits = np.asarray(engine.logits(picture(engine.input_size)))
+    except Exception as exc:
+        return f"the engine fails on the start-up picture: {words(exc)}"
+    expected = (1, len(engine.classes))
+    if logits.shape != expected:
+        return f"the engine gives numbers of shape {logits.shape} for the start-up picture, not {expected}"
+    if not np.isfinite(logits).all():
+        return "the engine gives numbers that are not finite for the start-up picture"
+    return None
+
+
+def words(error: BaseException) -> str:
+    """An exception in one line; one that is not ours with the name of its class."""
+    text = " ".join(str(error).split())
+    if isinstance(error, CarClassifierError | ModelError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def check(settings: Settings) -> dict[str, Any]:
+    """Load the version in production on each device and run the start-up picture; for a process of its own.
+
+    Returns `ok`, `device`, `engine` and `version` (None where no version is in production: there is nothing to load
+    yet). Raises CheckFailed, or the errors of the database.
+    """
+    found: dict[str, Any] = {}
+    for index in reversed(range(devices.count(settings))):
+        runtime = Runtime(settings, identity="check", ring=lambda *_: False, device=devices.of_child(settings, index))
+        try:
+            found = _check_device(runtime)
+        finally:
+            runtime.close()
+    return {"ok": True, **found, "device": devices.shown(settings)}
+
+
+def _check_device(runtime: Runtime) -> dict[str, Any]:
+    version = runtime.production()
+    if version is None:
+        return {"engine": runtime.settings.engine, "version": None}
+    try:
+        loaded = runtime.load(version)
+    except (CarClassifierError, ModelError):
+        raise
+    except Exception as exc:
+        raise CheckFailed(f"the engine cannot be loaded on {runtime.device}: {words(exc)}") from exc
+    if fault := fault_of(loaded.engine):
+        raise CheckFailed(f"{fault} (version {version.name} on {runtime.device})")
+    module, _ = choose(runtime.settings.engine, runtime.device, loaded.card)
+    own = ":" in runtime.settings.engine
+    name = runtime.settings.engine if own else module.rpartition(".")[2].removesuffix("_engine")
+    return {"engine": name, "version": version.name}
+
+
+def fault_in_child(settings: Settings) -> str | None:
+    """Run `check` in a child of this process, which stays clean of engines; what is wrong, or None.
+
+    To be called before the process has threads; later, start COMMAND.
+    """
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    child = context.Process(target=_answer, args=(settings, writer), name="check", daemon=True)
+    child.start()
+    writer.close()
+    try:
+        if not reader.poll(settings.stall_seconds):
+            return f"the engine has not answered the start-up picture within {settings.stall_seconds:g} s"
+        answer: dict[str, Any] = json.loads(reader.recv_bytes())
+        return None if answer["ok"] else str(answer["reason"])
+    except EOFError:
+        child.join()
+        return f"the engine ends its process ({ending(child.exitcode)}) when it is loaded or given the start-up picture"
+    finally:
+        child.kill()
+        child.join()
+        reader.close()
+
+
+def _answer(settings: Settings, writer: Connection) -> None:
+    try:
+        answer = check(settings)
+    except Exception as exc:
+        answer = {"ok": False, "reason": words(exc)}
+    writer.send_bytes(json.dumps(answer).encode())
+
+
+def ending(code: int | None) -> str:
+    """How a process ended, from its exit code."""
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
