@@ -19,8 +19,8 @@ _LONGEST = 4  # words of a make or model that is suggested
 class Vocabulary:
     """The names of the registered model versions, of their classes, and of the predictions that are stored.
 
-    A card may name the parts of its classes. Where it does not, a make is known when it is stored or when a class begins
-    with it, a model of car or a body when a class has these words.
+    A card may name the parts of its classes. Where it does not, a make is known when it is stored or when a class
+    begins with it, a model of car or a body when a class has these words.
     """
 
     def __init__(self, connection: Connection) -> None:
