@@ -19,8 +19,8 @@ _LONGEST = 4  # words of a make or model that is suggested
 class Vocabulary:
     """The names of the registered model versions, of their classes, and of the predictions that are stored.
 
-    Only whole class names are registered, so a make is known when it is stored or when a class begins with it, a model
-    of car or a body when a class has these words.
+    A card may name the parts of its classes. Where it does not, a make is known when it is stored or when a class
+    begins with it, a model of car or a body when a class has these words.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -29,6 +29,7 @@ class Vocabulary:
         classes = dict.fromkeys(name for row in rows for name in row.card["classes"])
         self._labels = list(classes | dict.fromkeys(results.stored_names(connection, "label")))
         self._makes = results.stored_names(connection, "make")
+        self._named = [part for row in rows for part in (row.card.get("class_parts") or {}).values()]
 
     def version(self, text: str) -> tuple[str, ...]:
         """The versions of this name, in any case. Raises VersionNotFound."""
@@ -42,10 +43,10 @@ class Vocabulary:
 
     def make(self, text: str) -> tuple[str, ...]:
         """The spellings of a make. Raises LabelNotFound."""
-        stored, length = _same(text, self._makes), len(text.split())
-        begun = _same(text, [" ".join(label.split()[:length]) for label in self._labels])
+        makes, length = [*self._makes, *self._parts_named("make")], len(text.split())
+        begun = [" ".join(label.split()[:length]) for label in self._labels]
         first_words = (label.split()[0] for label in self._labels if label.strip())
-        return tuple({*stored, *begun}) or self._unknown("make", text, [*self._makes, *first_words])
+        return _same(text, [*makes, *begun]) or self._unknown("make", text, [*makes, *first_words])
 
     def model(self, text: str) -> tuple[str, ...]:
         """The spellings of a model of car. Raises LabelNotFound."""
@@ -57,11 +58,15 @@ class Vocabulary:
 
     def _part(self, kind: str, text: str) -> tuple[str, ...]:
         length = len(text.split())
-        found = _same(text, [part for label in self._labels for part in _parts(label, length)])
+        named = self._parts_named(kind)
+        found = _same(text, [*named, *(part for label in self._labels for part in _parts(label, length))])
         if found:
             return found
-        parts = [part for label in self._labels for n in range(1, _LONGEST) for part in _parts(label, n)]
-        return self._unknown(kind, text, parts)
+        parts = (part for label in self._labels for n in range(1, _LONGEST) for part in _parts(label, n))
+        return self._unknown(kind, text, [*named, *parts])
+
+    def _parts_named(self, kind: str) -> list[str]:
+        return [part[kind] for part in self._named if part.get(kind)]
 
     def _unknown(self, kind: str, text: str, known: Iterable[str]) -> tuple[str, ...]:
         raise LabelNotFound(

@@ -10,9 +10,8 @@ if TYPE_CHECKING:
     from jobs.client import Client
     from jobs.settings import Settings
 
-__all__ = ["NO_WORKER", "Obstacles", "anyone_classifies", "no_worker"]
+__all__ = ["Obstacles", "anyone_classifies", "nobody_works"]
 
-NO_WORKER = "no worker is alive; start one: cars worker"
 QUIET_SECONDS = 5.0  # a job that moves has no obstacle
 BROKER_CHECK_SECONDS = 30.0
 BROKER_PATIENCE = 10.0
@@ -20,17 +19,25 @@ BROKER_PATIENCE = 10.0
 
 def anyone_classifies(client: Client) -> bool:
     """Whether a worker is alive that takes images, and is not broken."""
-    return no_worker(client) is None
+    return any(_is_sound(worker) for worker in _classifiers(client))
 
 
-def no_worker(client: Client) -> str | None:
-    """What to tell the person when no worker takes images; None where one does."""
-    found = [worker for worker in client.workers() if worker["alive"] and "classify" in worker["queues"]]
-    if any(not worker["state"].startswith("broken") for worker in found):
+def nobody_works(client: Client) -> str | None:
+    """What to tell the person when no worker takes images."""
+    found = _classifiers(client)
+    if any(map(_is_sound, found)):
         return None
     if found:
         return f"every worker is broken; one says: {found[0]['state'].removeprefix('broken: ')}; see: cars workers"
-    return NO_WORKER
+    return "no worker is alive; start one: cars worker"
+
+
+def _classifiers(client: Client) -> list[dict[str, Any]]:
+    return [worker for worker in client.workers() if worker["alive"] and "classify" in worker["queues"]]
+
+
+def _is_sound(worker: dict[str, Any]) -> bool:
+    return not worker["state"].startswith("broken")
 
 
 class Obstacles:
@@ -46,10 +53,10 @@ class Obstacles:
 
     def look(self, status: dict[str, Any]) -> str | None:
         """What to tell the person about the job, which has this status; None when all is well."""
-        obstacle = None if self._brings_worker else no_worker(self._client)
-        self.worker_alive = obstacle is None
-        if obstacle:
-            return obstacle
+        idle = None if self._brings_worker else nobody_works(self._client)
+        self.worker_alive = idle is None
+        if idle is not None:
+            return idle
         if status["waiting"]:
             return f"job {status['id']} waits, and is tried again: {status['waiting']}"
         seen = (status["state"], status["total"] - status["pending"])

@@ -145,33 +145,6 @@ def test_fields(job: Job) -> None:
     assert list(job.errors()) == [{"job": job.id, "path": "broken.png", **broken.error}]
 
 
-def test_parts_are_those_that_the_data_named(
-    client: Client, runtime: Callable[..., Runtime], publish: Callable[..., str], tmp_path: Path
-) -> None:
-    worker = runtime()
-    parts = [
-        ("Great Wall", "Ora 03", "Hatchback", 2023),
-        ("Lynk", "Co 01 2023", None, None),
-        ("Lynk", "Co 02", None, 2024),
-    ]
-    names = [" ".join(str(part) for part in each if part is not None) for each in parts]
-    named = {
-        name: dict(zip(("make", "model", "body", "year"), each, strict=True))
-        for name, each in zip(names, parts, strict=True)
-    }
-    classes = [*names, "Land Rover LR2 SUV 2012"]  # which is not in parts: they are read from its name
-    client.promote(publish("own", format=2, classes=classes, class_parts=named))
-    for red in range(4):
-        save(tmp_path / f"cars/{red}.png", red)
-    job = complete(client, tmp_path / "cars", worker)
-    found = [(result.make, result.model, result.body, result.year) for result in job.results()]
-    assert found == [*parts, ("Land Rover", "LR2", "SUV", 2012)]
-    assert [result.label for result in job.results(make="Lynk")] == names[1:]
-    assert [result.label for result in job.results(year=2023)] == names[:1]
-    assert client.label(f"{job.id}:3.png", names[1])["label"] == names[1]
-    assert client.model("own")["class_parts"] == named
-
-
 def test_every_result_has_its_time_and_what_a_person_said_of_it(client: Client, job: Job, tmp_path: Path) -> None:
     client.label(f"{job.id}:b/2.png", CLASSES[0])
     status = job.status()
@@ -266,6 +239,34 @@ def test_the_view_gives_sql_readers_the_same(client: Client, job: Job) -> None:
         assert {**row, "job": str(row["job"]), "finished_at": result["finished_at"]} == {
             name: result[name] for name in row
         }
+
+
+def test_parts_are_those_that_the_data_named(
+    client: Client, runtime: Callable[..., Runtime], publish: Callable[..., str], tmp_path: Path
+) -> None:
+    worker = runtime()
+    parts = [
+        ("Great Wall", "Ora 03", "Hatchback", 2023),
+        ("Lynk", "Co 01 2023", None, None),
+        ("Lynk", "Co 02", None, 2024),
+    ]
+    names = [" ".join(str(part) for part in each if part is not None) for each in parts]
+    named = {
+        name: dict(zip(("make", "model", "body", "year"), each, strict=True))
+        for name, each in zip(names, parts, strict=True)
+    }
+    classes = [*names, "Land Rover LR2 SUV 2012"]  # which is not in parts: they are read from its name
+    client.promote(publish("own", format=2, classes=classes, class_parts=named))
+    for red in range(4):
+        save(tmp_path / f"cars/{red}.png", red)
+    job = complete(client, tmp_path / "cars", worker)
+    found = [(result.make, result.model, result.body, result.year) for result in job.results()]
+    assert found == [*parts, ("Land Rover", "LR2", "SUV", 2012)]
+    assert [result.label for result in job.results(make="lynk")] == names[1:]
+    assert [result.label for result in job.results(model="ORA 03")] == names[:1]
+    assert [result.label for result in job.results(year=2023)] == names[:1]
+    assert client.label(f"{job.id}:3.png", names[1])["label"] == names[1]
+    assert client.model("own")["class_parts"] == named
 
 
 def test_top_k(client: Client, runtime: Callable[..., Runtime], tmp_path: Path) -> None:

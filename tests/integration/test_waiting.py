@@ -71,7 +71,7 @@ def test_a_broker_that_does_not_answer_is_named(
     monkeypatch.setattr(obstacles, "BROKER_PATIENCE", 0.5)
     with frozen_broker() as url:
         settings = configuration.load(broker_url=url if kind == "frozen" else "redis://:secret@127.0.0.1:1/0")
-        workers = [{"alive": True, "queues": ["classify"]}]
+        workers = [{"alive": True, "queues": ["classify"], "state": "idle"}]
         looker = Obstacles(SimpleNamespace(settings=settings, workers=lambda: workers))  # type: ignore[arg-type]
         words = wait_until(lambda: looker.look(STATUS), timeout=60)
     assert "redis://" in words
@@ -82,7 +82,7 @@ def test_a_broker_that_does_not_answer_is_named(
 
 def test_nothing_is_said_of_a_job_that_moves(home: Path) -> None:
     settings = configuration.load(broker_url="redis://127.0.0.1:1/0")
-    workers = [{"alive": True, "queues": ["classify"]}]
+    workers = [{"alive": True, "queues": ["classify"], "state": "idle"}]
     looker = Obstacles(SimpleNamespace(settings=settings, workers=lambda: workers))  # type: ignore[arg-type]
     assert [looker.look({**STATUS, "pending": n}) for n in (2, 1, 0)] == [None] * 3
 
