@@ -24,11 +24,13 @@ from pydantic import (
 )
 
 from model.errors import ArtifactCorrupt, ArtifactUnsafe, CardInvalid
+from model.file_safety import check_kinds, read_regular
 from model.inspection import inspect, refuse_pickle
 from model.labels import FIRST_YEAR, LAST_YEAR, LONGEST_NAME, Label, joined, parse
 
 __all__ = [
     "CARD",
+    "CARD_BYTES",
     "ONNX",
     "WEIGHTS",
     "Card",
@@ -47,6 +49,7 @@ __all__ = [
     "digest",
     "parse_card",
     "read",
+    "read_bytes",
     "read_verified",
     "verify",
     "write",
@@ -57,7 +60,7 @@ WEIGHTS: Final = "weights.safetensors"
 ONNX: Final = "model.onnx"
 _ENDINGS = {"onnx": ".onnx", "torch": ".safetensors"}
 _NEWEST_FORMAT = 2
-_CARD_BYTES = 8 << 20
+CARD_BYTES = 8 << 20
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_-])){0,63}")
 _FILE = re.compile(rf"{_NAME.pattern}(?:/{_NAME.pattern})?")
 _DOS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
@@ -274,8 +277,8 @@ def check_name(name: str) -> str:
 
 def parse_card(data: bytes, origin: object = CARD) -> Card:
     """The card in the bytes of a `card.json`; raises CardInvalid naming `origin` and each field that is wrong."""
-    if len(data) > _CARD_BYTES:
-        raise CardInvalid(f"{origin} has {len(data)} bytes; a card has at most {_CARD_BYTES}")
+    if len(data) > CARD_BYTES:
+        raise CardInvalid(f"{origin} has {len(data)} bytes; a card has at most {CARD_BYTES}")
     try:
         document = json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
         _refuse_newer(document, origin)
@@ -300,9 +303,13 @@ def _plain(error: Mapping[str, Any]) -> str:
 
 def read(folder: Path) -> Card:
     """The card of the artifact in `folder`, without looking at the other files. Raises CardInvalid."""
-    path = folder / CARD
+    return parse_card(read_bytes(folder), folder / CARD)
+
+
+def read_bytes(folder: Path) -> bytes:
+    """The bytes of `card.json`. Raises CardInvalid where they cannot be read, ArtifactUnsafe where they must not."""
     try:
-        return parse_card(path.read_bytes(), path)
+        return read_regular(folder / CARD, limit=CARD_BYTES)
     except OSError as exc:
         raise CardInvalid(
             f"{folder} is no model version: {CARD} cannot be read ({exc.strerror}). Give a published version's folder."
@@ -321,8 +328,9 @@ def write(folder: Path, card: Card) -> Path:
 
 def digest(folder: Path) -> str:
     """SHA-256 of `card.json` in hex: since the card holds the hash of every file, it names the whole content."""
-    read(folder)
-    return hashlib.sha256((folder / CARD).read_bytes()).hexdigest()
+    data = read_bytes(folder)
+    parse_card(data, folder / CARD)
+    return hashlib.sha256(data).hexdigest()
 
 
 def read_verified(folder: Path, card: Card, file: str) -> bytes:
@@ -334,10 +342,10 @@ def read_verified(folder: Path, card: Card, file: str) -> bytes:
     if expected is None:
         raise ArtifactCorrupt(f"version {card.name} has no file {file}; its card lists {', '.join(card.files)}")
     refuse_pickle(path)
-    if path.is_symlink() or path.parent.is_symlink():
+    if path.parent != folder and path.parent.is_symlink():
         raise ArtifactUnsafe(f"{path} is a link; an artifact holds only its own files")
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as exc:
         raise ArtifactCorrupt(f"{path} cannot be read ({exc.strerror}). Import version {card.name} again.") from exc
     found = hashlib.sha256(data).hexdigest()
@@ -358,13 +366,10 @@ def verify(folder: Path) -> Card:
     if folder.is_file():  # somebody's learner, perhaps
         refuse_pickle(folder)
     card = read(folder)
+    for path in check_kinds(folder):
+        refuse_pickle(path)
     for file in card.files:
         read_verified(folder, card, file)
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            raise ArtifactUnsafe(f"{path} is a link; an artifact holds only its own files")
-        if path.is_file():
-            refuse_pickle(path)
     return card
 
 

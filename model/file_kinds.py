@@ -56,7 +56,7 @@ _FETCH: Final = "fetch the image again"
 
 
 def isobmff_brands(data: bytes) -> frozenset[bytes]:
-    """The brands of an ISO base media file (ISO 14496-12, 4.3), main and compatible ones; none of other files."""
+    """The brands of an ISO base media file (ISO 14496-12, 4.3), main and compatible ones; none of another file."""
     if data[4:8] != b"ftyp":
         return frozenset()
     box = data[8 : min(int.from_bytes(data[:4], "big"), 4096)]

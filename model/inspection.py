@@ -1,7 +1,7 @@
 """Refuses files that could run code, reach outside the artifact, or exhaust memory, before any library parses them."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -19,6 +19,13 @@ _PICKLE_SUFFIXES = (
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 _WIDTH_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _EXTERNAL = 1  # TensorProto.DataLocation.EXTERNAL
+# TensorProto.DataType: bytes of one value in `raw_data`, of those that a classifier has.
+_ONNX_WIDTHS = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 14: 8, 15: 16, 16: 2}
+_ONNX_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+_DOMAINS = frozenset(("", "ai.onnx"))
+_UNBOUNDED = frozenset(
+    ("ConstantOfShape", "Expand", "EyeLike", "Loop", "OneHot", "RandomNormal", "RandomUniform", "Range", "Scan", "Tile")
+)
 
 
 def refuse_pickle(path: Path) -> None:
@@ -72,7 +79,8 @@ def _span(entry: dict[str, Any]) -> tuple[int, int]:
 
 
 def inspect_onnx(path: Path, data: bytes) -> None:
-    """Raises ArtifactUnsafe if any tensor of the graph, its subgraphs or functions lies in another file.
+    """Raises ArtifactUnsafe if any tensor of the graph, its subgraphs or functions lies in another file or announces
+    more than it holds, and for operators that are not ONNX's own or that make something large of nothing.
 
     Parses without following such references. Needs the package onnx, which comes with onnxruntime in the extra `cpu`;
     where it is missing no runtime here can load the graph either, and nothing is checked.
@@ -91,6 +99,60 @@ def inspect_onnx(path: Path, data: bytes) -> None:
                 f"{path} keeps the tensor {tensor.name!r} in another file, which could be any file of this machine. "
                 "Export the graph with its weights inside."
             )
+        _check_tensor(path, tensor)
+    _check_operators(path, model, known=onnx.defs.has)
+
+
+def _check_tensor(path: Path, tensor: Any) -> None:
+    """Raises ArtifactUnsafe for a tensor that announces more than it holds: a runtime would find memory for all of
+    it."""
+    if not tensor.data_type and not tensor.dims:  # what an attribute of another type has in its place
+        return
+    announced = prod(tensor.dims)
+    if tensor.HasField("raw_data"):
+        held, unit = len(tensor.raw_data), _ONNX_WIDTHS.get(tensor.data_type, 0)
+        fits = held == announced * unit
+    else:
+        held = max(len(getattr(tensor, field)) for field in _ONNX_FIELDS)
+        fits = announced <= held <= 2 * announced  # a complex number is two
+    if not fits or min(tensor.dims, default=0) < 0:
+        raise ArtifactUnsafe(
+            f"{path} has a tensor {tensor.name!r} of the shape {list(tensor.dims)[:8]}, which its data do not fill. "
+            "Export the graph with its weights inside."
+        )
+
+
+def _check_operators(path: Path, model: Any, *, known: Callable[[str, str], bool]) -> None:
+    """Raises ArtifactUnsafe for operators that ONNX itself does not define, and for those that make tensors of any size
+    from a number, or repeat themselves."""
+    if model.functions:
+        raise ArtifactUnsafe(f"{path} defines functions of its own; export the graph with them inlined")
+    for graph in _graphs(model):
+        for node in graph.node:
+            if node.domain not in _DOMAINS or not known(node.op_type, ""):
+                name = f"{node.domain}.{node.op_type}".lstrip(".")
+                raise ArtifactUnsafe(f"{path} uses the operator {name!r}; only those that ONNX defines are loaded")
+            if node.op_type in _UNBOUNDED:
+                raise ArtifactUnsafe(
+                    f"{path} uses the operator {node.op_type!r}, by which a graph of a few bytes can fill the memory "
+                    "or run for ever; a classifier has no need of it"
+                )
+        if graph.sparse_initializer:
+            raise ArtifactUnsafe(
+                f"{path} has sparse tensors, which a runtime unpacks; export the graph with dense ones"
+            )
+
+
+def _graphs(model: Any) -> Iterator[Any]:
+    pending = [model.graph]
+    for training in model.training_info:
+        pending += [training.initialization, training.algorithm]
+    while pending:
+        graph = pending.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                pending += [subgraph for subgraph in (attribute.g, *attribute.graphs) if subgraph.ByteSize()]
 
 
 def _tensors(model: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""The size of a JPEG XL image, told before its decoder sees a byte, which decodes all at once (ISO 18181-1, 2)."""
+"""The size of a JPEG XL image (ISO 18181), told before its decoder, which decodes all at once, sees a byte of it."""
 
 from typing import Final
 

@@ -15,8 +15,9 @@ from urllib.parse import unquote
 import fsspec
 
 from model import card as cards
-from model.card import CARD, Card, check_name, parse_card, read_verified
-from model.errors import ArtifactCorrupt, ArtifactExists, CardInvalid, ModelError, StoreUnavailable
+from model.card import CARD, CARD_BYTES, Card, check_name, parse_card, read_verified
+from model.errors import ArtifactCorrupt, ArtifactExists, ArtifactUnsafe, CardInvalid, ModelError, StoreUnavailable
+from model.file_safety import FILE_BYTES, read_regular
 
 __all__ = ["Store"]
 
@@ -89,9 +90,11 @@ class Store:
 
     def _card_bytes(self, name: str) -> bytes:
         if self._local:
-            return (self._local / name / CARD).read_bytes()
+            return read_regular(self._local / name / CARD, limit=CARD_BYTES)
         files, root = self._remote()
-        data: bytes = files.cat_file(f"{root}/{name}/{CARD}")
+        url = f"{root}/{name}/{CARD}"
+        _check_size(url, files.size(url), limit=CARD_BYTES)
+        data: bytes = files.cat_file(url)
         return data
 
     def _remote(self) -> tuple[Any, str]:
@@ -106,7 +109,7 @@ class Store:
             for file in card.files:
                 (copy / file).parent.mkdir(parents=True, exist_ok=True)
                 (copy / file).write_bytes(read_verified(folder, card, file))
-            (copy / CARD).write_bytes((folder / CARD).read_bytes())
+            (copy / CARD).write_bytes(cards.read_bytes(folder))
             try:
                 copy.rename(root / card.name)
             except OSError as exc:
@@ -119,7 +122,7 @@ class Store:
         files, root = self._remote()
         for file in card.files:
             files.pipe_file(f"{root}/{card.name}/{file}", read_verified(folder, card, file))
-        files.pipe_file(f"{root}/{card.name}/{CARD}", (folder / CARD).read_bytes())
+        files.pipe_file(f"{root}/{card.name}/{CARD}", cards.read_bytes(folder))
 
     def _download(self, name: str, digest: str, target: Path) -> None:
         files, root = self._remote()
@@ -129,7 +132,9 @@ class Store:
             (target / CARD).write_bytes(data)
             for file in parse_card(data, f"{self.url}/{name}/{CARD}").files:
                 (target / file).parent.mkdir(exist_ok=True)
-                files.get_file(f"{root}/{name}/{file}", str(target / file))
+                url = f"{root}/{name}/{file}"
+                _check_size(url, files.size(url), limit=FILE_BYTES)
+                files.get_file(url, str(target / file))
         except FileNotFoundError as exc:
             raise ArtifactCorrupt(
                 f"{self.url} has no complete version {name}: {exc}. Publish or import it again."
@@ -165,6 +170,11 @@ def _keep(sound: Path, cached: Path) -> None:
             target = cached / file.relative_to(sound)
             target.parent.mkdir(exist_ok=True)
             file.replace(target)
+
+
+def _check_size(url: str, size: int | None, *, limit: int) -> None:
+    if size is not None and size > limit:
+        raise ArtifactUnsafe(f"{url} has {size:,} bytes; at most {limit:,} are read")
 
 
 def _check(name: str) -> None:

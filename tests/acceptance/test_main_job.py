@@ -78,6 +78,7 @@ class Peak:
 def test_awkward_images(backend: Backend, shared: Path, worker: Callable[..., WorkerProcess]) -> None:
     folder = shared / "awkward_images" / "images"
     undecodable = set((shared / "awkward_images" / "undecodable.txt").read_text().split())
+    undecodable -= {"png_decompression_dos.png", "unknown_compression_method.png"}  # only their metadata are broken
     expected = {file.name for file in folder.iterdir() if file.suffix.lower() in IMAGES}
     running = worker(backend.env)
     children = running.child_pids()

@@ -1,10 +1,15 @@
 import json
+import os
 import pickle
+import socket
+import stat
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import onnx
 import pytest
@@ -15,6 +20,7 @@ from safetensors.numpy import save
 
 from model import card as cards
 from model.errors import ArtifactCorrupt, ArtifactUnsafe, CardInvalid
+from model.store import Store
 from tests.unit.artifacts import card_fields, graph, write_artifact
 
 
@@ -380,3 +386,118 @@ def test_a_graph_that_is_none_is_refused(tmp_path: Path) -> None:
     write_artifact(tmp_path, {"model.onnx": b"no protobuf at all", "weights.safetensors": _weights()})
     with pytest.raises(ArtifactCorrupt, match="ONNX"):
         cards.verify(tmp_path)
+
+
+def _announcing(model: onnx.ModelProto) -> None:
+    model.graph.initializer[1].dims[:] = [100_000, 100_000]
+
+
+def _announcing_numbers(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[1 << 40], float_data=[1.0]))
+
+
+def _announcing_less_than_nothing(model: onnx.ModelProto) -> None:
+    model.graph.initializer[1].dims[:] = [-1, -12]
+
+
+def _domain(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("my.domain", 1))
+    model.graph.node.append(helper.make_node("Relu", ["logits"], ["z"], domain="my.domain"))
+
+
+def _operator(model: onnx.ModelProto) -> None:
+    model.graph.node[0].op_type = "NoSuchOperator"
+
+
+def _operator_in_subgraph(model: onnx.ModelProto) -> None:
+    inner = helper.make_graph([helper.make_node("Evil", ["x"], ["y"], domain="evil")], "inner", [], [])
+    model.graph.node.append(helper.make_node("If", ["x"], ["z"], then_branch=inner, else_branch=inner))
+
+
+def _function(model: onnx.ModelProto) -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    model.functions.append(helper.make_function("here", "F", ["x"], ["y"], [node], [helper.make_opsetid("", 18)]))
+
+
+def _filling(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["axes"], ["z"]))
+
+
+def _repeating(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Loop", ["axes"], ["z"], body=helper.make_graph([], "body", [], [])))
+
+
+def _sparse(model: onnx.ModelProto) -> None:
+    sparse = onnx.SparseTensorProto(dims=[1 << 40])
+    sparse.values.CopyFrom(helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0]))
+    sparse.indices.CopyFrom(helper.make_tensor("i", TensorProto.INT64, [1], [3]))
+    model.graph.sparse_initializer.append(sparse)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (_announcing, "do not fill"), (_announcing_numbers, "do not fill"),
+        (_announcing_less_than_nothing, "do not fill"), (_domain, "my.domain.Relu"), (_operator, "NoSuchOperator"),
+        (_operator_in_subgraph, "evil.Evil"), (_function, "functions of its own"), (_filling, "ConstantOfShape"),
+        (_repeating, "Loop"), (_sparse, "sparse"),
+    ],
+)  # fmt: skip
+def test_a_graph_that_could_do_harm_is_refused(
+    tmp_path: Path, harm: Callable[[onnx.ModelProto], None], said: str
+) -> None:
+    model = graph()
+    harm(model)
+    write_artifact(tmp_path, {"model.onnx": model.SerializeToString(), "weights.safetensors": _weights()})
+    with pytest.raises(ArtifactUnsafe, match=said):
+        cards.verify(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["card.json", "model.onnx", "notes", "plots/x.png"])
+@pytest.mark.parametrize("what", ["fifo", "link", "device", "sparse", "socket"])
+def test_only_regular_files_of_a_bounded_size_are_read(
+    tmp_path: Path, name: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "v1"
+    write_artifact(folder)
+    (folder / "plots").mkdir()
+    file = folder / name
+    file.unlink(missing_ok=True)
+    if what == "fifo":
+        os.mkfifo(file)
+    elif what == "link":
+        file.symlink_to("/dev/zero")
+    elif what == "device":
+        try:
+            os.mknod(file, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+        except PermissionError:
+            pytest.skip("only root makes devices")
+    elif what == "socket":
+        monkeypatch.chdir(file.parent)
+        with closing(socket.socket(socket.AF_UNIX)) as server:
+            server.bind(file.name)
+    else:
+        with file.open("wb") as stream:
+            stream.truncate(8 << 30)
+    if what == "sparse" and name in ("notes", "plots/x.png"):
+        assert cards.verify(folder).name == "v1"  # not listed: never read
+        return
+    with pytest.raises(ArtifactUnsafe, match=name):
+        cards.verify(folder)
+    with pytest.raises(ArtifactUnsafe, match=name):
+        Store(str(tmp_path / "store"), tmp_path / "cache").put(folder, "v1")
+
+
+def test_a_store_with_a_file_too_large_is_not_downloaded(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "v1")
+    url = f"memory://cars-{tmp_path.name}"
+    digest = Store(url, tmp_path / "cache").put(tmp_path / "v1", "v1")
+    files, root = fsspec.core.url_to_fs(url)
+    size = files.size
+    files.size = lambda path: 8 << 30 if path.endswith(".onnx") else size(path)
+    try:
+        with pytest.raises(ArtifactUnsafe, match=r"model\.onnx has 8,589,934,592 bytes"):
+            Store(url, tmp_path / "cache").fetch("v1", digest)
+    finally:
+        del files.size
+        files.rm(root, recursive=True)

@@ -92,7 +92,7 @@ def test_a_replaced_graph_is_not_run(tmp_path: Path) -> None:
 
 def test_a_graph_the_runtime_cannot_load_is_corrupt(tmp_path: Path) -> None:
     model = graph()
-    model.graph.node[0].op_type = "NoSuchOperator"
+    model.graph.node[0].input[0] = "nothing"
     card = write_artifact(tmp_path, {"model.onnx": model.SerializeToString(), "weights.safetensors": _nothing()})
     with pytest.raises(ArtifactCorrupt, match="onnxruntime"):
         OnnxEngine(card=card, folder=tmp_path)
