@@ -76,8 +76,7 @@ def scan_job(job_id: int) -> None:
 
 @app.task(name=CLASSIFY_BATCH)
 def classify_batch(_batch_id: int) -> None:
-    classify.classify_batch(runtime())
-    _leave_if_broken()
+    _classify(runtime())
 
 
 @app.task(name=FINISH_JOB)
@@ -189,10 +188,13 @@ def _prepare() -> None:
         database.close()
 
 
-def _leave_if_broken() -> None:
+def _classify(runtime: Runtime) -> bool:
     """A child whose engine failed makes room for a new process: a fault of CUDA stays with the old one."""
-    if runtime().engine_failed:
-        raise SystemExit(1)
+    found = classify.classify_batch(runtime)
+    if runtime.engine_failed:
+        runtime.database.close()
+        os._exit(1)
+    return found
 
 
 def _is_closing() -> bool:

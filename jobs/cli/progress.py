@@ -47,9 +47,11 @@ def follow(job: Job, *, watch: Callable[[], str | None], timeout: timedelta | No
                 )
             if now >= next_watch:
                 next_watch = now + _WATCH_SECONDS
-                if (words := watch()) and words not in told:
-                    told.add(words)
-                    display.tell(words)
+                waits = f"job {job.id} waits {status['waiting']}" if status["waiting"] else None
+                for words in (watch(), waits):
+                    if words and words not in told:
+                        told.add(words)
+                        display.tell(words)
             time.sleep(_POLL_SECONDS)
 
 
