@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ImageError
-from model.preprocess import open_picture
+from model.preprocess import Picture, open_picture
 
 __all__ = ["Decoded", "Decoder", "File", "Item", "ReadDone", "Reader", "Room", "Stage", "groups_to_decode"]
 
 _TOGETHER: Final = 8
 _TOGETHER_BYTES: Final = 64 << 10
 _UNCOUNTED_PIXELS: Final = 1 << 20
+_NO_MEMORY: Final = "too_large"  # of a picture whose header was fine
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,10 @@ class Room:
 
     def __init__(self, size: int) -> None:
         self._size, self._inside, self._changed = size, 0, threading.Condition()
+
+    @property
+    def size(self) -> int:
+        return self._size
 
     def enter(self, weight: int) -> None:
         """Waits until `weight` fits beside what is inside."""
@@ -160,13 +165,24 @@ class Decoder:
     def _decode(self, file: File) -> Decoded:
         try:
             picture = open_picture(file.data, self._size, max_pixels=self._max_pixels)
-            self._room.enter(picture.pixels)
             try:
-                return Decoded(file.digest, len(file.data), picture.decode())
-            finally:
-                self._room.leave(picture.pixels)
+                pixels = self._decode_within(picture, picture.pixels)
+            except ImageError as exc:
+                if exc.code != _NO_MEMORY:
+                    raise
+                # The memory may have gone to another image that was being decoded: once more, alone.
+                picture = open_picture(file.data, self._size, max_pixels=self._max_pixels)
+                pixels = self._decode_within(picture, max(self._room.size, picture.pixels))
+            return Decoded(file.digest, len(file.data), pixels)
         except ImageError as exc:
             return Decoded(file.digest, len(file.data), None, (exc.code, exc.message))
+
+    def _decode_within(self, picture: Picture, weight: int) -> NDArray[np.uint8]:
+        self._room.enter(weight)
+        try:
+            return picture.decode()
+        finally:
+            self._room.leave(weight)
 
 
 def groups_to_decode(files: Sequence[File]) -> list[list[File]]:

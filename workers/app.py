@@ -116,9 +116,7 @@ def scan_job(*ids: object) -> None:
 def classify_batch(*ids: object) -> None:
     """`ids`: the job and the batch that were meant; which batch is claimed, the database says."""
     if messages.numbers(ids, task=CLASSIFY_BATCH):
-        _told(classify.classify_batch)
-        if runtime().engine_failed:  # makes room for a new process: a fault of CUDA stays with the old one
-            raise SystemExit(1)
+        _told(_classify)
 
 
 @app.task(name=FINISH_JOB)
@@ -145,19 +143,10 @@ def _train_and_end(run_id: int) -> None:
         os._exit(RECYCLE)
 
 
-def _classify_overdue() -> object:
-    """For the seeker: a process whose engine failed ends here, as after a message."""
-    done = classify.classify_batch(runtime())
-    if runtime().engine_failed:
-        runtime().close()
-        os._exit(RECYCLE)
-    return done
-
-
 def _work(queues: Sequence[str]) -> dict[str, Work]:
     work: dict[str, Work] = {
         "control": lambda job_id: scan.scan_job(runtime(), job_id),
-        "classify": lambda _: _classify_overdue(),
+        "classify": lambda _: _classify(runtime()),
         "train": _train_and_end,
     }
     return {queue: work[queue] for queue in queues if queue in work}
@@ -320,6 +309,15 @@ def _prepare() -> None:
         raise WorkerShutdown(1) from exc
     finally:
         database.close()
+
+
+def _classify(runtime: Runtime) -> bool:
+    """A child whose engine failed makes room for a new process: a fault of CUDA stays with the old one."""
+    found = classify.classify_batch(runtime)
+    if runtime.engine_failed:
+        runtime.database.close()
+        os._exit(RECYCLE)
+    return found
 
 
 def _is_closing() -> bool:

@@ -109,10 +109,20 @@ class Watch:
 
 def is_child(pid: int) -> bool:
     """Whether a process is a child of this one that still runs."""
+    if not hasattr(os, "waitid"):  # macOS, up to Python 3.12
+        return _runs(pid)
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except ChildProcessError:
         return False
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 class _Recheck:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,16 @@ def engine_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], None]:
 
 
 @pytest.fixture
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is not tried again for the rest of the test."""
+    for module in ("workers.backoff", "jobs.queries.batches"):
+        monkeypatch.setattr(f"{module}.pause", lambda _waited: 600.0)
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed may be tried again at once."""
     monkeypatch.setattr("workers.backoff.pause", lambda _waited: -1.0)
-    return
 
 
 def raise_on(red: int) -> Fault:
@@ -98,7 +104,7 @@ def test_an_engine_that_fails_on_everything_breaks_its_worker(
         raise RuntimeError("CUDA error")
 
     engine_does(fault)
-    worker = runtime(batch_size=2)
+    worker, healthy = runtime(batch_size=2), runtime("b")
     job = listed(client, worker, photos(4, 16))
     assert classify_batch(worker)
     assert "CUDA error" in (worker.shared.broken or "")
@@ -107,7 +113,7 @@ def test_an_engine_that_fails_on_everything_breaks_its_worker(
     assert not classify_batch(worker)  # it takes no more
     assert "CUDA error" in check_honest(client, job)["waiting"]
     monkeypatch.undo()
-    drain(runtime("b"))
+    drain(healthy)
     status = check_honest(client, job)
     assert (status["state"], status["ok"], status["waiting"]) == ("completed", 4, None)
 
@@ -179,7 +185,7 @@ class _Entered:
 
 
 def test_a_worker_that_may_not_read_leaves_the_job_to_others(
-    client: Client, runtime: Make, photos: Photos, tmp_path: Path
+    client: Client, runtime: Make, photos: Photos, tmp_path: Path, long_pause: None
 ) -> None:
     worker, other = runtime(batch_size=2), runtime("b", source_roots=(str(tmp_path / "elsewhere"),))
     job = listed(client, worker, photos(8, 16))
@@ -233,7 +239,7 @@ def test_a_job_that_waits_for_too_long_is_given_up(
     recover(worker, idle=True)
     status = check_honest(client, job)
     assert (status["state"], status["ok"], status["canceled"], status["waiting"]) == ("failed", 2, 4, None)
-    assert status["error"].startswith("given up after 60 min 0 s: ")
+    assert status["error"].startswith("given up after 1 h 0 min: ")
     away.rename(folder)
     status = job.retry()
     assert (status["state"], status["pending"], status["canceled"], status["error"]) == ("running", 4, 0, None)
@@ -241,7 +247,9 @@ def test_a_job_that_waits_for_too_long_is_given_up(
     assert (check_honest(client, job)["state"], job.status()["ok"]) == ("completed", 6)
 
 
-def test_a_process_that_dies_while_loading_has_looked_at_nothing(client: Client, runtime: Make, photos: Photos) -> None:
+def test_a_process_that_dies_while_loading_has_looked_at_nothing(
+    client: Client, runtime: Make, photos: Photos, long_pause: None
+) -> None:
     worker = runtime(batch_size=4)
     job = listed(client, worker, photos(8, 16))
     for _ in range(5):

@@ -137,7 +137,13 @@ def test_interrupting_wait_leaves_the_job_alone(cars: Cars) -> None:
     assert "cars wait 7" in result.stderr
 
 
+def test_wait_says_what_the_job_waits_for(cars: Cars) -> None:
+    cars.client.statuses = [RUNNING | {"waiting": "since 12:04: /photos does not exist"}, STATUS]
+    assert "job 7 waits since 12:04: /photos does not exist" in cars("wait", "7").stderr
+
+
 def test_cancel_retry_and_prune_report_on_stderr(cars: Cars) -> None:
+    cars.client.statuses = [SOME_FAILED]
     expected = {"cancel 7": "1 of 3", "retry 7": "cars wait 7", "prune --older-than 2w": "2 jobs"}
     for command, words in expected.items():
         result = cars(*command.split())

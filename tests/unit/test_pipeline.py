@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from model import stages
+from model.errors import ImageError
 from model.pipeline import Item, Limits, Outcome, classify
 from model.preprocess import decode
 from model.stages import Room
@@ -315,6 +317,29 @@ def test_two_huge_images_are_never_in_the_room_together() -> None:
         visitor.join(timeout=60)
     assert inside["pixels"] == 0
     assert most["pixels"] <= 50_000_000
+
+
+@pytest.mark.parametrize(("failures", "code"), [(1, None), (2, "too_large")])
+def test_a_picture_that_finds_no_memory_is_decoded_once_more_alone(
+    failures: int, code: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory may have been another picture's; a picture that fails by itself is the one at fault."""
+    left = [failures]
+
+    class Scarce:
+        pixels = 2 << 20
+
+        def decode(self) -> np.ndarray:
+            if left[0]:
+                left[0] -= 1
+                raise ImageError("too_large", "no memory")
+            return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(stages, "open_picture", lambda *_args, **_options: Scarce())
+    decoder = stages.Decoder(size=4, max_pixels=50_000_000, on_progress=lambda: None)
+    (decoded,) = decoder([stages.File(1, b"x", b"digest")], threading.Event())
+    assert (decoded.error and decoded.error[0]) == code
+    assert left == [0]
 
 
 def test_what_is_larger_than_the_room_enters_alone() -> None:
