@@ -25,7 +25,7 @@ from jobs import settings as configuration
 from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
 from jobs.database import Database
 from jobs.errors import DatabaseError
-from workers import classify, devices, finish, logs, messages, scan, stopping, supervision, train
+from workers import classify, devices, finish, footprint, logs, messages, scan, stopping, supervision, train
 from workers.bell import Bell
 from workers.board import Board
 from workers.pool import kill
@@ -41,6 +41,7 @@ RECYCLE = 0x9B  # the exit code of a child that the pool replaces without a word
 if "celery.bin.worker" in sys.modules and "worker" in sys.argv:  # `celery -A workers.app worker`
     stopping.ends_at_once()
 settings = configuration.load()
+footprint.keep_to(settings.home)
 messages.register()
 app = make_app(settings)
 app.conf.update(

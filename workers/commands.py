@@ -16,6 +16,7 @@ from jobs.cli.output import Format, print_record
 from jobs.cli.table import Column
 from jobs.database import Database
 from jobs.errors import CarClassifierError, SettingsInvalid
+from workers import footprint
 
 __all__ = ["main"]
 
@@ -92,11 +93,11 @@ def evaluate(
     form: Annotated[Format | None, typer.Option("--format")] = None,
 ) -> None:
     """Judge a registered version on labelled photos, by this machine's engine."""
+    settings = configuration.load()
+    _prepare(settings)
     from model.training.evaluate import evaluate_version
     from workers.runtime import Runtime
 
-    settings = configuration.load()
-    _prepare(settings)
     runtime = Runtime(settings, identity="evaluate", ring=lambda *_: False)
     try:
         with runtime.database.read() as connection:
@@ -111,6 +112,7 @@ def evaluate(
 
 def _prepare(settings: configuration.Settings) -> None:
     """Errors come before a worker starts."""
+    footprint.keep_to(settings.home)
     database = Database(settings.database)
     try:
         schema.prepare(database)
