@@ -83,6 +83,7 @@ def _told(work: Callable[[Runtime], object]) -> None:
     with _Process.seeker.turn():
         if not _is_closing():
             work(runtime())
+    logs.unbind()
 
 
 @app.task(name=SCAN_JOB)
@@ -131,6 +132,14 @@ def _work(queues: Sequence[str]) -> dict[str, Work]:
     return {queue: work[queue] for queue in queues if queue in work}
 
 
+@signals.celeryd_init.connect
+def _begins(instance: Any, **_kw: Any) -> None:
+    """Before Celery says its first word."""
+    logs.setup(settings.log_format)
+    if settings.log_format == "json":
+        instance.quiet = True  # no banner
+
+
 @signals.setup_logging.connect
 def _setup_logging(**_kw: Any) -> None:
     logs.setup(settings.log_format)
@@ -140,6 +149,7 @@ def _setup_logging(**_kw: Any) -> None:
 def _init(**_kw: Any) -> None:
     _prepare()
     _Process.identity = str(uuid.uuid4())
+    logs.identify(worker=_Process.identity, version=_release())
     _Process.board = Board()
     _Process.bell = Bell(Doorbell(settings, app=app))
 
@@ -262,7 +272,7 @@ def _prepare() -> None:
     try:
         schema.prepare(database)
     except DatabaseError as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        logs.complain(str(exc))
         raise WorkerShutdown(1) from exc
     finally:
         database.close()

@@ -18,6 +18,7 @@ from model.card import Card
 from model.decision import calibrate, decide_all
 from model.errors import ModelError, StoreUnavailable
 from model.labels import parse
+from workers import logs
 from workers.finish import finish_job
 from workers.lease import Lease, LeaseLost
 from workers.runtime import Runtime
@@ -45,6 +46,7 @@ def classify_batch(runtime: Runtime) -> bool:
         held = batches.claim(connection, owner=runtime.owner, seconds=runtime.settings.lease_seconds)
         if held is None:
             return False
+        logs.bind(job=held.job_id, batch=held.id)
         job = jobs.work(connection, held.job_id)
         pending = images.pending(connection, held)
     try:
@@ -89,9 +91,13 @@ def _work(runtime: Runtime, held: batches.Claim, job: Any, pending: Sequence[tup
         sent = _commit_patiently(runtime, held, version.id, outcomes, card, lease)
     seconds = time.monotonic() - start
     rate = len(outcomes) / seconds if seconds else 0.0
-    logger.info("batch %d of job %d: %d images, %.0f a second", held.id, held.job_id, len(outcomes), rate)
+    logger.info(
+        "batch %d of job %d: %d images, %.0f a second",
+        *(held.id, held.job_id, len(outcomes), rate),
+        extra={"images": len(outcomes), "seconds": round(seconds, 3)},
+    )
     for batch_id in sent:
-        runtime.ring(CLASSIFY_BATCH, batch_id)
+        runtime.ring(CLASSIFY_BATCH, held.job_id, batch_id)
     if not sent:
         finish_job(runtime, held.job_id)
 

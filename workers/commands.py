@@ -45,7 +45,9 @@ def worker(
     options = [f"--concurrency={processes}", f"--queues={','.join(names)}", "--loglevel=INFO"]
     if only_trains:
         options.append("--max-tasks-per-child=1")  # a new process has all of the memory, the GPU's too
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    quiet = ["--without-gossip", "--without-mingle"]
+    if settings.embedded:
+        quiet.append("--without-heartbeat")  # Celery's, which its own tools look at; ours is in the database
     sys.exit(app.worker_main(["--quiet", "worker", *options, *quiet, *(["--beat"] if beat else [])]))
 
 
@@ -127,8 +129,17 @@ def main() -> None:
     try:
         commands()
     except SettingsInvalid as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        _complain(exc)
         sys.exit(2)
     except (CarClassifierError, ModelError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        _complain(exc)
         sys.exit(1)
+
+
+def _complain(error: Exception) -> None:
+    if sys.argv[1:2] in (["worker"], ["beat"]):
+        from workers import logs
+
+        logs.complain(str(error))
+    else:
+        print(f"error: {error}", file=sys.stderr)
