@@ -25,7 +25,19 @@ from jobs import settings as configuration
 from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
 from jobs.database import Database
 from jobs.errors import DatabaseError
-from workers import classify, devices, finish, footprint, logs, messages, scan, stopping, supervision, train
+from workers import (
+    classify,
+    devices,
+    finish,
+    footprint,
+    logs,
+    messages,
+    remote_control,
+    scan,
+    stopping,
+    supervision,
+    train,
+)
 from workers.bell import Bell
 from workers.board import Board
 from workers.pool import kill
@@ -33,7 +45,7 @@ from workers.recover import Recovery, recover
 from workers.runtime import Runtime
 from workers.seeking import Seeker, Work
 
-__all__ = ["app"]
+__all__ = ["app", "remote_control"]
 
 logger = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.0005  # the thread that commits and infers must not wait 5 ms each time for those that decode

@@ -22,7 +22,10 @@ from structlog.typing import EventDict, WrappedLogger
 __all__ = ["bind", "complain", "identify", "setup", "unbind"]
 
 logger = logging.getLogger(__name__)
-QUIET = ("amqp", "celery.worker.strategy", "celery.app.trace", "alembic", "botocore", "s3transfer", "urllib3", "PIL")
+QUIET = (
+    *("amqp", "celery.worker.strategy", "celery.app.trace", "multiprocessing", "alembic"),
+    *("botocore", "s3transfer", "urllib3", "PIL"),
+)
 FIELDS = ("job", "batch", "images", "seconds")  # of `extra`, and of what is bound
 _constant: dict[str, Any] = {"worker": None, "host": socket.gethostname(), "version": None}
 
