@@ -13,7 +13,7 @@ __all__ = ["shutdown"]
 logger = logging.getLogger(__name__)
 
 
-@control_command()  # type: ignore[untyped-decorator]
+@control_command()
 def shutdown(_state: Any, **_kw: Any) -> dict[str, str]:
     """End in good order. Celery's command of this name ends the worker before it has answered."""
     logger.warning("shutting down: asked to by remote control")
