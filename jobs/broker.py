@@ -65,8 +65,9 @@ def make_app(settings: Settings) -> Celery:
         task_default_queue="control",
         task_routes={task: {"queue": queue} for task, queue in ROUTES.items()},
         worker_prefetch_multiplier=1,
-        worker_send_task_events=False,
-        worker_enable_remote_control=False,
+        # Celery's own tools reach the workers of a real broker; nobody else hears the one inside a process.
+        worker_send_task_events=not settings.embedded,
+        worker_enable_remote_control=not settings.embedded,
         worker_hijack_root_logger=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry=True,

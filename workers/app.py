@@ -29,9 +29,11 @@ from workers import (
     classify,
     devices,
     finish,
+    footprint,
     logs,
     memory,
     messages,
+    remote_control,
     scan,
     self_check,
     stopping,
@@ -47,7 +49,7 @@ from workers.seeking import Seeker, Work
 from workers.shared import Shared
 from workers.watch import Watch
 
-__all__ = ["app"]
+__all__ = ["app", "remote_control"]
 
 logger = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.0005  # the thread that commits and infers must not wait 5 ms each time for those that decode
@@ -55,6 +57,7 @@ RECYCLE = 0x9B  # the exit code of a child that the pool replaces without a word
 if "celery.bin.worker" in sys.modules and "worker" in sys.argv:  # `celery -A workers.app worker`
     stopping.ends_at_once()
 settings = configuration.load()
+footprint.keep_to(settings.home)
 messages.register()
 app = make_app(settings)
 app.conf.update(
@@ -104,6 +107,7 @@ def _told(work: Callable[[Runtime], object]) -> None:
     with _Process.seeker.turn():
         if not _is_closing():
             work(runtime())
+    logs.unbind()
 
 
 @app.task(name=SCAN_JOB)
@@ -152,6 +156,14 @@ def _work(queues: Sequence[str]) -> dict[str, Work]:
     return {queue: work[queue] for queue in queues if queue in work}
 
 
+@signals.celeryd_init.connect
+def _begins(instance: Any, **_kw: Any) -> None:
+    """Before Celery says its first word."""
+    logs.setup(settings.log_format)
+    if settings.log_format == "json":
+        instance.quiet = True  # no banner
+
+
 @signals.setup_logging.connect
 def _setup_logging(**_kw: Any) -> None:
     logs.setup(settings.log_format)
@@ -161,6 +173,7 @@ def _setup_logging(**_kw: Any) -> None:
 def _init(**_kw: Any) -> None:
     _prepare()
     _Process.identity = str(uuid.uuid4())
+    logs.identify(worker=_Process.identity, version=_release())
     _Process.board = Board()
     _Process.shared = Shared()
     _Process.bell = Bell(Doorbell(settings, app=app))
@@ -305,7 +318,7 @@ def _prepare() -> None:
     try:
         schema.prepare(database)
     except DatabaseError as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        logs.complain(str(exc))
         raise WorkerShutdown(1) from exc
     finally:
         database.close()

@@ -20,7 +20,7 @@ from model import pipeline
 from model.card import Card
 from model.decision import calibrate, decide_all
 from model.errors import ModelError
-from workers import memory
+from workers import logs, memory
 from workers.faults import Broken, Fault, ImageAtFault, VersionUnusable, diagnose
 from workers.finish import finish_job
 from workers.lease import Lease, LeaseLost
@@ -54,6 +54,7 @@ def classify_batch(runtime: Runtime) -> bool:
         )
         if held is None:
             return False
+        logs.bind(job=held.job_id, batch=held.id)
         job = jobs.work(connection, held.job_id)
         pending = images.pending(connection, held)
     try:
@@ -100,7 +101,7 @@ def _narrow(runtime: Runtime, held: batches.Claim, error: str) -> None:
         running = narrowed and jobs.lock_running(connection, held.job_id)
         sent = batches.dispatch(connection, held.job_id, window=runtime.window(connection)) if running else []
     for batch_id in sent:
-        runtime.ring(CLASSIFY_BATCH, batch_id)
+        runtime.ring(CLASSIFY_BATCH, held.job_id, batch_id)
     if not sent:
         finish_job(runtime, held.job_id)
 
@@ -133,9 +134,13 @@ def _work(runtime: Runtime, held: batches.Claim, job: Any, pending: Sequence[tup
     seconds = time.monotonic() - start
     runtime.slot.count(len(outcomes))
     rate = len(outcomes) / seconds if seconds else 0.0
-    logger.info("batch %d of job %d: %d images, %.0f a second", held.id, held.job_id, len(outcomes), rate)
+    logger.info(
+        "batch %d of job %d: %d images, %.0f a second",
+        *(held.id, held.job_id, len(outcomes), rate),
+        extra={"images": len(outcomes), "seconds": round(seconds, 3)},
+    )
     for batch_id in sent:
-        runtime.ring(CLASSIFY_BATCH, batch_id)
+        runtime.ring(CLASSIFY_BATCH, held.job_id, batch_id)
     if not sent:
         finish_job(runtime, held.job_id)
 

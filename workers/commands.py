@@ -17,6 +17,7 @@ from jobs.cli.output import Format, print_record, print_rows
 from jobs.cli.table import Column
 from jobs.database import Database
 from jobs.errors import CarClassifierError, SettingsInvalid
+from workers import footprint
 
 __all__ = ["main"]
 
@@ -45,7 +46,9 @@ def worker(
     options = [f"--concurrency={processes}", f"--queues={','.join(names)}", "--loglevel=INFO"]
     if only_trains:
         options.append("--max-tasks-per-child=1")  # a new process has all of the memory, the GPU's too
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    quiet = ["--without-gossip", "--without-mingle"]
+    if settings.embedded:
+        quiet.append("--without-heartbeat")  # Celery's, which its own tools look at; ours is in the database
     sys.exit(app.worker_main(["--quiet", "worker", *options, *quiet, *(["--beat"] if beat else [])]))
 
 
@@ -105,13 +108,13 @@ def evaluate(
     form: Annotated[Format | None, typer.Option("--format")] = None,
 ) -> None:
     """Evaluate a registered version on labelled photos, by this machine's engine."""
+    settings = configuration.load()
+    _prepare(settings)
     from model.training.evaluate import evaluate_version
     from model.training.other_photos import open_other_photos
     from workers.runtime import Runtime
 
     others = open_other_photos(other) if other else None
-    settings = configuration.load()
-    _prepare(settings)
     runtime = Runtime(settings, identity="evaluate", ring=lambda *_: False)
     try:
         with runtime.database.read() as connection:
@@ -145,6 +148,7 @@ def _print_evaluation(found: dict[str, Any], form: Format | None) -> None:
 
 def _prepare(settings: configuration.Settings) -> None:
     """Errors come before a worker starts."""
+    footprint.keep_to(settings.home)
     database = Database(settings.database)
     try:
         schema.prepare(database)
@@ -159,8 +163,17 @@ def main() -> None:
     try:
         commands()
     except SettingsInvalid as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        _complain(exc)
         sys.exit(2)
     except (CarClassifierError, ModelError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        _complain(exc)
         sys.exit(1)
+
+
+def _complain(error: Exception) -> None:
+    if sys.argv[1:2] in (["worker"], ["beat"]):
+        from workers import logs
+
+        logs.complain(str(error))
+    else:
+        print(f"error: {error}", file=sys.stderr)

@@ -18,4 +18,8 @@ def finish_job(runtime: Runtime, job_id: int) -> None:
         ended = jobs.finish(connection, job_id)
         row = jobs.get(connection, job_id) if ended else None
     if row is not None:
-        logger.info("job %d %s: %d ok, %d failed, %d cached", job_id, row.state, row.ok, row.failed, row.cached)
+        logger.info(
+            "job %d %s: %d ok, %d failed, %d cached",
+            *(job_id, row.state, row.ok, row.failed, row.cached),
+            extra={"job": job_id, "images": row.total},
+        )

@@ -48,7 +48,7 @@ def recover(runtime: Runtime, *, idle: bool, concurrency: int = 1, rung: dict[in
             running = jobs.lock_running(connection, job_id)
             sent = batches.dispatch(connection, job_id, window=runtime.window(connection)) if running else []
         for batch_id in sent:
-            runtime.ring(CLASSIFY_BATCH, batch_id)
+            runtime.ring(CLASSIFY_BATCH, job_id, batch_id)
     for job_id in finishable:
         finish_job(runtime, job_id)
     _give_up(runtime)
@@ -85,7 +85,11 @@ def _take_back(runtime: Runtime) -> None:
         with runtime.database.write() as connection:
             crashed = batches.take_back(connection, batch_id, job_id=job_id, owner=owner)
         why = "the process that held it died" if owner else "its lease ran out"
-        logger.warning("batch %d of job %d is taken back: %s (%d images given up)", batch_id, job_id, why, crashed)
+        logger.warning(
+            "batch %d of job %d is taken back: %s (%d images given up)",
+            *(batch_id, job_id, why, crashed),
+            extra={"job": job_id, "batch": batch_id},
+        )
         finish_job(runtime, job_id)
     for owner in scans:
         if not _is_alive(owner):

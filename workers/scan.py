@@ -12,6 +12,7 @@ from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
 from jobs.errors import CarClassifierError, DatabaseError
 from jobs.queries import batches, images, jobs, listed_files
 from jobs.sources import Source
+from workers import logs
 from workers.finish import finish_job
 from workers.lease import Lease, LeaseLost
 from workers.runtime import BATCHES_AN_ENGINE, Runtime
@@ -32,6 +33,7 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
         attempt = jobs.claim_scan(connection, job_id, owner=runtime.owner, seconds=runtime.settings.lease_seconds)
     if attempt is None:
         return
+    logs.bind(job=job_id)
 
     def renew() -> bool:
         with runtime.database.write(durable=False) as connection:
@@ -124,4 +126,4 @@ def _add(runtime: Runtime, job_id: int, found: list[images.Found], *, attempt: i
             raise LeaseLost
         sent = batches.dispatch(connection, job_id, window=runtime.window(connection))
     for batch_id in sent:
-        runtime.ring(CLASSIFY_BATCH, batch_id)
+        runtime.ring(CLASSIFY_BATCH, job_id, batch_id)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from jobs.errors import DatabaseError
 from jobs.queries import batches, jobs, training
+from workers import logs
 from workers.board import Board
 from workers.runtime import Runtime
 
@@ -86,6 +87,7 @@ class Seeker:
         finally:
             self._board.looked(self._slot)
             self._turn.release()
+            logs.unbind()
 
     def _overdue(self, queue: str, work: Work) -> bool:
         with self._runtime().database.read() as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ def _become(arguments: Sequence[str]) -> NoReturn:
     """Replace this process by `python -P -m workers ARGUMENTS`, so that signals reach the worker directly."""
     sys.stdout.flush()
     sys.stderr.flush()
+    if arguments[:1] == ["worker"]:  # which takes them up as soon as it can, and then ends with 0
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     os.execv(sys.executable, [sys.executable, "-P", "-m", "workers", *arguments])  # noqa: S606
 
 

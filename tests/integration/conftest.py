@@ -21,10 +21,10 @@ class Notes:
     """A doorbell that writes down what it was asked to ring."""
 
     def __init__(self) -> None:
-        self.rung: list[tuple[str, int]] = []
+        self.rung: list[tuple[str, *tuple[int, ...]]] = []
 
-    def __call__(self, task: str, number: int) -> bool:
-        self.rung.append((task, number))
+    def __call__(self, task: str, *numbers: int) -> bool:
+        self.rung.append((task, *numbers))
         return True
 
 

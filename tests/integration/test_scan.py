@@ -138,7 +138,7 @@ def test_a_scan_that_lost_its_lease_adds_nothing(
     free(client)
     scan_job(other, int(job.id))
     check_whole(client, job, [f"{number:06}.jpg" for number in range(1, 10)])
-    assert SCAN_JOB not in [task for task, _ in slow.ring.rung]  # type: ignore[attr-defined]
+    assert SCAN_JOB not in [task for task, *_ in slow.ring.rung]  # type: ignore[attr-defined]
 
 
 def test_slices(client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_work_begins_before_the_listing_ends(
     worker = runtime(batch_size=2)
     job = client.submit(str(photos(10, 16)))
     scan_job(worker, int(job.id))
-    rung = [task for task, _ in worker.ring.rung]  # type: ignore[attr-defined]
+    rung = [task for task, *_ in worker.ring.rung]  # type: ignore[attr-defined]
     assert rung[:2] == [CLASSIFY_BATCH] * 2
     while classify_batch(worker):
         pass
