@@ -125,7 +125,7 @@ class Client:
     def _add_job(self, values: dict[str, Any], *, model: str | None) -> int:
         try:
             with self.database.write() as connection:
-                version = registry.resolve(connection, model)
+                version = registry.usable(connection, model)
                 return jobs.add(connection, {**values, "version_id": version.id})
         except IntegrityError:
             known = self._by_key(values["key"]) if values["key"] else None
@@ -228,6 +228,10 @@ class Client:
     def promote(self, name: str) -> None:
         """Make a version production for the jobs submitted from now on. Raises VersionNotFound, NotPossible."""
         registry.promote(self.database, name)
+
+    def retire(self, name: str, *, undo: bool = False) -> None:
+        """Take a version out of use for new jobs; `undo` brings it back. Raises VersionNotFound, NotPossible."""
+        registry.retire(self.database, name, undo=undo)
 
     def rollback(self) -> str:
         """Go back to the version that was production before; returns its name. Raises NotPossible."""

@@ -79,9 +79,27 @@ def import_(folder: Path) -> None:
         database.close()
     print(card.name)
     if not added:
-        print(f"{card.name} was registered already", file=sys.stderr)
+        print(f"{card.name} was registered already; its files are whole", file=sys.stderr)
     elif not live:
         print(f"to use it for new jobs: cars model promote {card.name}", file=sys.stderr)
+
+
+@commands.command("export")
+def export_(version: str, folder: Path) -> None:
+    """Write a registered version's files, verified, to a new folder."""
+    from workers.publishing import export
+    from workers.runtime import Runtime
+
+    settings = configuration.load()
+    _prepare(settings)
+    runtime = Runtime(settings, identity="export", ring=lambda *_: False)
+    try:
+        with runtime.database.read() as connection:
+            row = registry.resolve(connection, version)
+        export(*runtime.artifact(row), folder)
+    finally:
+        runtime.close()
+    print(folder)
 
 
 @commands.command()

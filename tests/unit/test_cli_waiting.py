@@ -77,6 +77,8 @@ def test_cancel_retry_and_prune_report_on_stderr(cars: Cars) -> None:
         assert (result.exit_code, result.stdout) == (0, "")
         assert words in result.stderr
     assert cars.client.pruned == timedelta(weeks=2)
+    assert "would delete 2 jobs" in cars("prune", "--older-than", "2w", "--dry-run").stderr
+    assert cars.client.pruned is None
 
 
 # Classify
@@ -142,3 +144,9 @@ def test_classify_shows_what_else_it_might_be_when_asked(cars: Cars) -> None:
     assert cars.client.submitted is not None
     assert cars.client.submitted["top_k"] == 2
     assert "BMW M3" not in cars("classify", "photos", "--format", "table").stdout
+
+
+def test_a_timeout_without_a_unit_is_seconds(cars: Cars) -> None:
+    cars.client.statuses = [RUNNING]
+    result = cars("wait", "7", "--timeout", "0.1")
+    assert (result.exit_code, "has not ended in time" in result.stderr) == (1, True)
