@@ -17,6 +17,7 @@ from jobs import settings as configuration
 from jobs.database import Database
 from jobs.errors import ClientClosed, JobNotFound, NotPossible, SettingsInvalid, SourceEmpty
 from jobs.queries import jobs, results, workers
+from jobs.redaction import redacted
 from jobs.results import Results, make_filter
 from jobs.settings import Settings
 from jobs.status import Priority
@@ -103,7 +104,12 @@ class Client:
             return Job(self, str(known))
         canonical = sources.canonical(str(source))
         self._check_source(canonical)
-        values = {"source": canonical, "name": name or _last_part(canonical), "key": key, "top_k": min(top_k, 32_000)}
+        values = {
+            "source": canonical,
+            "name": name or _last_part(redacted(canonical)),
+            "key": key,
+            "top_k": min(top_k, 32_000),
+        }
         job_id = self._add_job({**values, "priority": Priority(priority).rank}, model=model)
         self._ring("scan", job_id)
         return Job(self, str(job_id))
@@ -118,8 +124,8 @@ class Client:
         ) as source:
             if not sources.has_images(source):
                 raise SourceEmpty(
-                    f"{canonical} has no images (files ending in .jpg .jpeg .png .webp .gif .bmp .tif .tiff .avif "
-                    ".mpo, or without an ending); check the folder"
+                    f"{redacted(canonical)} has no images (files ending in .jpg .jpeg .png .webp .gif .bmp .tif .tiff "
+                    ".avif .mpo, or without an ending); check the folder"
                 )
 
     def _add_job(self, values: dict[str, Any], *, model: str | None) -> int:

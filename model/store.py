@@ -83,7 +83,7 @@ class Store:
         if cached.exists():
             with suppress(ModelError):
                 return _verified(cached, digest)
-        self._cache.mkdir(parents=True, exist_ok=True)
+        self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=self._cache) as draft, self._unavailable():
             self._download(name, digest, Path(draft) / name)
             _keep(Path(draft) / name, cached)

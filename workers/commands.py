@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -96,7 +97,12 @@ def export_(version: str, folder: Path) -> None:
     try:
         with runtime.database.read() as connection:
             row = registry.resolve(connection, version)
-        export(*runtime.artifact(row), folder)
+        usual = os.umask(0o077)  # in CARS_HOME; the folder is the user's
+        try:
+            found = runtime.artifact(row)
+        finally:
+            os.umask(usual)
+        export(*found, folder)
     finally:
         runtime.close()
     print(folder)
@@ -136,11 +142,20 @@ def _prepare(settings: configuration.Settings) -> None:
         database.close()
 
 
+def _keep_private(settings: configuration.Settings) -> None:
+    """Let what this process writes be nobody else's, unless its model store lies outside CARS_HOME, for others too."""
+    store = settings.model_store
+    if "://" in store or Path(store).absolute().is_relative_to(settings.home):
+        os.umask(0o077)
+
+
 def main() -> None:
     """Run a command; expected errors are one line and exit 1 (2 for settings)."""
     from model.errors import ModelError
 
     try:
+        if "export" not in sys.argv[1:2]:  # which writes where the user wants it
+            _keep_private(configuration.load())
         commands()
     except SettingsInvalid as exc:
         print(f"error: {exc}", file=sys.stderr)

@@ -229,3 +229,14 @@ def test_a_name_cannot_control_the_terminal() -> None:
 def test_an_unknown_format() -> None:
     with pytest.raises(SettingsInvalid, match="json, jsonl, csv"):
         export.print_rows([], "xml", stream=io.StringIO())
+
+
+def test_csv_on_a_terminal_cannot_drive_it() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream in (io.StringIO(), Terminal()):
+        export.print_rows([{"path": "\x1b]0;owned\x07\u202egpj.a"}], "csv", stream=stream)
+        assert ("\x1b" in stream.getvalue()) is not stream.isatty()
+    assert r"\x1b]0;owned\x07\u202egpj.a" in stream.getvalue()
