@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import CHECKOUT, environment, wait_until
+from tests.processes import CHECKOUT, wait_until
 
 PYPROJECT = """
 [build-system]
@@ -259,7 +259,7 @@ def test_a_clean_clone_classifies_a_folder(tmp_path: Path, photos: Callable[...,
     done = subprocess.run(
         ["bash", "-euc", script],
         cwd=clone,
-        env=environment({}),
+        env=environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
