@@ -10,12 +10,12 @@ import logging
 import socket
 import time
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from celery import Celery
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
+from jobs.redaction import redacted
 from jobs.settings import Settings
 
 __all__ = [
@@ -148,10 +148,5 @@ def answers(settings: Settings) -> str | None:
 
 
 def shown(url: str) -> str:
-    """A broker's URL with its password hidden."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return urlunsplit(
-        parts._replace(netloc=f"{parts.username or ''}:***@{parts.hostname}:{parts.port or ''}".rstrip(":"))
-    )
+    """A broker's URL with its secrets hidden."""
+    return redacted(url)

@@ -18,6 +18,7 @@ from jobs.database import Database
 from jobs.errors import ClientClosed, JobNotFound, KeyInUse, NotPossible, SettingsInvalid, SourceEmpty
 from jobs.filters import checked_order, make_filter
 from jobs.queries import jobs, results, workers
+from jobs.redaction import redacted
 from jobs.results import Results
 from jobs.settings import Settings
 from jobs.status import JobState
@@ -129,13 +130,15 @@ class Client:
             canonical, roots=self.settings.roots, max_file_bytes=self.settings.max_file_bytes
         ) as source:
             if whole and not sources.has_images(source):
-                raise SourceEmpty(f"{canonical} has no images: {sources.what_it_has(source)}; check the folder")
+                raise SourceEmpty(
+                    f"{redacted(canonical)} has no images: {sources.what_it_has(source)}; check the folder"
+                )
 
     def _add_job(self, request: Request) -> tuple[int, bool]:
         """The id of a new job, or of the one that has got the key meanwhile; and whether it is new."""
         try:
             with self.database.write() as connection:
-                version = registry.resolve(connection, request.model)
+                version = registry.usable(connection, request.model)
                 job_id = jobs.add(connection, {**request.row, "version_id": version.id})
                 request.store_files(connection, job_id)
                 return job_id, True
@@ -252,6 +255,10 @@ class Client:
     def promote(self, name: str) -> None:
         """Make a version production for the jobs submitted from now on. Raises VersionNotFound, NotPossible."""
         registry.promote(self.database, name)
+
+    def retire(self, name: str, *, undo: bool = False) -> None:
+        """Take a version out of use for new jobs; `undo` brings it back. Raises VersionNotFound, NotPossible."""
+        registry.retire(self.database, name, undo=undo)
 
     def rollback(self) -> str:
         """Go back to the version that was production before; returns its name. Raises NotPossible."""

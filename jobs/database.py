@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, Oper
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
-from jobs.disk import check_writable, trouble
+from jobs.disk import check_writable, private_file, private_folder, trouble
 from jobs.errors import DatabaseUnavailable, ForeignDatabase
 from jobs.redaction import redacted
 from jobs.tables import Utc
@@ -84,11 +84,13 @@ class Database:
         assert self.url.database
         folder = Path(self.url.database).parent
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
         except OSError as exc:
             raise DatabaseUnavailable(
                 f"the folder {folder} cannot be made: {trouble(exc, folder.parent)} (CARS_HOME)"
             ) from exc
+        with suppress(OSError):  # which connecting finds, too
+            private_file(Path(self.url.database))  # SQLite gives its other files the same mode
         engine = create_engine(self.url, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None})
         event.listen(engine, "connect", _sqlite_connect)
         event.listen(engine, "begin", _sqlite_begin)

@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-__all__ = ["check_writable", "trouble"]
+__all__ = ["check_writable", "private_file", "private_folder", "trouble"]
 
 
 def trouble(error: OSError | int, folder: Path | str) -> str:
@@ -23,6 +23,16 @@ def trouble(error: OSError | int, folder: Path | str) -> str:
             return f"there is no folder {folder}: make it, or use another"
     reason = str(error) if code is None else "it takes no new files" if code == errno.ENOENT else os.strerror(code)
     return f"nothing can be written in {folder} ({reason[:1].lower()}{reason[1:]}): use another folder"
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that nobody else can enter; one that is there stays as it is."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def private_file(file: Path) -> None:
+    """Make an empty file that nobody else can read, whatever the umask; one that is there stays as it is."""
+    os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def check_writable(folder: Path) -> str | None:

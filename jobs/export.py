@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from jobs.disk import trouble
 from jobs.errors import OutputError, SettingsInvalid
+from jobs.terminal import safe
 
 if TYPE_CHECKING:
     import pandas
@@ -85,7 +86,7 @@ def print_rows(
     """Writes rows to `stream` (stdout) as they come, in one of `FORMATS`; how many.
 
     `columns` (default: all) chooses and orders the fields. CSV has those of the first row by default, for results
-    `COLUMNS`. On a terminal JSON is ASCII, so that no file name can control it.
+    `COLUMNS`. On a terminal JSON is ASCII and CSV has control characters as escapes, so that no file name can drive it.
     """
     out = stream or sys.stdout
     if format == "csv":
@@ -112,6 +113,11 @@ def guarded(value: object) -> object:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
+def _shown(value: object) -> object:
+    cell = guarded(value)
+    return safe(cell) if isinstance(cell, str) else cell
+
+
 def unguarded(cell: str) -> str:
     """The text that `guarded` wrote as `cell`."""
     return cell.removeprefix("'")
@@ -127,11 +133,12 @@ def _print_csv(rows: Iterable[Row], stream: TextIO, columns: Sequence[str] | Non
             columns = columns or COLUMNS
     columns = columns or list(first or ())
     writer = csv.writer(stream)
+    cell = _shown if stream.isatty() else guarded
     if columns:
         writer.writerow(columns)
     count = 0
     for row in rows:
-        writer.writerow([guarded(row.get(column)) for column in columns])
+        writer.writerow([cell(row.get(column)) for column in columns])
         count += 1
     return count
 

@@ -12,24 +12,28 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
-from jobs.disk import trouble
+from jobs.disk import private_file, private_folder, trouble
 from jobs.errors import ImageNotFound, NotPossible, OutputError
 
-__all__ = ["KeptPhotos"]
+__all__ = ["KeptPhotos", "local_folder"]
 
 FOLDER = ".corrections"
+
+
+def local_folder(model_store: str) -> Path | None:
+    """The folder that a path or a `file://` URL of a model store names; None for another URL."""
+    scheme, separator, rest = model_store.partition("://")
+    if not separator or model_store.startswith(("/", "~", ".")):
+        return Path(model_store).expanduser()
+    return Path(unquote(rest.removeprefix("localhost"))).expanduser() if scheme.lower() == "file" else None
 
 
 class KeptPhotos:
     """The kept photos of a model store (a local folder or an fsspec URL)."""
 
     def __init__(self, model_store: str) -> None:
-        scheme, separator, rest = model_store.partition("://")
-        self._local: Path | None = None
-        if not separator or model_store.startswith(("/", "~", ".")):
-            self._local = Path(model_store).expanduser() / FOLDER
-        elif scheme.lower() == "file":
-            self._local = Path(unquote(rest.removeprefix("localhost"))).expanduser() / FOLDER
+        folder = local_folder(model_store)
+        self._local = None if folder is None else folder / FOLDER
         self._url = f"{model_store.rstrip('/')}/{FOLDER}"
 
     def keep(self, content: bytes) -> bytes:
@@ -74,9 +78,10 @@ class KeptPhotos:
 
 
 def _write(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(file.parent)
     draft = file.with_name(f"{secrets.token_hex(8)}.part")
     try:
+        private_file(draft)
         draft.write_bytes(content)
         draft.replace(file)
     finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import difflib
+import os
 import re
+import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -15,6 +17,7 @@ from jobs.disk import trouble
 from jobs.errors import ImageNotFound, ImageUnavailable, JobNotFound, NotPossible, OutputError, SettingsInvalid
 from jobs.kept_photos import KeptPhotos
 from jobs.queries import jobs, labels, versions
+from jobs.sources.kinds import HEAD_BYTES, starts_like_an_image
 from jobs.status import ImageStatus
 
 if TYPE_CHECKING:
@@ -142,15 +145,23 @@ class _Finder:
 
     def _of_file(self, one: _Wanted) -> bytes:
         file = self._base / Path(one.image).expanduser()
+        limit = self._client.settings.max_file_bytes
         try:
-            if file.stat().st_size > self._client.settings.max_file_bytes:
-                raise NotPossible(f"{one.where}{file} is larger than CARS_MAX_FILE_MB allows")
-            return self._photos.keep(file.read_bytes())
+            content = _content(file, limit=limit)
         except OSError as exc:
             raise ImageNotFound(
-                f"{one.where}{one.image} is no photo that can be read ({exc.strerror}); give JOB:PATH as in "
-                "`cars results`, or an image file"
+                f"{one.where}{one.image} cannot be read ({exc.strerror}): give JOB:PATH as in `cars results`, or an "
+                "image file"
             ) from exc
+        if content is None:
+            raise NotPossible(f"{one.where}{file} is not a regular file: give JOB:PATH, or an image file")
+        if len(content) > limit:
+            raise NotPossible(f"{one.where}{file} is larger than CARS_MAX_FILE_MB allows")
+        if not starts_like_an_image(content[:HEAD_BYTES]):
+            raise NotPossible(
+                f"{one.where}{file} is not an image that can be classified: give JOB:PATH, or an image file"
+            )
+        return self._photos.keep(content)
 
     def _of_job(self, job_id: int, wanted: Mapping[str, _Wanted]) -> Iterator[tuple[str, bytes]]:
         with self._client.database.read() as connection:
@@ -180,6 +191,13 @@ class _Finder:
         if content_hash != expected:
             raise NotPossible(f"{one.where}{path} is another photo than the one that was classified: submit it again")
         return content_hash
+
+
+def _content(file: Path, *, limit: int) -> bytes | None:
+    """The bytes of a file, no more than one above the limit; None for a FIFO or a device, which is not waited for."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as stream:
+        return stream.read(limit + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
 
 
 def _read(file: Path) -> list[_Wanted]:

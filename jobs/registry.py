@@ -12,7 +12,7 @@ from jobs.errors import NotPossible, VersionNotFound
 from jobs.queries import versions
 from jobs.status import VersionState
 
-__all__ = ["describe", "history", "listing", "promote", "resolve", "rollback"]
+__all__ = ["describe", "history", "listing", "promote", "resolve", "retire", "rollback", "usable"]
 
 
 def resolve(connection: Connection, name: str | None) -> Row[Any]:
@@ -25,6 +25,18 @@ def resolve(connection: Connection, name: str | None) -> Row[Any]:
     if row is None:
         raise VersionNotFound(f"no model version {name!r}; `cars models` lists them")
     return row
+
+
+def usable(connection: Connection, name: str | None) -> Row[Any]:
+    """The version that a new job is pinned to; see `resolve`. Raises NotPossible for one that is retired."""
+    row = resolve(connection, name)
+    if row.state == VersionState.RETIRED:
+        raise NotPossible(f"{row.name} is retired: choose another of `cars models`, or undo: {_undo(row.name)}")
+    return row
+
+
+def _undo(name: str) -> str:
+    return f"cars model retire --undo {name}"
 
 
 def listing(database: Database) -> list[dict[str, Any]]:
@@ -53,9 +65,25 @@ def promote(database: Database, name: str) -> None:
             raise NotPossible(
                 f"{name} was rejected when it was judged; promote it as the outcome of a training with --force"
             )
+        if row.state == VersionState.RETIRED:
+            raise NotPossible(f"{name} is retired; to use it again: {_undo(name)}, then cars model promote {name}")
         live = versions.production(connection)
         if live is None or live.id != row.id:
             versions.promote(connection, row.id, reason="promote")
+
+
+def retire(database: Database, name: str, *, undo: bool = False) -> None:
+    """Take a version out of use for new jobs, or bring it back (`undo`). Its card and files stay, and jobs that have it
+    go on with it. Raises VersionNotFound; NotPossible for the version in production, or a rejected one."""
+    with database.write() as connection:
+        versions.lock(connection)
+        row = resolve(connection, name)
+        live = versions.production(connection)
+        if live is not None and live.id == row.id:
+            raise NotPossible(f"{row.name} is in production: promote another version first")
+        if row.state == VersionState.REJECTED:
+            raise NotPossible(f"{row.name} was rejected: it can neither be promoted nor retired")
+        versions.set_state(connection, row.id, VersionState.AVAILABLE if undo else VersionState.RETIRED)
 
 
 def rollback(database: Database) -> str:
@@ -63,11 +91,15 @@ def rollback(database: Database) -> str:
     with database.write() as connection:
         versions.lock(connection)
         live: list[tuple[int, str]] = []
+        retired = set[int]()
         for row in versions.history(connection):
+            if row.state == VersionState.RETIRED:
+                retired.add(row.version_id)
             if row.reason == "rollback" and len(live) > 1:
                 live.pop()
             else:
                 live.append((row.version_id, row.name))
+        live = [one for one in live[:-1] if one[0] not in retired] + live[-1:]
         if len(live) < 2:
             raise NotPossible("there is no earlier version to go back to; `cars model history` shows what was live")
         version_id, name = live[-2]

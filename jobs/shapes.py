@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 from sqlalchemy import Row
 
+from jobs.redaction import redacted
 from jobs.status import ImageStatus
 
 __all__ = ["Result", "Top", "failure", "iso", "result", "skipped", "status", "version", "worker"]
@@ -93,7 +94,7 @@ def status(row: Row[Any]) -> dict[str, Any]:
         "id": str(row.id),
         "name": row.name,
         "state": row.state,
-        "source": row.source,
+        "source": redacted(row.source),
         "model_version": row.model_version,
         "total": row.total,
         "ok": row.ok,

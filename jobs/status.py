@@ -83,6 +83,7 @@ class RunState(StrEnum):
 class VersionState(StrEnum):
     AVAILABLE = "available"  # can be promoted and asked for
     REJECTED = "rejected"  # a training candidate that was not better; kept with its numbers
+    RETIRED = "retired"  # not for new jobs any more; jobs that have it keep it
 
 
 class Priority(StrEnum):

@@ -63,6 +63,7 @@ _NEWEST_FORMAT = 2
 CARD_BYTES = 8 << 20
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_-])){0,63}")
 _FILE = re.compile(rf"{_NAME.pattern}(?:/{_NAME.pattern})?")
+_TAKEN = frozenset({"production", "imagenet", "scratch", "current"})  # what commands take in place of a name
 _DOS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -271,6 +272,10 @@ def check_name(name: str) -> str:
         raise ValueError(
             f"{name!r} cannot name a version: use 1 to 64 letters, digits, '.', '_' and '-', starting with a letter or "
             "digit, without two dots in a row or one at the end"
+        )
+    if name.lower() in _TAKEN:
+        raise ValueError(
+            f"{name!r} cannot name a version: the word means something else in commands; take another name"
         )
     return name
 

@@ -41,8 +41,8 @@ class Store:
     def put(self, folder: Path, name: str) -> str:
         """Stores the verified artifact in `folder` as `name`; returns its digest. Only what its card lists is taken.
 
-        The same content again changes nothing; raises ArtifactExists for other content under a name that is taken,
-        the errors of `card.verify` for the artifact, and StoreUnavailable.
+        The same content again changes nothing, but brings back files that the store has lost. Raises ArtifactExists
+        for other content under a name that is taken, the errors of `card.verify`, and StoreUnavailable.
         """
         _check(name)
         card = cards.verify(folder)
@@ -59,6 +59,8 @@ class Store:
                 f"{self.url} already has a version {name} with other content; versions are never replaced: "
                 "give this one another name"
             )
+        with self._unavailable():
+            self._mend_local(folder, card) if self._local else self._mend_remote(folder, card)
         return digest
 
     def digest(self, name: str) -> str | None:
@@ -82,7 +84,7 @@ class Store:
         if cached.exists():
             with suppress(ModelError):
                 return _verified(cached, digest)
-        self._cache.mkdir(parents=True, exist_ok=True)
+        self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=self._cache) as draft, self._unavailable():
             self._download(name, digest, Path(draft) / name)
             _keep(Path(draft) / name, cached)
@@ -113,10 +115,39 @@ class Store:
             try:
                 copy.rename(root / card.name)
             except OSError as exc:
-                if self.digest(card.name) is None:
+                if self.digest(card.name) is not None:
+                    return
+                if _has_only(
+                    root / card.name, card
+                ):  # a version that has lost its card, which says last that it is there
+                    self._mend_local(folder, card)
+                    (copy / CARD).replace(root / card.name / CARD)
+                else:
                     raise ArtifactExists(
                         f"{root / card.name} exists and is no model version ({exc.strerror}); move it away"
                     ) from exc
+
+    def _mend_local(self, folder: Path, card: Card) -> None:
+        stored = (self._local or Path()) / card.name
+        for file in card.files:
+            with suppress(ModelError, FileNotFoundError):
+                read_verified(stored, card, file)
+                continue
+            (stored / file).parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{card.name}-", dir=self._local) as draft:
+                (Path(draft) / "file").write_bytes(read_verified(folder, card, file))
+                (Path(draft) / "file").replace(stored / file)
+
+    def _mend_remote(self, folder: Path, card: Card) -> None:
+        files, root = self._remote()
+        for file in card.files:
+            content = read_verified(folder, card, file)
+            try:
+                whole = files.info(f"{root}/{card.name}/{file}")["size"] == len(content)
+            except FileNotFoundError:
+                whole = False
+            if not whole:
+                files.pipe_file(f"{root}/{card.name}/{file}", content)
 
     def _put_remote(self, folder: Path, card: Card) -> None:
         files, root = self._remote()
@@ -154,6 +185,12 @@ class Store:
             raise StoreUnavailable(
                 f"the model store {self.url} cannot be used: {exc}. Check CARS_MODELS, its credentials and permissions."
             ) from exc
+
+
+def _has_only(folder: Path, card: Card) -> bool:
+    """Whether a folder has files, and none but those of the card."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+    return bool(names) and set(names) <= set(card.files)
 
 
 def _keep(sound: Path, cached: Path) -> None:

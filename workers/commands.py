@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,9 +95,32 @@ def import_(folder: Path) -> None:
         database.close()
     print(card.name)
     if not added:
-        print(f"{card.name} was registered already", file=sys.stderr)
+        print(f"{card.name} was registered already; its files are whole", file=sys.stderr)
     elif not live:
         print(f"to use it for new jobs: cars model promote {card.name}", file=sys.stderr)
+
+
+@commands.command("export")
+def export_(version: str, folder: Path) -> None:
+    """Write a registered version's files, verified, to a new folder."""
+    from workers.publishing import export
+    from workers.runtime import Runtime
+
+    settings = configuration.load()
+    _prepare(settings)
+    runtime = Runtime(settings, identity="export", ring=lambda *_: False)
+    try:
+        with runtime.database.read() as connection:
+            row = registry.resolve(connection, version)
+        usual = os.umask(0o077)  # in CARS_HOME; the folder is the user's
+        try:
+            found = runtime.artifact(row)
+        finally:
+            os.umask(usual)
+        export(*found, folder)
+    finally:
+        runtime.close()
+    print(folder)
 
 
 @commands.command()
@@ -156,11 +180,20 @@ def _prepare(settings: configuration.Settings) -> None:
         database.close()
 
 
+def _keep_private(settings: configuration.Settings) -> None:
+    """Let what this process writes be nobody else's, unless its model store lies outside CARS_HOME, for others too."""
+    store = settings.model_store
+    if "://" in store or Path(store).absolute().is_relative_to(settings.home):
+        os.umask(0o077)
+
+
 def main() -> None:
     """Run a command; expected errors are one line and exit 1 (2 for settings)."""
     from model.errors import ModelError
 
     try:
+        if "export" not in sys.argv[1:2]:  # which writes where the user wants it
+            _keep_private(configuration.load())
         commands()
     except SettingsInvalid as exc:
         _complain(exc)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobs.disk import private_folder
 from jobs.errors import VersionNotFound
 from jobs.queries import training, versions
 from jobs.settings import Settings
@@ -284,7 +285,7 @@ def _take_folder(settings: Settings, row: Any, attempt: int, watch: Watch) -> Pa
     The name fences: a worker that has lost its lease and does not know it yet can write nothing into it any more.
     """
     root = settings.home / FOLDER
-    root.mkdir(parents=True, exist_ok=True)
+    private_folder(root)
     mine = root / f"{row.id}-{row.token}-{attempt}"
     before = sorted(root.glob(f"{row.id}-{row.token}-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
     if before:

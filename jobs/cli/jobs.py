@@ -213,7 +213,7 @@ def patience(timeout: str | None) -> timedelta | None:
     """The span that --timeout gives; a number alone is one of seconds."""
     if timeout is None:
         return None
-    return _span(f"{timeout}s" if timeout.strip().isdecimal() else timeout, "--timeout")
+    return _span(f"{timeout}s" if timeout.strip()[-1:].isdecimal() else timeout, "--timeout")
 
 
 def _span(text: str, option: str) -> timedelta:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from jobs.disk import trouble
+from jobs.disk import private_file, private_folder, trouble
 from jobs.errors import WorkerFailed
 from jobs.settings import load
 
@@ -58,8 +58,9 @@ class WorkerProcess:
         self._require()
         home = load().home
         try:
-            home.mkdir(parents=True, exist_ok=True)
+            private_folder(home)
             self._log = home / "worker.log"
+            private_file(self._log)
             if self._log.exists() and self._log.stat().st_size > _LOG_LIMIT:
                 self._log.write_bytes(b"")
             with self._log.open("ab") as log:

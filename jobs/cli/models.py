@@ -1,6 +1,7 @@
-"""Commands about model versions: models, and model show, promote, rollback, history, import, evaluate."""
+"""Commands about model versions: models; model show, promote, rollback, history, import, export, retire, evaluate."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,12 +9,14 @@ import typer
 from jobs.cli.output import FormatOption, RecordFormatOption, notice, print_record, print_rows
 from jobs.cli.session import session
 from jobs.cli.table import Column, Row, moment, percent, plain
+from jobs.disk import check_writable
+from jobs.errors import OutputError
 
 __all__ = ["group", "list_versions"]
 
 NameArgument = Annotated[str, typer.Argument(metavar="VERSION", help="Name of a model version.", show_default=False)]
 
-group = typer.Typer(help="One model version: show, promote, roll back, import.", no_args_is_help=True)
+group = typer.Typer(help="One model version: show, promote, roll back, import, export, retire.", no_args_is_help=True)
 
 
 def _live(row: Row) -> str:
@@ -106,6 +109,37 @@ def import_(
     session(ctx).become(["import", "--", folder])
 
 
+@group.command("export")
+def export(
+    ctx: typer.Context,
+    version: NameArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder for its files.")],
+) -> None:
+    """Write a version's files to a folder, which model import takes elsewhere."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(f"{output} is there already: give the name of a new folder")
+    if wrong := check_writable(output.absolute().parent):
+        raise OutputError(f"{output} cannot be written: {wrong}")
+    from jobs.cli.local_worker import require_model_packages
+
+    require_model_packages()
+    session(ctx).become(["export", "--", version, str(output)])
+
+
+@group.command("retire")
+def retire(
+    ctx: typer.Context,
+    version: NameArgument,
+    undo: Annotated[bool, typer.Option("--undo", help="Bring it back.")] = False,
+) -> None:
+    """Take a version out of use for new jobs; its card and files stay, and jobs that have it keep it."""
+    with session(ctx).client() as client:
+        client.retire(version, undo=undo)
+    notice(
+        f"{version} can be used again" if undo else f"{version} is retired; to undo: cars model retire --undo {version}"
+    )
+
+
 @group.command("evaluate")
 def evaluate(
     ctx: typer.Context,
@@ -118,8 +152,8 @@ def evaluate(
     """Evaluate a version on labelled photos: accuracy, calibration, decisions, loose framing (in full as JSON)."""
     if split not in ("train", "calibration", "holdout", "all"):
         raise typer.BadParameter(f"{split!r}: choose of train, calibration, holdout, all", param_hint="--split")
-    from jobs.cli.local_worker import require_training_packages
+    from jobs.cli.local_worker import require_model_packages
 
-    require_training_packages()
+    require_model_packages()
     options = ["--split", split, *(["--other", other] if other else []), *(["--format", form.value] if form else [])]
     session(ctx).become(["evaluate", *options, "--", version, dataset])

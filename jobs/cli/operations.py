@@ -13,8 +13,7 @@ __all__ = ["beat", "doctor", "migrate", "worker"]
 _CHECKS = (
     Column("check"),
     Column("ok", show=lambda row: "ok" if row["ok"] else "FAILED", style=lambda row: "green" if row["ok"] else "red"),
-    Column("detail"),
-    Column("advice", style=lambda _: "yellow"),
+    Column("detail", shrinks="to start"),
 )
 
 
@@ -66,6 +65,9 @@ def doctor(ctx: typer.Context, form: FormatOption = None) -> None:
     with session(ctx).client() as client:
         checks = client.check()
     print_rows(checks, _CHECKS, form)
-    if failed := sum(not check["ok"] for check in checks):
-        notice(f"{failed} of {len(checks)} checks failed")
+    failed = [check for check in checks if not check["ok"]]
+    for check in failed:  # in full: a table's cells are cut where a terminal is narrow
+        notice(f"{check['check']}: {check['detail']}; {check['advice']}")
+    if failed:
+        notice(f"{len(failed)} of {len(checks)} checks failed")
         raise typer.Exit(1)

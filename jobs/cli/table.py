@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
+
+from jobs.terminal import safe
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,8 +22,6 @@ Row = Mapping[str, Any]
 _CHUNK = 200  # rows that are laid out together
 _GAP = "  "
 _NARROWEST = 12
-# Control and bidirectional characters: a file name must not be able to drive the terminal.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +41,6 @@ class Column:
 
     def text(self, row: Row) -> str:
         return safe(self.show(row) if self.show else plain(row.get(self.name)))
-
-
-def safe(text: str) -> str:
-    """The text with control characters as escapes."""
-    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def plain(value: object) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, text
+from sqlalchemy import Connection, Row, insert, select, text, update
 
 from jobs.database import now
 from jobs.status import VersionState
 from jobs.tables import PromotionRow, VersionRow
 
-__all__ = ["add", "by_id", "by_name", "history", "lock", "page", "production", "promote"]
+__all__ = ["add", "by_id", "by_name", "history", "lock", "page", "production", "promote", "set_state"]
 
 
 def add(
@@ -46,9 +46,16 @@ def promote(connection: Connection, version_id: int, *, reason: str) -> None:
     connection.execute(insert(PromotionRow).values(version_id=version_id, reason=reason, promoted_at=now()))
 
 
+def set_state(connection: Connection, version_id: int, state: VersionState) -> None:
+    """Change what a version may be used for."""
+    connection.execute(update(VersionRow).where(VersionRow.id == version_id).values(state=state))
+
+
 def history(connection: Connection) -> Sequence[Any]:
-    """Promotions, oldest first: `name`, `reason`, `promoted_at`, `version_id`."""
-    columns = (VersionRow.name, PromotionRow.reason, PromotionRow.promoted_at, PromotionRow.version_id)
+    """Promotions, oldest first: `name`, `state` (today's), `reason`, `promoted_at`, `version_id`."""
+    columns = (
+        VersionRow.name, VersionRow.state, PromotionRow.reason, PromotionRow.promoted_at, PromotionRow.version_id
+    )  # fmt: skip
     joined = select(*columns).join(VersionRow, VersionRow.id == PromotionRow.version_id)
     return connection.execute(joined.order_by(PromotionRow.id)).all()
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from jobs.errors import SourceError, SourceMissing, SourceNotAllowed
+from jobs.redaction import redacted
 from jobs.sources.paths import decode, encode
 
 __all__ = ["PROTOCOLS", "Address", "canonical", "local_root", "parse", "permitted_folder", "permitted_url"]
@@ -85,12 +86,14 @@ def parse(source: str) -> Address:
         raise SourceError(f"{source!r} is no canonical source ({error}): it must come from canonical().") from error
     text = os.fsdecode(raw)
     if _CHAIN.match(text):
-        raise SourceNotAllowed(f"{source} chains protocols with '::', which is never allowed: give a plain URL.")
+        raise SourceNotAllowed(
+            f"{redacted(source)} chains protocols with '::', which is never allowed: give a plain URL."
+        )
     match = _URL.fullmatch(text)
     if match is None:
         return Address(source, "", "", raw)
     if ".." in match[2].split("/"):
-        raise SourceNotAllowed(f"{source} has '..' in it: write the URL without.")
+        raise SourceNotAllowed(f"{redacted(source)} has '..' in it: write the URL without.")
     return Address(source, match[1].lower(), match[2].strip("/"), b"")
 
 
@@ -98,9 +101,13 @@ def permitted_url(address: Address, roots: Sequence[str] | None) -> None:
     """Raises `SourceNotAllowed` unless the protocol is supported and a root, where there are any, is a prefix."""
     if address.protocol not in PROTOCOLS:
         known = ", ".join(sorted(PROTOCOLS))
-        raise SourceNotAllowed(f"{address.text}: '{address.protocol}' is not supported: use a folder, or {known}.")
+        raise SourceNotAllowed(
+            f"{redacted(address.text)}: '{address.protocol}' is not supported: use a folder, or {known}."
+        )
     if not address.rest:
-        raise SourceMissing(f"{address.text} names no bucket or folder: write {address.protocol}://bucket/folder.")
+        raise SourceMissing(
+            f"{redacted(address.text)} names no bucket or folder: write {address.protocol}://bucket/folder."
+        )
     if roots is not None and not any(_covers(root, address) for root in roots):
         raise SourceNotAllowed(_outside(address.text, roots))
 
@@ -134,9 +141,9 @@ def _contains(root: str, real: bytes) -> bool:
 
 
 def _outside(text: str, roots: Sequence[str]) -> str:
-    allowed = ", ".join(roots) if roots else "none"
+    allowed = ", ".join(map(redacted, roots)) if roots else "none"
     return (
-        f"{text} is outside what workers may read ({allowed}): "
+        f"{redacted(text)} is outside what workers may read ({allowed}): "
         "add its folder or URL prefix to CARS_SOURCE_ROOTS of the workers and the client."
     )
 

@@ -11,6 +11,7 @@ import fsspec
 from fsspec.asyn import sync
 
 from jobs.errors import ImageUnavailable, SourceError, SourceMissing
+from jobs.redaction import redacted
 from jobs.sources.addresses import PROTOCOLS, Address
 from jobs.sources.entries import OTHER, UNSURE, Entry, Failure, Source, TreeSource, too_large, why
 from jobs.sources.kinds import HEAD_BYTES, Kind, LeftOut, kind, starts_like_an_image, suffix
@@ -36,7 +37,9 @@ def open_remote(address: Address, *, max_file_bytes: int) -> Source:
         fsspec.get_filesystem_class(address.protocol)
     except ImportError as error:
         advice = PROTOCOLS[address.protocol]
-        raise SourceError(f"{address.text} needs a package that is not installed here ({error}): {advice}.") from error
+        raise SourceError(
+            f"{redacted(address.text)} needs a package that is not installed here ({error}): {advice}."
+        ) from error
     if address.protocol == "s3":
         return S3Source(address, max_file_bytes=max_file_bytes)
     return UrlSource(address, max_file_bytes=max_file_bytes)
@@ -71,7 +74,7 @@ class S3Source(Source):
 
     def __init__(self, address: Address, *, max_file_bytes: int) -> None:
         super().__init__()
-        self._text = address.text
+        self._text = redacted(address.text)
         self._bucket, _, prefix = address.rest.partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._max_file_bytes = max_file_bytes
@@ -177,7 +180,7 @@ class UrlSource(TreeSource[str]):
 
     def __init__(self, address: Address, *, max_file_bytes: int) -> None:
         super().__init__()
-        self._text = address.text
+        self._text = redacted(address.text)
         self._url = f"{address.protocol}://{address.rest}"
         self._max_file_bytes = max_file_bytes
         self._filesystem = _Filesystem(self._connect)

@@ -26,9 +26,12 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def run(script: str, *, folder: Path, env: dict[str, str], seconds: float = 240) -> str:
-    """The output of a shell block run in `folder`; what it left in the background is killed."""
-    path = f"{cars_on_path(folder)}:{os.environ['PATH']}"
+def run(script: str, *, folder: Path, env: dict[str, str], path: str | None = None, seconds: float = 240) -> str:
+    """The output of a shell block run in `folder`; what it left in the background is killed.
+
+    `path`: the shell's PATH, by default one with `cars` on it.
+    """
+    path = path or f"{cars_on_path(folder)}:{os.environ['PATH']}"
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", script],
@@ -57,6 +60,13 @@ def cars_on_path(folder: Path) -> Path:
     return command.parent
 
 
+def activate_script(folder: Path) -> Path:
+    """Stands in for that of the environment that `./cars` makes (test_launcher looks at the real one)."""
+    script = folder / "activate"
+    script.write_text(f"PATH={cars_on_path(folder)}:{Path(sys.executable).parent}:$PATH\n")
+    return script
+
+
 def test_first_screen_has_the_two_commands() -> None:
     first_screen = README.splitlines()[:20]
     assert any(line.startswith("./cars classify FOLDER") for line in first_screen)
@@ -71,12 +81,13 @@ def test_shell_blocks_run(
         "./cars": "cars",
         "FOLDER": str(folder),
         "/photos": str(folder),
+        ".venv/bin/activate": str(activate_script(tmp_path)),
         "make test": f"make --dry-run --directory={CHECKOUT} test",
         "postgresql://cars@localhost/cars": pg_url,
         "redis://localhost:6379/0": broker_url,
     }
     written = re.compile("|".join(map(re.escape, stand_ins)))
-    first, production = (written.sub(lambda match: stand_ins[match[0]], script) for script in blocks("sh"))
+    first, activated, production = (written.sub(lambda match: stand_ins[match[0]], script) for script in blocks("sh"))
 
     shown = run(first, folder=tmp_path, env={"CARS_HOME": str(home)})
     rows = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
@@ -84,6 +95,7 @@ def test_shell_blocks_run(
     assert {row["status"] for row in rows} == {"ok"}
     assert "pytest" in shown  # of make's dry run
 
+    assert '"check"' in run(activated, folder=tmp_path, env={"CARS_HOME": str(home)}, path=os.environ["PATH"])
     run(production, folder=tmp_path, env={"CARS_HOME": str(home)})
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + 3
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from jobs import Client
-from jobs.errors import ImageNotFound, JobNotFound, NotPossible, SettingsInvalid
+from jobs.errors import ImageNotFound, JobNotFound, NotPossible, OutputError, SettingsInvalid
 from model.datasets import open_dataset
 from tests.integration.test_training_task import TINY
 from tests.unit.labelled_photos import picture, write_folders
@@ -131,8 +132,12 @@ def test_a_wrong_line_takes_nothing(client: Client, job: tuple[str, Path], tmp_p
 
 def test_what_cannot_be_corrected_is_refused(client: Client, job: tuple[str, Path]) -> None:
     number, folder = job
-    with pytest.raises(NotPossible, match=f"is it '{ACURA}'"):
+    with pytest.raises(
+        NotPossible, match=rf"not a class .*\. Did you mean '{ACURA}'.*\? For a new class, add --new-class\.$"
+    ):
         client.label(f"{number}:0.png", "Acura TL Sedan 2021")
+    with pytest.raises(NotPossible, match=r"knows\. For a new class, add --new-class\.$"):
+        client.label(f"{number}:0.png", "zzzz")
     with pytest.raises(NotPossible, match="failed"):
         client.label(f"{number}:broken.png", ACURA)
     with pytest.raises(JobNotFound):
@@ -166,3 +171,20 @@ def test_a_later_attempt_learns_from_the_same_photos_though_the_store_lost_them(
     (run / "corrections" / names[0]).write_bytes(b"half a pho")  # its process died while it wrote
     damaged = corrected(dataset, worker, folder=run, watch=Mock())
     assert {photo.digest for photo in damaged.photos} == {photo.digest for photo in first.photos} - {names[0]}
+
+
+def test_only_an_image_can_be_corrected(client: Client, job: tuple[str, Path], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.jpg")  # nobody writes into it: who opens it as usual waits for ever
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "folder.jpg").mkdir()
+    with pytest.raises(NotPossible, match="not a regular file"):
+        client.label(str(tmp_path / "fifo.jpg"), ACURA)
+    with pytest.raises(NotPossible, match="not a regular file"):
+        client.label("/dev/zero", ACURA)
+    with pytest.raises(NotPossible, match="not an image"):
+        client.label(str(tmp_path / "text.jpg"), ACURA)
+    with pytest.raises(ImageNotFound, match="cannot be read"):
+        client.label(str(tmp_path / "folder.jpg"), ACURA)
+    assert list(client.labels()) == []
+    with pytest.raises(OutputError, match="there is no folder"):
+        client.export_labels(tmp_path / "none" / "labels.csv")

@@ -255,3 +255,14 @@ def test_a_clean_clone_classifies_a_folder(tmp_path: Path, photos: Callable[...,
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1 + 3
     assert sys.prefix not in done.stdout
+    script = ". .venv/bin/activate; cars --version; cd /; python -c 'import jobs; print(jobs.__file__)'"
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=clone,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == str(clone / "jobs" / "__init__.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from model import card as cards
 from model.errors import ArtifactExists
 from tests.unit.artifacts import CLASSES, write_artifact
 from workers.classify import classify_batch
-from workers.publishing import register
+from workers.publishing import export, register
 from workers.runtime import Runtime
 from workers.scan import scan_job
 
@@ -94,6 +95,42 @@ def test_unknown_and_rejected(client: Client, three: list[str]) -> None:
     with pytest.raises(NotPossible, match="rejected"):
         client.promote("v2")
     assert live(client) == []
+
+
+def test_a_retired_version_is_for_no_new_job(client: Client, three: list[str], tmp_path: Path) -> None:
+    first, second, third = three
+    for name in three:
+        client.promote(name)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    with pytest.raises(NotPossible, match="in production"):
+        client.retire(third)
+    client.retire(second)
+    for refused in (lambda: client.promote(second), lambda: client.submit(str(tmp_path / "photos"), model=second)):
+        with pytest.raises(NotPossible, match=f"cars model retire --undo {second}"):
+            refused()
+    assert {row["name"]: row["state"] for row in client.models()}[second] == "retired"
+    assert client.rollback() == first  # past the retired one
+    client.retire(second, undo=True)
+    client.promote(second)
+    with pytest.raises(VersionNotFound):
+        client.retire("nosuch")
+
+
+def test_an_import_restores_what_the_store_has_lost(
+    client: Client, publish: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "artifacts" / publish("v1")
+    stored = Path(client.settings.model_store) / "v1"
+    for lost in [file for file in stored.rglob("*") if file.is_file()]:  # the card among them
+        lost.unlink()
+        assert not register(client.settings, client.database, folder, cards.read(folder))
+        assert cards.verify(stored).name == "v1"
+    export(stored, cards.read(stored), tmp_path / "exported")
+    assert cards.verify(tmp_path / "exported").name == "v1"
+    shutil.rmtree(stored)
+    assert not register(client.settings, client.database, tmp_path / "exported", cards.read(folder))
+    assert cards.verify(stored).name == "v1"
 
 
 def test_promotions_at_once_leave_one_line_of_history(client: Client, three: list[str]) -> None:

@@ -253,7 +253,6 @@ def test_results_show_why_an_image_failed(cars: Cars) -> None:
     "arguments",
     [
         ("results", "-o", "out.xlsx"),
-        ("results", "-o", "no/such/folder/out.csv"),
         ("results", "-o", "out.csv", "--format", "json"),
         ("results", "--min-confidence", "1.5"),
         ("results", "--since", "yesterday-ish"),
@@ -275,6 +274,14 @@ def test_wrong_usage_exits_2_and_prints_no_data(cars: Cars, arguments: tuple[str
 
 
 # Errors
+
+
+@pytest.mark.parametrize("command", ["results", "classify photos"])
+def test_an_output_that_cannot_be_written_exits_1_before_any_work(cars: Cars, command: str) -> None:
+    result = cars(*command.split(), "-o", "no/such/folder/out.csv")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert re.fullmatch(r"error: .*out\.csv cannot be written: there is no folder .*no/such/folder.*\n", result.stderr)
+    assert cars.client.submitted is None
 
 
 def test_an_expected_error_is_one_line(cars: Cars) -> None:
@@ -340,6 +347,22 @@ def test_worker_becomes_the_workers_program(cars: Cars, monkeypatch: pytest.Monk
     assert cars.became == ["beat"]
     assert cars("model", "import", "folder").exit_code == 0
     assert cars.became == ["import", "--", "folder"]
+
+
+def test_model_export_goes_to_a_new_folder(cars: Cars, tmp_path: Path) -> None:
+    assert cars("model", "export", "v1", "-o", str(tmp_path / "new")).exit_code == 0
+    assert cars.became == ["export", "--", "v1", str(tmp_path / "new")]
+    (tmp_path / "file").touch()
+    refused = cars("model", "export", "v1", "-o", str(tmp_path))
+    assert (refused.exit_code, "is there already" in refused.stderr) == (1, True)
+
+
+def test_evaluate_needs_no_training_packages(cars: Cars, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.cli import local_worker
+
+    monkeypatch.setattr(local_worker, "require_training_packages", pytest.fail)
+    assert cars("model", "evaluate", "v1", "photos").exit_code == 0
+    assert cars.became is not None
 
 
 def test_doctor_exits_1_when_a_check_failed(cars: Cars) -> None:

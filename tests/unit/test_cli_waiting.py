@@ -150,6 +150,8 @@ def test_cancel_retry_and_prune_report_on_stderr(cars: Cars) -> None:
         assert (result.exit_code, result.stdout) == (0, "")
         assert words in result.stderr
     assert cars.client.pruned == timedelta(weeks=2)
+    assert "would delete 2 jobs" in cars("prune", "--older-than", "2w", "--dry-run").stderr
+    assert cars.client.pruned is None
 
 
 # Classify
@@ -261,3 +263,9 @@ def test_classify_gives_a_pipe_every_row(cars: Cars) -> None:
     cars.client.rows = ROWS
     assert len(rows_of(cars("classify", "photos"))) == 120
     assert cars("classify", "photos", "--format", "table").stdout.count(".jpg") == 120
+
+
+def test_a_timeout_without_a_unit_is_seconds(cars: Cars) -> None:
+    cars.client.statuses = [RUNNING]
+    result = cars("wait", "7", "--timeout", "0.1")
+    assert (result.exit_code, "has not ended within" in result.stderr) == (1, True)

@@ -1,8 +1,10 @@
 """Results as files and tables: complete, safe to open, whole or not there at all."""
 
 import csv
+import errno
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import export
-from jobs.errors import SettingsInvalid
+from jobs.errors import OutputError, SettingsInvalid
 
 OK: dict[str, Any] = {
     "job": "7", "path": "bmw/x.jpg", "listing": "bmw", "status": "ok", "label": "BMW M3 Coupe 2012", "make": "BMW",
@@ -133,10 +135,25 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(SettingsInvalid, match="is a folder"):
+    with pytest.raises(OutputError, match="is a folder"):
         export.write(RESULTS, tmp_path / "folder.csv")
-    with pytest.raises(SettingsInvalid, match="cannot be written"):
+    with pytest.raises(OutputError, match=f"cannot be written: there is no folder {tmp_path / 'none'}"):
         export.write(RESULTS, tmp_path / "none" / "r.csv")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(errno.ENOSPC, "is full"), (errno.EDQUOT, "is full"), (errno.EROFS, "is read-only"), (errno.EACCES, "may be")],
+)
+def test_a_disk_in_trouble_is_called_that(tmp_path: Path, code: int, words: str) -> None:
+    def failing() -> Iterator[dict[str, Any]]:
+        yield OK
+        raise OSError(code, os.strerror(code))
+
+    with pytest.raises(OutputError, match=words) as caught:
+        export.write(failing(), tmp_path / "r.csv")
+    assert str(tmp_path) in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_link_to_the_file_stays_a_link(tmp_path: Path) -> None:
@@ -216,3 +233,14 @@ def test_a_name_cannot_control_the_terminal() -> None:
 def test_an_unknown_format() -> None:
     with pytest.raises(SettingsInvalid, match="json, jsonl, csv"):
         export.print_rows([], "xml", stream=io.StringIO())
+
+
+def test_csv_on_a_terminal_cannot_drive_it() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream in (io.StringIO(), Terminal()):
+        export.print_rows([{"path": "\x1b]0;owned\x07\u202egpj.a"}], "csv", stream=stream)
+        assert ("\x1b" in stream.getvalue()) is not stream.isatty()
+    assert r"\x1b]0;owned\x07\u202egpj.a" in stream.getvalue()

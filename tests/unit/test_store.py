@@ -89,6 +89,23 @@ def test_the_same_again_changes_nothing_and_other_content_is_refused(store: Stor
     assert cards.read(store.fetch("v1", digest)).temperature == 1.5
 
 
+def test_files_that_were_lost_are_restored_by_the_same_again(store: Store, url: str, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "v1", {"plots/a.png": b"\x89PNG", "plots/b.png": b"\x89PNG"})
+    digest = store.put(tmp_path / "v1", "v1")
+    _remove(url, "v1/plots/a.png")
+    _overwrite(url, "v1/plots/b.png", b"half")
+    with pytest.raises(ArtifactCorrupt):
+        Store(url, tmp_path / "new").fetch("v1", digest)
+    assert store.put(tmp_path / "v1", "v1") == digest
+    assert (Store(url, tmp_path / "newer").fetch("v1", digest) / "plots" / "a.png").read_bytes() == b"\x89PNG"
+
+
+@pytest.mark.parametrize("name", ["production", "Production", "imagenet", "scratch"])
+def test_a_word_that_commands_take_is_no_name(name: str) -> None:
+    with pytest.raises(ValueError, match="something else"):
+        cards.check_name(name)
+
+
 def test_versions_lie_beside_each_other(store: Store, tmp_path: Path) -> None:
     digests = {}
     for name in ("v1", "v2"):
