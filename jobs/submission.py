@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from jobs.errors import SettingsInvalid
 from jobs.queries import jobs, listed_files
+from jobs.redaction import redacted
 from jobs.sources.files import Listed
 from jobs.status import Priority
 
@@ -51,7 +52,7 @@ class Request:
 
     def _default_name(self) -> str:
         files = self.listed.files or ()
-        source = files[0] if len(files) == 1 else self.listed.source.rstrip("/")
+        source = files[0] if len(files) == 1 else redacted(self.listed.source).rstrip("/")
         return source.rpartition("/")[2] or source or "/"
 
     def store_files(self, connection: Connection, job_id: int) -> None:
