@@ -16,7 +16,9 @@ from model.errors import DatasetError
 __all__ = ["SPLITS", "Listed", "Permitted", "read_listing", "some"]
 
 SPLITS: Final = ("train", "calibration", "holdout")
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".mpo"})
+IMAGE_SUFFIXES: Final = frozenset(
+    ".jpg .jpeg .jpe .jfif .pjpeg .png .webp .gif .bmp .tif .tiff .avif .heic .heif .hif .jxl .mpo".split()
+)
 _NAMED: Final = 8  # how many offenders an error names
 
 
