@@ -17,7 +17,25 @@ __all__ = ["SPLITS", "Listed", "Permitted", "read_listing", "some"]
 
 SPLITS: Final = ("train", "calibration", "holdout")
 IMAGE_SUFFIXES: Final = frozenset(
-    ".jpg .jpeg .jpe .jfif .pjpeg .png .webp .gif .bmp .tif .tiff .avif .heic .heif .hif .jxl .mpo".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".pjpeg",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".mpo",
+    ]
 )
 _NAMED: Final = 8  # how many offenders an error names
 
