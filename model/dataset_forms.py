@@ -17,7 +17,27 @@ from model.labels import FIRST_YEAR, LAST_YEAR, Label, joined
 __all__ = ["SPLITS", "Listed", "Permitted", "read_listing", "some"]
 
 SPLITS: Final = ("train", "calibration", "holdout")
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".mpo"})
+IMAGE_SUFFIXES: Final = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".pjpeg",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".mpo",
+    ]
+)
 _NAMED: Final = 8  # how many offenders an error names
 
 

@@ -22,13 +22,11 @@ def read_regular(path: Path, *, limit: int = FILE_BYTES) -> bytes:
 
     Raises ArtifactUnsafe for a link, a FIFO, a device, and for more than `limit` bytes; OSError if it cannot be opened.
     """
-    if path.is_symlink():
-        raise ArtifactUnsafe(f"{path} is a link; an artifact holds only its own files")
+    _check_kind(path, path.lstat().st_mode)
     descriptor = os.open(path, _READ)
     try:
         info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode):
-            raise ArtifactUnsafe(f"{path} is not a regular file; an artifact holds nothing else: it was not read")
+        _check_kind(path, info.st_mode)  # what is there now
         if info.st_size > limit:
             raise ArtifactUnsafe(f"{path} has {info.st_size:,} bytes; at most {limit:,} are read")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
@@ -44,12 +42,16 @@ def check_kinds(folder: Path) -> list[Path]:
     for at, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(at, name)
-            mode = path.lstat().st_mode
-            if stat.S_ISLNK(mode):
-                raise ArtifactUnsafe(f"{path} is a link; an artifact holds only its own files")
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise ArtifactUnsafe(f"{path} is not a regular file; an artifact holds nothing else")
+            if not stat.S_ISDIR(mode := path.lstat().st_mode):
+                _check_kind(path, mode)
         found += [Path(at, name) for name in files]
         if len(found) > _MOST_FILES:
             raise ArtifactUnsafe(f"{folder} has more than {_MOST_FILES:,} files; give the folder of one version")
     return sorted(found)
+
+
+def _check_kind(path: Path, mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        raise ArtifactUnsafe(f"{path} is a link; an artifact holds only its own files")
+    if not stat.S_ISREG(mode):
+        raise ArtifactUnsafe(f"{path} is not a regular file; an artifact holds nothing else")

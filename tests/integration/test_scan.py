@@ -77,6 +77,22 @@ def test_every_file_once_whatever_the_size(client: Client, runtime: Make, photos
     assert (job.status()["state"], job.status()["ok"]) == ("completed", count)
 
 
+def test_files_that_are_left_out_are_counted_by_suffix(client: Client, runtime: Make, photos: Photos) -> None:
+    worker = runtime(batch_size=2)
+    folder = photos(9, 16)
+    (folder / "0000015").write_bytes((folder / "000001.jpg").read_bytes())
+    for name in ("000002.MP4", "000005.mp4", "000008.txt", "000009.jpg.part", "readme"):
+        (folder / name).write_text("no photo")
+    job = client.submit(str(folder))
+    scan_job(worker, int(job.id))
+    status = job.status()
+    assert (status["total"], status["skipped"]) == (10, 5)
+    assert [(row["suffix"], row["files"]) for row in job.skipped()] == [
+        (".mp4", 2), (None, 1), (".part", 1), (".txt", 1)
+    ]  # fmt: skip
+    assert next(client.jobs())["skipped"] == 5
+
+
 @pytest.mark.parametrize("chunks", [0, 1, 2])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_killed_scan_is_resumed(

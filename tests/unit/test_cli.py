@@ -373,3 +373,20 @@ def test_doctor_exits_1_when_a_check_failed(cars: Cars) -> None:
     result = cars("doctor")
     assert result.exit_code == 1
     assert rows_of(result) == cars.client.checks
+
+
+def test_files_left_out_by_suffix(cars: Cars) -> None:
+    cars.client.skipped = [{"job": "7", "suffix": ".mp4", "files": 1200}, {"job": "7", "suffix": None, "files": 3}]
+    lines = cars("errors", "7", "--skipped").stdout.splitlines()
+    assert [json.loads(line) for line in lines] == cars.client.skipped
+    table = [line.split() for line in cars("errors", "7", "--skipped", "--format", "table").stdout.splitlines()]
+    assert table[1:] == [[".mp4", "1,200"], ["(none)", "3"]]
+    cars.client.skipped = []
+    assert "no file" in cars("errors", "7", "--skipped").stderr
+
+
+def test_the_end_of_a_job_tells_what_was_left_out(cars: Cars) -> None:
+    cars.client.statuses = [STATUS | {"skipped": 4}]
+    assert (
+        "4 files that are not images were left out; of which kinds: cars errors 7 --skipped" in cars("wait", "7").stderr
+    )

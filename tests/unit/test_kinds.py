@@ -8,6 +8,7 @@ from PIL import Image
 
 from jobs.sources.kinds import HEAD_BYTES, NO_SUFFIX, OTHER_SUFFIXES, Kind, LeftOut, kind, merged, suffix
 from jobs.sources.kinds import starts_like_an_image as starts
+from model.dataset_forms import IMAGE_SUFFIXES
 
 IMAGES = "jpg jpeg jpe jfif pjpeg png webp gif bmp tif tiff avif heic heif hif jxl mpo"
 
@@ -83,4 +84,5 @@ def test_counts_are_bounded_however_many_suffixes_there_are() -> None:
 def test_the_list_is_that_of_the_design(shared: Path) -> None:
     written = (shared / "DESIGN.md").read_text()
     line = next(line for line in written.splitlines() if line.startswith("Which files are images"))
+    assert {f".{ending}" for ending in IMAGES.split()} == IMAGE_SUFFIXES  # a data set's photos are no others
     assert [f".{ending}" for ending in IMAGES.split()] == line.partition("`")[2].partition("`")[0].split()
