@@ -112,6 +112,7 @@ class _Slices:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._begun = False
+        self._seconds = SLICE_SECONDS / 2 if database.sqlite else SLICE_SECONDS  # which has one writer at a time
         self.rows = FIRST_ROWS
 
     @contextmanager
@@ -124,7 +125,7 @@ class _Slices:
         with self._database.write() as connection:
             yield connection, self.rows
         seconds = time.monotonic() - began
-        if seconds > SLICE_SECONDS:
+        if seconds > self._seconds:
             self.rows = max(self.rows // 2, LEAST_ROWS)
-        elif seconds < SLICE_SECONDS / 2:
+        elif seconds < self._seconds / 2:
             self.rows = min(self.rows * 2, MOST_ROWS)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import parse_qs, urlsplit
 
 from platformdirs import user_data_path
 from pydantic import ByteSize, Field, ValidationError, field_validator
@@ -21,6 +22,7 @@ __all__ = ["Settings", "environment", "load"]
 
 MIN_CHILD_MEMORY = 256 * 2**20  # less does not hold an engine
 _BROKERS = frozenset({"memory", "redis", "rediss", "sentinel", "amqp", "amqps"})
+_OF_URL = frozenset({"hostname", "password", "port", "transport", "userid", "virtual_host"})  # never in the query
 _EXPECTED = {
     "device": "auto, cpu, cuda, or one card such as cuda:1",
     "engine": "auto, onnx, torch, or module:Class for an engine of your own",
@@ -95,6 +97,13 @@ class Settings(BaseSettings):
         scheme, separator, rest = value.partition("://")
         if not separator or scheme not in _BROKERS or not (rest or scheme == "memory"):
             raise ValueError("must be a URL such as redis://host:6379/0, or memory:// for a broker inside each worker")
+        try:
+            parts = urlsplit(value)
+            _ = parts.port
+        except ValueError as exc:
+            raise ValueError("has a host or a port that cannot be: write redis://host:6379/0") from exc
+        if wrong := _OF_URL & parse_qs(parts.query).keys():
+            raise ValueError(f"must have its {min(wrong)} before the '?', as in redis://user:password@host:6379/0")
         return value
 
     @property

@@ -143,7 +143,7 @@ class Store:
         for file in card.files:
             content = read_verified(folder, card, file)
             try:
-                whole = files.info(f"{root}/{card.name}/{file}")["size"] == len(content)
+                whole = files.cat_file(f"{root}/{card.name}/{file}") == content
             except FileNotFoundError:
                 whole = False
             if not whole:

@@ -52,17 +52,15 @@ def test_they_see_the_worker_and_its_work(
 
 def test_events(server_backend: Backend, worker: Callable[..., WorkerProcess], photos: Callable[..., Path]) -> None:
     """What Flower listens to."""
-    seen: dict[str, dict[str, Any]] = {}
-    with Client() as client, make_app(client.settings).connection_for_read() as connection:
-        app = make_app(client.settings)
-        receiver = app.events.Receiver(connection, handlers={"*": lambda event: seen.setdefault(event["type"], event)})
-        wanted = {"worker-heartbeat", "task-received", "task-started", "task-succeeded"}
-        with receiver.consumer_context():
+    seen: set[str] = set()
+    wanted = {"worker-heartbeat", "task-received", "task-started", "task-succeeded"}
+    with Client() as client, make_app(client.settings) as app, app.connection_for_read() as connection:
+        receiver = app.events.Receiver(connection, handlers={"*": lambda event: seen.add(event["type"])})
+        with receiver.consumer_context() as (listening, _, _):
             worker({**server_backend.env, "CARS_ENGINE": "tests.engines:ScriptedEngine"})
             job = client.submit(str(photos(3, 16)))
-            wait_until(lambda: _drained(connection) and wanted <= seen.keys(), 90, lambda: str(seen.keys()))
+            wait_until(lambda: _drained(listening) and wanted <= seen, 90, lambda: str(seen))
         assert job.wait(60)["ok"] == 3
-        app.close()
 
 
 def _drained(connection: Any) -> bool:

@@ -38,3 +38,12 @@ def test_one_that_was_used_a_moment_ago_fails_once(client: Client, monkeypatch: 
     with pytest.raises(DatabaseUnavailable):
         client.models()
     assert client.models()
+
+
+def test_a_standby_server_is_called_read_only(client: Client) -> None:
+    client.models()
+    with psycopg.connect(_url(client).replace("+psycopg", ""), autocommit=True) as admin:
+        name = admin.execute("SELECT current_database()").fetchone()
+        admin.execute(f'ALTER DATABASE "{name[0]}" SET default_transaction_read_only = on')
+    with Client() as other, pytest.raises(DatabaseUnavailable, match=r"is read-only .* connect to its primary"):
+        other.retire("nosuch")

@@ -111,6 +111,13 @@ def test_a_mistake_shows_no_password() -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["redis://host/0?password=secret", "redis://:secret@host:port/0", "redis://[secret/0"])
+def test_a_broker_that_the_library_would_choke_on(url: str) -> None:
+    with pytest.raises(SettingsInvalid, match="CARS_BROKER_URL") as caught:
+        load(broker_url=url)
+    assert "secret" not in str(caught.value)
+
+
 def test_several_mistakes_are_told_at_once() -> None:
     with pytest.raises(SettingsInvalid, match=r"CARS_DEVICE.*CARS_WINDOW"):
         load(device="gpu", window=0)

@@ -90,7 +90,9 @@ def test_the_same_again_changes_nothing_and_other_content_is_refused(store: Stor
 
 
 def test_files_that_were_lost_are_restored_by_the_same_again(store: Store, url: str, tmp_path: Path) -> None:
-    write_artifact(tmp_path / "v1", {"plots/a.png": b"\x89PNG", "plots/b.png": b"\x89PNG"})
+    files = {"model.onnx": graph().SerializeToString(), "plots/a.png": b"\x89PNG", "plots/b.png": b"\x89PNG"}
+    engine = {"file": "model.onnx", "precision": "int8", "top1_delta": 0.0}
+    write_artifact(tmp_path / "v1", files, engines={"onnx": engine})
     digest = store.put(tmp_path / "v1", "v1")
     _remove(url, "v1/plots/a.png")
     _overwrite(url, "v1/plots/b.png", b"half")
