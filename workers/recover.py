@@ -173,12 +173,12 @@ class Recovery:
                 self._forget()
                 _take_back(self._runtime)
                 return
+            self._supervisor.check()  # first, and only reading: a child may hold up every write
             self._beat()
             concurrency = self._row["concurrency"]
             recover(self._runtime, idle=self._is_idle(), concurrency=concurrency, rung=self._rung)
             trains = "train" in self._row["queues"].split(",")
             recover_runs(self._runtime, idle=self._is_idle(), trains=trains, rung=self._rung_runs)
-            self._supervisor.check()
         except DatabaseError as exc:
             logger.warning("recovery waits: %s", exc)
         except Exception:
