@@ -196,14 +196,14 @@ class Recovery:
                 self._forget()
                 _take_back(self._runtime)
                 return
+            if self._watch.broken is None:
+                self._supervisor.check()  # first, and only reading: a child may hold up every write
             self._beat()
             concurrency = self._row["concurrency"]
             can_work = self._watch.broken is None and self._is_idle()
             recover(self._runtime, idle=can_work, concurrency=concurrency, rung=self._rung)
             trains = "train" in self._row["queues"].split(",")
             recover_runs(self._runtime, idle=self._is_idle(), trains=trains, rung=self._rung_runs)
-            if self._watch.broken is None:
-                self._supervisor.check()
         except DatabaseError as exc:
             logger.warning("recovery waits: %s", exc)
         except Exception:

@@ -66,11 +66,11 @@ def test_a_child_that_does_nothing_is_replaced(
 
 
 def test_a_parent_that_replaces_nobody_starts_anew(
-    backend: Backend, photos: Callable[..., Path], worker: Callable[..., WorkerProcess]
+    server_backend: Backend, photos: Callable[..., Path], worker: Callable[..., WorkerProcess]
 ) -> None:
     """Each new child is stopped as soon as it is up."""
     with Client() as client:
-        running = worker({**backend.env, **WORKS_AGAIN})
+        running = worker({**server_backend.env, **WORKS_AGAIN, "CARS_STALL_SECONDS": "5"})
         job = client.submit(str(photos(20, 16)))
         assert follow(job, until=ended, timeout=60)["ok"] == 20
         before = client.workers()[0]["id"]
