@@ -58,7 +58,7 @@ class Obstacles:
         if idle is not None:
             return idle
         if status["waiting"]:
-            return f"job {status['id']} waits, and is tried again: {status['waiting']}"
+            return f"job {status['id']} waits {status['waiting']}; it is tried again"
         seen = (status["state"], status["total"] - status["pending"])
         if seen != self._seen:
             self._seen, self._moved_at = seen, time.monotonic()

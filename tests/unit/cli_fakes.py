@@ -20,7 +20,7 @@ from jobs.settings import Settings, load
 STATUS: dict[str, Any] = {
     "id": "7", "name": None, "state": "completed", "source": "/photos", "model_version": "resnet34-1",
     "total": 3, "ok": 3, "failed": 0, "canceled": 0, "pending": 0, "cached": 0, "skipped": 0,
-    "unchanged": None, "notified": None,
+    "waiting": None, "unchanged": None, "notified": None,
     "images_per_second": 40.0, "eta_seconds": None, "created_at": "2026-01-02T03:04:05+00:00",
     "started_at": "2026-01-02T03:04:06+00:00", "finished_at": "2026-01-02T03:04:10+00:00", "error": None,
 }  # fmt: skip

@@ -94,10 +94,10 @@ def test_a_notice_is_repeated_and_says_that_waiting_has_no_end(cars: Cars) -> No
 @pytest.mark.usefixtures("impatient")
 def test_what_a_job_waits_for_is_told(cars: Cars) -> None:
     for command in (("wait", "7"), ("classify", "photos")):
-        cars.client.statuses = [RUNNING | {"waiting": "the source is not there (since 12:04)"}, STATUS]
+        cars.client.statuses = [RUNNING | {"waiting": "since 12:04: the source is not there"}, STATUS]
         result = cars(*command)
         assert result.exit_code == 0
-        assert "job 7 waits, and is tried again: the source is not there (since 12:04)" in result.stderr
+        assert "job 7 waits since 12:04: the source is not there; it is tried again" in result.stderr
 
 
 def no_database() -> dict[str, Any]:
