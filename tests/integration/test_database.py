@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psycopg
 import pytest
 
@@ -40,10 +42,11 @@ def test_one_that_was_used_a_moment_ago_fails_once(client: Client, monkeypatch: 
     assert client.models()
 
 
-def test_a_standby_server_is_called_read_only(client: Client) -> None:
+def test_a_standby_server_is_called_read_only(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
     client.models()
     with psycopg.connect(_url(client).replace("+psycopg", ""), autocommit=True) as admin:
         name = admin.execute("SELECT current_database()").fetchone()
         admin.execute(f'ALTER DATABASE "{name[0]}" SET default_transaction_read_only = on')
     with Client() as other, pytest.raises(DatabaseUnavailable, match=r"is read-only .* connect to its primary"):
-        other.retire("nosuch")
+        other.submit(str(tmp_path))

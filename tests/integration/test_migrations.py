@@ -121,7 +121,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     file = tmp_path / "cars.db"
     file.write_bytes(b"a diary, not a database" * 200)
     database = Database(f"sqlite:///{file}")
-    with pytest.raises(ForeignDatabase, match=r"cars\.db is no SQLite database"):
+    with pytest.raises(ForeignDatabase, match=r"cars\.db is not an SQLite database"):
         schema.prepare(database)
 
 

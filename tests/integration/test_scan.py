@@ -113,10 +113,10 @@ def test_a_killed_scan_is_resumed(
 
     ring = dying.ring
 
-    def ring_until_killed(task: str, number: int) -> bool:
+    def ring_until_killed(task: str, *numbers: int) -> bool:
         if len(done) == chunks and when == "after":
             raise Killed
-        return ring(task, number)
+        return ring(task, *numbers)
 
     monkeypatch.setattr(images, "add", add_until_killed)
     dying.ring = ring_until_killed
