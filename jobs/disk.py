@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["check_writable", "private_file", "private_folder", "trouble"]
@@ -31,8 +32,13 @@ def private_folder(folder: Path) -> None:
 
 
 def private_file(file: Path) -> None:
-    """Make an empty file that nobody else can read, whatever the umask; one that is there stays as it is."""
-    os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    """Make an empty file that nobody else can read, whatever the umask; one that is there stays as it is.
+
+    It is not even opened: closing any descriptor of a file takes back all locks that this process holds on it, and
+    SQLite's locks are such. Another process would then believe itself alone, and remove the log that this one reads.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def check_writable(folder: Path) -> str | None:

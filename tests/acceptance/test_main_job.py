@@ -21,7 +21,7 @@ IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".a
 
 def rows(text: str) -> list[dict[str, Any]]:
     """The results without what names the job, by path."""
-    parsed = [{**json.loads(line), "job": None} for line in text.splitlines()]
+    parsed = [{**json.loads(line), "job": None, "finished_at": None} for line in text.splitlines()]
     return sorted(parsed, key=lambda row: str(row["path"]))
 
 
