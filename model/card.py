@@ -70,7 +70,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Threshold = Annotated[float, Field(ge=0, le=2, description="above 1: never reached")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
-Score = Literal["max_softmax", "max_logit", "energy"]
+Score = Literal["max_softmax", "max_logit", "energy", "centered_logit", "logit_margin"]
 
 
 class _Part(BaseModel):
@@ -117,7 +117,7 @@ class Preprocessing(_Part):
 
 
 class KnownCar(_Part):
-    """The least value of `score` that a photo of a known car has; one that lies below is decided `unknown`."""
+    """The least value of `score` that a photo of a known car has."""
 
     score: Score
     least: float
@@ -133,7 +133,8 @@ class Confusable(_Part):
 class Thresholds(_Part):
     """Least calibrated probability for the decisions `model` and `make`, fitted to `target_precision`.
 
-    `known` is checked first; without it, as on cards written before there was such a part, nothing is. An answer that
+    `known` is checked first: a photo that lies below it is `unknown`; without it, as on cards written before there was
+    such a part, nothing is. Below `known_for_model` a photo is not decided `model`. An answer that
     is one of the `confusable` classes needs the probability that is written there.
     """
 
@@ -141,6 +142,7 @@ class Thresholds(_Part):
     make: Threshold
     target_precision: Share
     known: KnownCar | None = None
+    known_for_model: KnownCar | None = None
     confusable: Confusable | None = None
 
 
@@ -182,9 +184,9 @@ class EngineFile(_OpenPart):
 class Card(_Part):
     """One model version. Frozen; `thresholds.known` and `class_parts` may be absent, and no other field is accepted.
 
-    `class_parts`: the parts of those classes that the data named in parts; they are read from the others' names. It
-    and `thresholds.confusable` came with format 2: a release that does not know them cannot use the version, and says
-    so by the format. Cards without them are of format 1.
+    `class_parts`: the parts of those classes that the data named in parts; they are read from the others' names. It,
+    `thresholds.confusable` and `thresholds.known_for_model` came with format 2: a release that does not know them
+    cannot use the version, and says so by the format. Cards without them are of format 1.
     """
 
     format: Literal[1, 2]
@@ -210,6 +212,8 @@ class Card(_Part):
             raise ValueError("classes must be at least two, all different")
         confusable = self.thresholds.confusable
         strange = {name for pair in confusable.pairs for name in pair} - set(self.classes) if confusable else set()
+        if self.thresholds.known_for_model and self.format < 2:
+            raise ValueError("thresholds.known_for_model needs format 2")
         if confusable and self.format < 2:
             raise ValueError("thresholds.confusable needs format 2")
         if strange:
@@ -243,6 +247,8 @@ class Card(_Part):
             del fields["class_parts"]
         if self.thresholds.confusable is None:
             del fields["thresholds"]["confusable"]
+        if self.thresholds.known_for_model is None:
+            del fields["thresholds"]["known_for_model"]
         return fields
 
     @property

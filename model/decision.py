@@ -18,6 +18,7 @@ __all__ = [
     "known_scores",
     "looks_unknown",
     "make_table",
+    "may_be_model",
     "model_thresholds",
     "pool",
 ]
@@ -59,7 +60,9 @@ def known_scores(logits: NDArray[np.floating], temperature: float) -> dict[Score
     """Scores (N,) of raw logits (N, C), each higher the more a photo looks like a known car.
 
     Maximum softmax probability, after division by `temperature`: Hendrycks and Gimpel, ICLR 2017. Maximum logit:
-    Hendrycks et al., ICML 2022. Energy, here log-sum-exp: Liu et al., NeurIPS 2020.
+    Hendrycks et al., ICML 2022. Energy, here log-sum-exp: Liu et al., NeurIPS 2020. Centered logit: the maximum less
+    the mean of the logits, since training by probabilities alone leaves open by how much all logits are shifted. Logit
+    margin: the maximum less the mean of the next nine.
     """
     raw = np.asarray(logits, dtype=np.float64)
     peak = raw.max(axis=1)
@@ -68,7 +71,16 @@ def known_scores(logits: NDArray[np.floating], temperature: float) -> dict[Score
         "max_softmax": 1 / np.exp(below / temperature).sum(axis=1),
         "max_logit": peak,
         "energy": peak + np.log(np.exp(below).sum(axis=1)),
+        "centered_logit": peak - raw.mean(axis=1),
+        "logit_margin": peak - _next_mean(raw),
     }
+
+
+def _next_mean(raw: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of the second to tenth largest logits of each row, of fewer where there are fewer classes."""
+    count = min(10, raw.shape[1])
+    largest = np.partition(raw, raw.shape[1] - count, axis=1)[:, -count:]
+    return np.asarray((largest.sum(axis=1) - largest.max(axis=1)) / max(1, count - 1))
 
 
 def looks_unknown(logits: NDArray[np.floating], card: Card) -> NDArray[np.bool_]:
@@ -96,6 +108,14 @@ def _indexed(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.intp]]
     return names, index
 
 
+def may_be_model(logits: NDArray[np.floating], card: Card) -> NDArray[np.bool_]:
+    """For each row of raw logits (N, C): does it look enough like a known car to be decided `model`?"""
+    known = card.thresholds.known_for_model
+    if known is None:
+        return np.ones(len(logits), dtype=np.bool_)
+    return np.asarray(known_scores(logits, card.temperature)[known.score] >= known.least)
+
+
 def model_thresholds(card: Card) -> NDArray[np.float64]:
     """For each class (C,) the least probability for the decision `model`."""
     least = np.full(len(card.classes), card.thresholds.model)
@@ -111,9 +131,10 @@ def decide_all(
 ) -> Decisions:
     """The decisions for calibrated probabilities (N, C) and the raw logits (N, C) that they come from.
 
-    `unknown` if the logits look like no known car; else `model` if the best class reaches its threshold in the card,
-    else `make` if the best make's summed probability reaches the make threshold, else `unknown`. Without `logits`
-    nothing is rejected, and the probabilities alone decide. Not a number reaches no threshold.
+    `unknown` if the logits look like no known car; else `model` if the best class reaches its threshold in the card and
+    the logits look enough like a known car for that, else `make` if the best make's summed probability reaches the make
+    threshold, else `unknown`. Without `logits` nothing is rejected, and the probabilities alone decide. Not a number
+    reaches no threshold.
     """
     probabilities = np.asarray(probabilities, dtype=np.float32)
     rejected = np.zeros(len(probabilities), dtype=np.bool_) if logits is None else looks_unknown(logits, card)
@@ -124,6 +145,8 @@ def decide_all(
     rows = np.arange(len(probabilities))
     confidence, make_confidence = probabilities[rows, top], by_make[rows, best].clip(max=1.0)
     sure = ~rejected & (confidence >= model_thresholds(card)[top])
+    if logits is not None:
+        sure &= may_be_model(logits, card)
     sure_make = ~rejected & (make_confidence >= card.thresholds.make)
     decision: list[Decision] = [
         "model" if of_model else "make" if of_make else "unknown"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.card import Card, Confusable
-from model.decision import calibrate, looks_unknown, make_table, model_thresholds
+from model.card import Card, Confusable, KnownCar, Score
+from model.decision import calibrate, known_scores, looks_unknown, make_table, model_thresholds
 from model.training.confusable import confusable_pairs, members
 from model.training.thresholds import fit_threshold
 
@@ -24,16 +24,9 @@ Labels = npt.NDArray[np.integer]
 
 HALVINGS = 200
 HELD = 0.9  # of the halvings in which the promise must hold
-QUANTILES = (
-    1.2816,
-    1.6449,
-    1.96,
-    2.3263,
-    2.5758,
-    3.0902,
-    3.7190,
-)  # of the normal: 90, 95, 97.5, 99, 99.5, 99.9, 99.99 %
-OTHERS_DECIDED = 0.005  # of other photos, the largest fraction that may be decided `model`
+# Of the normal distribution: 50, 70, 80, 90, 95, 97.5, 99, 99.5 and 99.9 %.
+QUANTILES = (0.0, 0.5244, 0.8416, 1.2816, 1.6449, 1.96, 2.3263, 2.5758, 3.0902)
+OTHERS_DECIDED = 0.0075  # of other photos, the largest fraction that may be decided `model`
 _FEWEST_CONFUSABLE = 100  # photos of confusable classes below which these get no threshold of their own
 _NO_ROOM = 1.01
 
@@ -76,7 +69,7 @@ def fit_decisions(card: Card, logits: Floats, labels: Labels, *, others: Floats 
             break
     fitted = _fit(card, answers, quantile)
     if others is not None:
-        fitted = _raised(fitted, others)
+        fitted = _barred(fitted, logits, others)
     return FittedDecisions(card=fitted, halvings=halvings)
 
 
@@ -103,20 +96,32 @@ def _fit(card: Card, answers: _Answers, quantile: float) -> Card:
     def fit(chosen: npt.NDArray[np.bool_], confidence: Floats, hit: npt.NDArray[np.bool_]) -> float:
         return fit_threshold(confidence[chosen], hit[chosen], target=target, z=quantile)
 
+    model = fit(np.ones(len(answers.labels), dtype=np.bool_), answers.confidence, answers.hit)
     pairs = confusable_pairs(answers.probabilities, answers.labels)
-    member = members(pairs, len(card.classes))
-    inside = member[answers.top] | member[answers.labels]  # a mistake belongs to the class of its photo, too
-    if inside.sum() < _FEWEST_CONFUSABLE:
-        pairs, inside = (), np.zeros_like(inside)
-    model = fit(~member[answers.top] if pairs else ~inside, answers.confidence, answers.hit)
     confusable = None
-    if pairs:
+    inside = _confused(answers)
+    if pairs and inside.sum() >= _FEWEST_CONFUSABLE:
         own = max(model, fit(inside, answers.confidence, answers.hit))
         confusable = Confusable(pairs=tuple((card.classes[a], card.classes[b]) for a, b in pairs), model=own)
         card = card.model_copy(update={"format": 2})  # which releases without such thresholds refuse
     card = _with(card, model=model, make=_NO_ROOM, confusable=confusable)
     rest = answers.confidence < model_thresholds(card)[answers.top]
     return _with(card, make=fit(rest, answers.make_confidence, answers.make_hit))
+
+
+def _confused(answers: _Answers) -> npt.NDArray[np.bool_]:
+    """The photos of confusable classes, by pairs that the other half of the photos tells.
+
+    Those that a half tells itself are the ones it has mistakes in: its own precision there is worse than any other's.
+    """
+    order = np.random.default_rng(0).permutation(len(answers.labels))
+    halves, inside = np.array_split(order, 2), np.zeros(len(order), dtype=np.bool_)
+    for one, other in (halves, halves[::-1]):
+        member = members(
+            confusable_pairs(answers.probabilities[one], answers.labels[one]), answers.probabilities.shape[1]
+        )
+        inside[other] = member[answers.top[other]] | member[answers.labels[other]]
+    return inside
 
 
 def _halved(card: Card, answers: _Answers, halves: list[npt.NDArray[Any]], quantile: float) -> dict[str, Any]:
@@ -143,20 +148,27 @@ def _halved(card: Card, answers: _Answers, halves: list[npt.NDArray[Any]], quant
     }
 
 
-def _raised(card: Card, others: Floats) -> Card:
-    """The card whose `model` thresholds let at most a few of ``others`` through."""
-    passing = others[~looks_unknown(others, card)]
-    probabilities = calibrate(passing, card.temperature)
-    top, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1, initial=0)
-    through = np.sort(confidence[confidence >= model_thresholds(card)[top]])[::-1]
+def _barred(card: Card, logits: Floats, others: Floats) -> Card:
+    """The card with a score, and its least value, that lets few of ``others`` be decided `model`.
+
+    It is the score with the most cars above all of them but one: a single odd photo does not choose.
+    """
+    of_cars, of_others = (_sure_scores(card, each) for each in (logits, others))
     allowed = int(OTHERS_DECIDED * len(others))
-    if len(through) <= allowed:
+    if len(next(iter(of_others.values()))) <= max(1, allowed):
         return card
-    least = min(_NO_ROOM, float(np.nextafter(through[allowed], np.float32(2))))
-    confusable = card.thresholds.confusable
-    if confusable is not None:
-        confusable = confusable.model_copy(update={"model": max(confusable.model, least)})
-    return _with(card, model=max(card.thresholds.model, least), confusable=confusable)
+    tightest = {name: int((of_cars[name] > np.sort(found)[-2]).sum()) for name, found in of_others.items()}
+    best = max(tightest, key=lambda name: tightest[name])
+    least = float(np.nextafter(np.sort(of_others[best])[::-1][allowed], np.inf))
+    return _with(card.model_copy(update={"format": 2}), known_for_model=KnownCar(score=best, least=least))
+
+
+def _sure_scores(card: Card, logits: Floats) -> dict[Score, Floats]:
+    """The scores of those that would be decided `model`."""
+    probabilities = calibrate(logits, card.temperature)
+    sure = probabilities.max(axis=1, initial=0) >= model_thresholds(card)[probabilities.argmax(axis=1)]
+    sure &= ~looks_unknown(logits, card)
+    return {name: scores[sure] for name, scores in known_scores(logits, card.temperature).items()}
 
 
 def _with(card: Card, **fields: Any) -> Card:

@@ -119,9 +119,26 @@ def test_few_photos_that_show_no_car_are_decided(card: Card) -> None:
     logits, labels = draw(7)
     others = draw(8, photos=400)[0]  # as sure as the cars: only a higher threshold keeps them out
     without, fitted = (fit_decisions(card, logits, labels, others=given).card for given in (None, others))
-    decided = [decide_all(calibrate(others, 1.0), found).decision.count("model") for found in (without, fitted)]
+    decided = [decide_all(calibrate(others, 1.0), found, others).decision.count("model") for found in (without, fitted)]
     assert decided[0] > 20
-    assert decided[1] <= 2
+    assert decided[1] <= 3
+    assert fitted.thresholds.known_for_model is not None
+    assert parse_card(fitted.to_bytes()) == fitted
+    assert fitted.thresholds.model == without.thresholds.model
+
+
+def test_below_the_score_for_model_only_the_make_is_said(card: Card) -> None:
+    thresholds = card.thresholds.model_dump(exclude={"confusable"}) | {"model": 0.5, "make": 0.5}
+    thresholds["known_for_model"] = {"score": "logit_margin", "least": 5.0}
+    asked = parse_card(
+        json.dumps(card_fields(format=2, classes=NAMES, temperature=1.0, thresholds=thresholds)).encode()
+    )
+    logits = np.zeros((2, len(NAMES)), dtype=np.float32)
+    logits[0, 3], logits[1, 3] = 8.0, 4.9
+    assert decide_all(calibrate(logits * 3, 1.0), asked, logits).decision == ["model", "make"]
+    assert decide_all(calibrate(logits * 3, 1.0), asked).decision == ["model", "model"]
+    with pytest.raises(CardInvalid, match="known_for_model needs format 2"):
+        parse_card(json.dumps(card_fields(classes=NAMES, thresholds=thresholds)).encode())
 
 
 def test_no_photos_that_pass_mean_no_decision(card: Card) -> None:

@@ -37,7 +37,7 @@ from model.training.photos import decode_files
 from model.training.publish import publish
 from model.training.publish_weights import main
 from model.training.quantize import CALIBRATIONS, quantize
-from model.training.rejection import fit_least
+from model.training.rejection import SCORES, fit_least
 from tests.unit.artifacts import graph
 from tests.unit.labelled_photos import COLORS, write_folders
 
@@ -222,7 +222,7 @@ def test_sample_pictures_choose_the_score(version: Path) -> None:
     assert known is not None
     told = cards.read(version).metrics.model_dump()["unknown_rejection"]["samples"]
     areas = told["auroc_on_calibration"]
-    assert areas.keys() == told["auroc"].keys() == {"max_softmax", "max_logit", "energy"}
+    assert areas.keys() == told["auroc"].keys() == set(SCORES)
     assert known.score == told["best"] == max(areas, key=lambda score: areas[score])
     assert 0 <= told["rejected"] <= 1
     assert told["decided_model"] + told["decided_make"] <= (1 - told["rejected"]) * told["unknown_images"] + 1e-9
