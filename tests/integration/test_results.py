@@ -16,9 +16,10 @@ from jobs import Client
 from jobs.client import Job
 from jobs.database import Database
 from jobs.errors import LabelNotFound, SettingsInvalid, VersionNotFound
+from model.card import read
 from tests.unit.artifacts import CLASSES
 from workers.classify import classify_batch
-from workers.runtime import Runtime
+from workers.runtime import BUNDLED, Runtime
 from workers.scan import scan_job
 
 
@@ -87,7 +88,7 @@ def test_filters(client: Client, job: Job) -> None:
         ({"status": "failed"}, ["broken.png"]),
         ({"status": "ok"}, good),
         ({"version": "TINY"}, everything),
-        ({"version": "resnet34-cars-2"}, []),
+        ({"version": read(BUNDLED).name}, []),
         ({"make": "Acura", "listing": "b", "model": "TL"}, ["b/0.png"]),
         ({"min_confidence": 0.5}, good),
         ({"max_confidence": 0.5}, []),
