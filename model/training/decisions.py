@@ -15,7 +15,7 @@ import numpy.typing as npt
 from model.card import Card, Confusable, KnownCar, Score
 from model.decision import calibrate, known_scores, looks_unknown, make_table, model_thresholds
 from model.training.confusable import confusable_pairs, members
-from model.training.thresholds import fit_threshold
+from model.training.thresholds import NEVER, fit_threshold
 
 __all__ = ["FittedDecisions", "fit_decisions"]
 
@@ -28,7 +28,6 @@ HELD = 0.9  # of the halvings in which the promise must hold
 QUANTILES = (0.0, 0.5244, 0.8416, 1.2816, 1.6449, 1.96, 2.3263, 2.5758, 3.0902)
 OTHERS_DECIDED = 0.0075  # of other photos, the largest fraction that may be decided `model`
 _FEWEST_CONFUSABLE = 100  # photos of confusable classes below which these get no threshold of their own
-_NO_ROOM = 1.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,7 @@ def _fit(card: Card, answers: _Answers, quantile: float) -> Card:
         own = max(model, fit(inside, answers.confidence, answers.hit))
         confusable = Confusable(pairs=tuple((card.classes[a], card.classes[b]) for a, b in pairs), model=own)
         card = card.model_copy(update={"format": 2})  # which releases without such thresholds refuse
-    card = _with(card, model=model, make=_NO_ROOM, confusable=confusable)
+    card = _with(card, model=model, make=NEVER, confusable=confusable)
     rest = answers.confidence < model_thresholds(card)[answers.top]
     return _with(card, make=fit(rest, answers.make_confidence, answers.make_hit))
 
