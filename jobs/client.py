@@ -25,6 +25,7 @@ from jobs.status import JobState
 from jobs.submission import Request
 from jobs.training import Training
 from jobs.waiting import brief_interrupt, wait
+from jobs.wake import wake
 
 if TYPE_CHECKING:
     from jobs import broker
@@ -149,7 +150,8 @@ class Client:
             return known, False
 
     def _ring(self, work: Literal["scan", "train"], number: int) -> None:
-        if self.settings.embedded:  # only the worker's own processes could hear it
+        if self.settings.embedded:
+            wake(self.settings.home)
             return
         from jobs import broker  # Celery is slow to load, and most commands ring for nothing
 

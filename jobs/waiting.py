@@ -22,6 +22,8 @@ Status = dict[str, Any]
 T = TypeVar("T")
 
 POLL_SECONDS = 0.25
+FIRST_POLL_SECONDS = 0.01
+POLL_FRACTION = 0.03  # of the time waited so far: the end of a short job is seen soon, and a long one costs little
 WATCH_SECONDS = 2.0
 REPEAT_SECONDS = 30.0  # the same notice is told again after so long
 WORKER_PATIENCE = 60.0  # a worker that is restarted has time to come back
@@ -61,10 +63,11 @@ def follow(
                 display.tell(BACK)
         except DatabaseUnavailable as exc:
             notices.say(outage.words(exc))
-        left = float("inf") if timeout is None else start + timeout - time.monotonic()
+        waited = time.monotonic() - start
+        left = float("inf") if timeout is None else timeout - waited
         if left <= 0:
             raise WaitTimeout(f"job {job.id} has not ended within {timeout:g} s: {_how_far(status)}")
-        time.sleep(min(POLL_SECONDS, left))
+        time.sleep(min(POLL_SECONDS, left, max(FIRST_POLL_SECONDS, POLL_FRACTION * waited)))
 
 
 def outlasting(ask: Callable[[], T], tell: Callable[[str], None]) -> T:

@@ -25,6 +25,7 @@ from jobs import settings as configuration
 from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
 from jobs.database import Database
 from jobs.errors import DatabaseError
+from jobs.wake import Listener
 from workers import (
     classify,
     devices,
@@ -113,7 +114,7 @@ def _told(work: Callable[[Runtime], object]) -> None:
 @app.task(name=SCAN_JOB)
 def scan_job(*ids: object) -> None:
     if known := messages.numbers(ids, task=SCAN_JOB):
-        _told(lambda runtime: scan.scan_job(runtime, known[0]))
+        _told(lambda runtime: _scan(runtime, known[0]))
 
 
 @app.task(name=CLASSIFY_BATCH)
@@ -237,9 +238,13 @@ def _ready(sender: Any, **_kw: Any) -> None:
     watch = Watch(_Process.shared, settings, resident_limit=watched)
     _Process.bell.start()
     supervisor = _supervisor(worker, queues)
-    _Process.recovery = Recovery(runtime(), supervisor, is_idle=_is_idle, row=row, watch=watch)
+    _Process.recovery = Recovery(runtime(), supervisor, is_idle=_is_idle, row=row, watch=watch, listener=_listener())
     _Process.recovery.start()
     logger.info("ready: %d on %s, queues %s", worker.concurrency, row["device"], row["queues"])
+
+
+def _listener() -> Listener | None:
+    return Listener(settings.home) if settings.embedded else None
 
 
 def _supervisor(worker: Any, queues: Sequence[str]) -> supervision.Supervisor:
@@ -331,6 +336,13 @@ def _classify(runtime: Runtime) -> bool:
         runtime.database.close()
         os._exit(RECYCLE)
     return found
+
+
+def _scan(runtime: Runtime, job_id: int) -> None:
+    """List, and begin with what was listed: the messages about it are still on their way."""
+    scan.scan_job(runtime, job_id)
+    if "classify" in app.amqp.queues.consume_from and not _is_closing():
+        _classify(runtime)
 
 
 def _is_closing() -> bool:

@@ -14,6 +14,7 @@ from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
 from jobs.errors import DatabaseError
 from jobs.queries import batches, jobs, workers
 from jobs.spans import readable
+from jobs.wake import Listener
 from workers import forks, supervision
 from workers.finish import finish_job
 from workers.runtime import Runtime
@@ -25,7 +26,7 @@ __all__ = ["Recovery", "recover"]
 
 logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
-EMBEDDED_TICK_SECONDS = 0.25  # clients in other processes cannot ring: they wait for the tick
+EMBEDDED_TICK_SECONDS = 0.25  # a client in another process cannot ring; it may not be able to wake this one either
 HEARTBEAT_SECONDS = 2.0
 EMBEDDED_PATIENCE = 0.5  # how long a message may be on its way before it counts as lost
 PATIENCE = 2.0
@@ -132,8 +133,10 @@ class Recovery:
         is_idle: Callable[[], bool],
         row: Mapping[str, Any],
         watch: Watch,
+        listener: Listener | None = None,
     ) -> None:
         self._runtime = runtime
+        self._listener = listener
         self._supervisor = supervisor
         self._watch = watch
         self._told_broken: str | None = None
@@ -165,6 +168,8 @@ class Recovery:
         self._wake()
         self._thread.join()
         self._watch.close()
+        if self._listener is not None:
+            self._listener.close()
         self._forget()
 
     def leave(self) -> None:
@@ -182,8 +187,17 @@ class Recovery:
                 self._due = time.monotonic() + interval
                 with forks.steady:
                     self._tick()
-            if select.select([self._wake_reader], [], [], max(0.0, self._due - time.monotonic()))[0]:
-                os.read(self._wake_reader, 4096)
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait for the next tick, or until somebody wakes this thread."""
+        sockets = [self._listener] if self._listener is not None else []
+        ready, _, _ = select.select([self._wake_reader, *sockets], [], [], max(0.0, self._due - time.monotonic()))
+        if self._wake_reader in ready:
+            os.read(self._wake_reader, 4096)
+        if self._listener is not None and self._listener in ready:
+            self._listener.drain()
+            self._due = 0.0
 
     def _wake(self) -> None:
         os.write(self._wake_writer, b"\n")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from model import card as cards
 from model.datasets import Dataset
@@ -30,6 +33,7 @@ from model.training.teacher import Teacher, open_teacher
 __all__ = ["Trained", "TrainingStopped", "train"]
 
 _PLAN = "plan.json"
+_STATISTICS_PHOTOS = 2_048
 _DEFAULT_INIT = {"original": "imagenet", "scratch": "scratch"}
 
 
@@ -187,13 +191,18 @@ def _of_version(start: str | Path) -> tuple[int | None, LossKind | None]:
 
 
 def _finished(run: Run, *, start: str | Path) -> Trained:
-    """The better of the last and the averaged weights, by accuracy on `calibration`."""
+    """The best of the last and the averaged weights, by accuracy on `calibration`; each with the batch norms'
+    statistics as the run left them, which are those of augmented views, and with those of plain photos."""
     size = run.plan.size_at(run.plan.epochs - 1)
     candidates: dict[str, nn.Module] = {"last": run.network}
     if run.average is not None:
         candidates["average"] = run.average.average.module
+    candidates |= {
+        f"{name}, statistics of plain photos": with_plain_statistics(network, run.train, size, run.device)
+        for name, network in candidates.items()
+    }
     scores = {name: _accuracy(network, run.calibration, size, run.device) for name, network in candidates.items()}
-    chosen = max(scores, key=lambda name: (scores[name], name == "average"))
+    chosen = max(scores, key=lambda name: (scores[name], name.startswith("average")))
     folder = run.folder / "plots"
     folder.mkdir(exist_ok=True)
     plots.draw_history(folder / "history.png", run.history)
@@ -227,6 +236,19 @@ def _speed(run: Run) -> dict[str, Any]:
         "bfloat16_ratio": run.plan.bfloat16_ratio,
         "by_size": [{name: record.get(name) for name in names} for record in of_size.values()],
     }
+
+
+def with_plain_statistics(network: nn.Module, table: PhotoTable, size: int, device: torch.device) -> nn.Module:
+    """A copy whose batch norms have the statistics of plain views, ``size`` pixels, of some of the table's photos.
+
+    Augmented views have others, and a moving average of weights has no statistics of its own: those that were averaged
+    along belong to no weights at all. `torch.optim.swa_utils.update_bn` is PyTorch's own remedy.
+    """
+    copied = copy.deepcopy(network)
+    batches = Batches(table=table, batch=64, training=True, device=device)
+    some = islice(batches, _STATISTICS_PHOTOS // 64 + 1)
+    update_bn((normalize(plain_view(photos, size)) for photos, _ in some), copied)
+    return copied.eval()
 
 
 @torch.inference_mode()

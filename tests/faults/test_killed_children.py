@@ -65,6 +65,7 @@ def test_a_child_that_does_nothing_is_replaced(
     assert "does not take it: it is replaced" in running.output()
 
 
+@pytest.mark.timeout(480)
 def test_a_parent_that_replaces_nobody_starts_anew(
     server_backend: Backend, photos: Callable[..., Path], worker: Callable[..., WorkerProcess]
 ) -> None:
@@ -87,7 +88,7 @@ def test_a_parent_that_replaces_nobody_starts_anew(
                         stopped.add(pid)
             return False
 
-        wait_until(anew, 120, running.output)
+        wait_until(anew, 270, running.output)  # a child that was stopped too early to be known has 60 s
         assert follow(job, until=ended, timeout=90)["ok"] == 20
         (row,) = [row for row in client.workers() if row["alive"]]
         assert row["pid"] == running.pid

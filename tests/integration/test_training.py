@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from model.datasets import Dataset, open_dataset
 from model.errors import ArtifactUnsafe, DatasetError
 from model.network import build
+from model.training.augment import normalize, plain_view
 from model.training.batches import load_table
 from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.training.errors import TrainingFailed
@@ -24,7 +25,7 @@ from model.training.held_out import judge_held_out_classes
 from model.training.photos import decode_files
 from model.training.recipes import RECIPES, Plan, make_plan
 from model.training.starting import starting_network
-from model.training.train import Trained, TrainingStopped, train
+from model.training.train import Trained, TrainingStopped, train, with_plain_statistics
 from tests.unit.labelled_photos import COLORS, write_folders
 from tests.unit.teachers import write_teacher
 
@@ -182,7 +183,10 @@ def test_finetuning_learns_and_reports(dataset: Dataset, imagenet: Path, tmp_pat
     assert epochs[-1]["eta_seconds"] == 0
     assert all(record["images_per_second"] > 0 and record["epochs"] == 3 for record in records)
     assert trained.report["name"] == "finetune"
-    assert trained.report["weights"] in ("last", "average")
+    scores = trained.report["calibration_accuracy"]
+    plain = [f"{name}, statistics of plain photos" for name in ("last", "average")]
+    assert set(scores) == {"last", "average", *plain}
+    assert scores[trained.report["weights"]] == max(scores.values())
     json.dumps(trained.report, allow_nan=False)
 
 
@@ -280,9 +284,24 @@ def test_a_run_that_was_begun_by_an_older_release_goes_on(dataset: Dataset, tmp_
     assert len(train(dataset, recipe="scratch", run_folder=tmp_path).report["history"]) == 2
 
 
+def test_statistics_that_belong_to_no_weights_are_replaced_by_those_of_plain_photos(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    table = load_table(dataset, "train", 24, folder=tmp_path, device=torch.device("cpu"))
+    network = build(3)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and module.running_mean is not None:
+            module.running_mean.fill_(100.0)
+    fresh = with_plain_statistics(network, table, 24, torch.device("cpu"))
+    with torch.inference_mode():
+        inputs = network.conv1(normalize(plain_view(table.photos, 24)))
+    assert torch.allclose(fresh.bn1.running_mean, inputs.mean(dim=(0, 2, 3)), atol=1e-4)
+    assert network.bn1.running_mean.min() == 100.0  # the run's own network stays as it is
+
+
 def test_classes_never_seen_are_told_from_known_ones_in_a_run_of_their_own(dataset: Dataset, tmp_path: Path) -> None:
     found = judge_held_out_classes(dataset, run_folder=tmp_path, count=1, epochs=1, options=ONE_SIZE)
-    assert set(found["auroc"]) == {"max_softmax", "max_logit", "energy"}
+    assert set(found["auroc"]) == {"max_softmax", "max_logit", "energy", "centered_logit", "logit_margin"}
     assert (len(found["classes"]), found["unknown_images"], found["known_images"]) == (1, 10, 2)
     assert "short run" in found["of"]
     with pytest.raises(DatasetError):
