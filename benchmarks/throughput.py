@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,15 @@ def make_photos(originals: list[Path], folder: Path, size: tuple[int, int], *, c
 
 
 @contextmanager
-def warm_worker(home: Path) -> Iterator[Client]:
-    """The embedded default with a worker that has loaded its engine."""
+def warm_worker(home: Path, server: Mapping[str, str] | None = None) -> Iterator[Client]:
+    """A worker that has loaded its engine; of the embedded default, but for the variables of `server`."""
     env = {
         "CARS_HOME": str(home),
         "CARS_DATABASE_URL": f"sqlite:///{home / 'cars.db'}",
         "CARS_BROKER_URL": "memory://",
         "CARS_DEVICE": "cpu",
         "CARS_ENGINE": "onnx",
+        **(server or {}),
     }
     home.mkdir(parents=True)
     first = home / "warm-up"
