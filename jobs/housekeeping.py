@@ -95,19 +95,23 @@ def _deletion(database: Database) -> Iterator[tuple[Connection, datetime]]:
 
 
 def _delete_predictions(database: Database, found: CursorResult[Any], *, since: datetime) -> int:
-    """Delete the predictions whose keys are `found`, but for those taken into use `since`; returns how many."""
+    """Delete the predictions whose places are `found`, but for those taken into use `since`; returns how many."""
     slices, gone = _Slices(database), 0
-    while keys := found.fetchmany(slices.rows):
+    while places := found.fetchmany(slices.rows):
         with slices.transaction() as (connection, _):
             if not predictions.renew_deletion(connection):  # this machine slept: the next `prune` goes on
                 return gone
-            gone += predictions.delete_unused(connection, keys, since=since)
+            gone += predictions.delete_unused(connection, places, since=since)
             found.connection.execute(select(1))  # raises, and nothing is deleted, if commits have not been told
     return gone
 
 
 class _Slices:
-    """Transactions of as many rows as go in `SLICE_SECONDS` on this machine."""
+    """Transactions of as many rows as go in `SLICE_SECONDS` on this machine.
+
+    None waits for the disk with its locks held: if the server loses power the last ones are to be repeated, as after
+    any interruption.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -122,7 +126,7 @@ class _Slices:
             time.sleep(PAUSE_SECONDS)
         self._begun = True
         began = time.monotonic()
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             yield connection, self.rows
         seconds = time.monotonic() - began
         if seconds > self._seconds:

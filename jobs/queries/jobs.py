@@ -324,6 +324,8 @@ def delete_images(connection: Connection, job_id: int, *, after: int, limit: int
 
 
 def delete_row(connection: Connection, job_id: int) -> None:
-    """Delete a job that has no images any more, with its batches. The caller holds its lock."""
+    """Delete a job that has no images any more, with its batches, for good. The caller holds its lock."""
+    if connection.dialect.name == "postgresql":  # what went before may not have waited for the disk; this does for all
+        connection.exec_driver_sql("SET LOCAL synchronous_commit TO DEFAULT")
     connection.execute(delete(BatchRow).where(BatchRow.job_id == job_id))
     connection.execute(delete(JobRow).where(JobRow.id == job_id))

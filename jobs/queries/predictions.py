@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
     CompoundSelect,
     Connection,
     CursorResult,
-    LargeBinary,
     Select,
-    cast,
+    String,
     delete,
     except_,
     func,
-    literal,
+    literal_column,
     or_,
     select,
     text,
@@ -44,6 +41,7 @@ __all__ = [
 ]
 
 COMMITTING, DELETING = 0x636F6D6D, 0x64656C65  # advisory locks: "comm", "dele"
+SEARCH_MEMORY = "64MB"  # for which PostgreSQL compares a million hashes in memory; its own limit sorts them on disk
 DELETION_MINUTES = 10  # how long SQLite's header says that a deletion goes on, unless it is renewed
 
 
@@ -116,7 +114,7 @@ def store(connection: Connection, version_id: int, predictions: Sequence[Predict
 
 
 def only_of(connection: Connection, job_id: int) -> CursorResult[Any]:
-    """Keys (version_id, content_hash) of predictions that no other job than this refers to, streamed.
+    """Where the predictions lie that no other job than this refers to, streamed.
 
     In one pass over the images of jobs with the same version, in memory that grows with the job alone.
     """
@@ -126,7 +124,7 @@ def only_of(connection: Connection, job_id: int) -> CursorResult[Any]:
 
 
 def unused(connection: Connection) -> CursorResult[Any]:
-    """Keys (version_id, content_hash) of predictions that no image refers to, streamed."""
+    """Where the predictions lie that no image refers to, streamed."""
     return _streamed(connection, except_(_KEYS, _referred()))
 
 
@@ -137,22 +135,31 @@ def count_unused(connection: Connection, *, without_jobs_before: datetime) -> in
     return connection.execute(select(func.count()).select_from(found)).scalar_one()
 
 
-def delete_unused(connection: Connection, keys: Iterable[Sequence[Any]], *, since: datetime) -> int:
-    """Delete those of these predictions that were not stored or taken into use `since`; returns how many.
+def delete_unused(connection: Connection, places: Sequence[Sequence[Any]], *, since: datetime) -> int:
+    """Delete those of the predictions at these places that were not stored or taken into use `since`; returns how many.
 
-    Nothing referred to them then. Those that a commit holds at this moment are passed over.
+    Nothing referred to them then. Those that a commit holds at this moment are passed over. While the statement that
+    found the places is being read PostgreSQL gives none of them to another row; that row would be a later one anyway.
     """
-    by_version: dict[int, list[bytes]] = {}
-    for version_id, content_hash in keys:
-        by_version.setdefault(version_id, []).append(content_hash)
-    gone = 0
-    for version_id, hashes in by_version.items():
-        of_version = PredictionRow.version_id == version_id
-        listed = _among(connection, hashes)
-        unused = select(PredictionRow.content_hash).where(of_version, listed, PredictionRow.created_at < since)
-        locked = connection.scalars(unused.with_for_update(skip_locked=True)).all()
-        gone += connection.execute(delete(PredictionRow).where(of_version, _among(connection, locked))).rowcount
-    return gone
+    if connection.dialect.name == "sqlite":
+        old = PredictionRow.created_at < since
+        by_version: dict[int, list[bytes]] = {}
+        for version_id, content_hash in places:
+            by_version.setdefault(version_id, []).append(content_hash)
+        return sum(
+            connection.execute(
+                delete(PredictionRow).where(
+                    PredictionRow.version_id == version, PredictionRow.content_hash.in_(some), old
+                )
+            ).rowcount
+            for version, some in by_version.items()
+        )
+    free = (
+        "SELECT ctid FROM predictions WHERE ctid = ANY(CAST(:places AS tid[])) AND created_at < :since "
+        "FOR UPDATE SKIP LOCKED"
+    )
+    values = {"places": [place for (place,) in places], "since": since}
+    return connection.execute(text(f"DELETE FROM predictions WHERE ctid = ANY(ARRAY({free}))"), values).rowcount  # noqa: S608
 
 
 def begin_deletion(connection: Connection) -> None:
@@ -210,16 +217,15 @@ def _referred() -> Select[*tuple[Any, ...]]:
 
 
 def _streamed(connection: Connection, keys: CompoundSelect[*tuple[Any, ...]]) -> CursorResult[Any]:
-    """Those of the keys that have a prediction, as their rows lie in the table: hashes in their own order would lead
-    all over the disk."""
+    """The places of those of the keys that have a prediction, in their order: hashes in their own order would lead all
+    over the disk. A place is the row's `ctid`, which PostgreSQL reaches without an index; in SQLite the key."""
     found = keys.subquery()
     same = (PredictionRow.version_id == found.c[0]) & (PredictionRow.content_hash == found.c[1])
-    place = text("predictions.rowid" if connection.dialect.name == "sqlite" else "predictions.ctid")
-    query = _KEYS.join(found, same).order_by(place)
+    query: Select[*tuple[Any, ...]]
+    if connection.dialect.name == "sqlite":
+        query = _KEYS.join(found, same).order_by(text("predictions.rowid"))
+    else:
+        connection.execute(text(f"SET LOCAL work_mem = '{SEARCH_MEMORY}'"))
+        place = literal_column("predictions.ctid", String)
+        query = select(place).select_from(PredictionRow).join(found, same).order_by(place)
     return connection.execute(query, execution_options={"stream_results": True})
-
-
-def _among(connection: Connection, hashes: Sequence[bytes]) -> ColumnElement[bool]:
-    if connection.dialect.name == "postgresql":  # one parameter, however many there are
-        return PredictionRow.content_hash == func.any(cast(literal(hashes, ARRAY(LargeBinary)), ARRAY(LargeBinary)))
-    return PredictionRow.content_hash.in_(hashes)
