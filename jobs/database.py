@@ -15,9 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from sqlalchemy import Connection, Engine, Table, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
@@ -29,11 +28,15 @@ from jobs.errors import DatabaseUnavailable, ForeignDatabase
 from jobs.redaction import redacted
 from jobs.tables import Utc
 
+if TYPE_CHECKING:
+    import psycopg
+
 __all__ = ["VERSION_TABLE", "Database", "bulk_insert", "later", "now"]
 
 VERSION_TABLE = "cars_schema"  # Alembic's; a database with tables but without this one belongs to another program
 REST_SECONDS = 0.2  # after so long without use a connection is asked whether it still lives
 ROOM_BYTES = 1 << 20  # less is called a full disk
+_REFUSED = ("42501", "25006")  # SQLSTATE: insufficient_privilege, read_only_sql_transaction
 BUSY_SECONDS = 60  # how long a writer waits for SQLite's lock before it fails
 
 
@@ -136,10 +139,10 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, InterfaceError, psycopg.OperationalError) as exc:  # the last: in the midst of a COPY
+        except (OperationalError, InterfaceError, *_lost_in_copy()) as exc:
             raise DatabaseUnavailable(self._trouble(getattr(exc, "orig", exc))) from exc
         except DBAPIError as exc:
-            if isinstance(exc.orig, psycopg.errors.InsufficientPrivilege | psycopg.errors.ReadOnlySqlTransaction):
+            if getattr(exc.orig, "sqlstate", None) in _REFUSED:
                 raise DatabaseUnavailable(self._trouble(exc.orig)) from exc
             if not isinstance(exc.orig, sqlite3.DatabaseError) or exc.orig.sqlite_errorname not in _NOT_OURS:
                 raise
@@ -155,17 +158,24 @@ class Database:
                 return (
                     f"the database at {place} is locked by another program that has been writing for {BUSY_SECONDS} s"
                 )
-        match exc:
-            case psycopg.errors.DiskFull():
+        match getattr(exc, "sqlstate", None):
+            case "53100":  # disk_full
                 return f"the disk of the database server at {place} is full: make room there"
-            case psycopg.errors.InsufficientPrivilege():
+            case "42501":  # insufficient_privilege
                 return f"the user of the database at {place} lacks a permission ({_first_line(exc)}): grant it"
-            case psycopg.errors.ReadOnlySqlTransaction():
+            case "25006":  # read_only_sql_transaction
                 return f"the database at {place} is read-only ({_first_line(exc)}): connect to its primary server"
         return f"the database at {place} does not answer ({_first_line(exc)}); check CARS_DATABASE_URL and that it runs"
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _lost_in_copy() -> tuple[type[Exception], ...]:
+    """What psycopg raises itself in the midst of a COPY, which SQLAlchemy does not see. Loaded only after an error."""
+    import psycopg
+
+    return (psycopg.OperationalError,)
 
 
 def _disk_trouble(code: str, folder: Path) -> str | None:
@@ -200,7 +210,7 @@ def _ping_the_rested(engine: Engine) -> None:
             return
         try:
             engine.dialect.do_ping(connection)
-        except psycopg.Error as exc:
+        except engine.dialect.loaded_dbapi.Error as exc:
             raise InvalidatePoolError from exc  # the pool then opens new ones
 
     event.listen(engine, "checkin", rest)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
-import numpy as np
 from sqlalchemy import Row
 
 from jobs.redaction import redacted
@@ -77,6 +76,8 @@ def result(row: Row[Any], *, classes: Sequence[str], top_k: int | None) -> Resul
 
 def top(probabilities: bytes, *, classes: Sequence[str], k: int) -> list[Top]:
     """The k most probable labels, the best first; equal ones in the card's order."""
+    import numpy as np
+
     values = np.frombuffer(probabilities, dtype="<f2").astype(np.float64)
     best = np.argsort(-values, kind="stable")[:k]
     return [{"label": classes[i], "confidence": float(values[i])} for i in best]

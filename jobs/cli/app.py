@@ -5,13 +5,14 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
-from jobs.cli import classify, jobs, labels, models, operations, results, training, workers
 from jobs.cli.output import error
 from jobs.cli.session import Session
 from jobs.cli.signals import Terminated
@@ -20,8 +21,127 @@ from jobs.errors import CarClassifierError, SettingsInvalid
 __all__ = ["app"]
 
 
+class _Command(NamedTuple):
+    """A command by name. Its module is imported when it runs: most of what the others need is slow to load."""
+
+    panel: str
+    module: str
+    name: str  # of a function, or of a group
+    help: str  # the first sentence of its docstring
+
+
+COMMANDS = {
+    "classify": _Command(
+        "Jobs", "classify", "classify", "Classify a folder of images (or single images) and print one row an image."
+    ),
+    "submit": _Command(
+        "Jobs", "jobs", "submit", "Submit a folder of images (or single images) as a job and print its id."
+    ),
+    "jobs": _Command("Jobs", "jobs", "list_jobs", "List jobs, newest first."),
+    "status": _Command("Jobs", "jobs", "status", "Show how far a job is."),
+    "wait": _Command(
+        "Jobs", "jobs", "wait", "Wait for a job to end, with its progress; exits 1 when it failed or was canceled."
+    ),
+    "cancel": _Command(
+        "Jobs", "jobs", "cancel", "Cancel a job; results it has already are kept. Cancelling again does no harm."
+    ),
+    "retry": _Command(
+        "Jobs",
+        "jobs",
+        "retry",
+        "Go on with an ended job: whatever is not ok, failed and canceled images, and a listing that was not finished.",
+    ),
+    "delete": _Command(
+        "Jobs", "jobs", "delete", "Delete a job that has ended, with every prediction that no other job refers to."
+    ),
+    "prune": _Command(
+        "Jobs", "jobs", "prune", "Delete jobs that ended long ago, with every prediction that no other job refers to."
+    ),
+    "results": _Command("Results", "results", "results", "Show results, one row an image, of one job or of all."),
+    "errors": _Command(
+        "Results",
+        "results",
+        "errors",
+        "Show the images of a job that failed, and why; and what ended the job, if it did not come to its own end.",
+    ),
+    "models": _Command("Models", "models", "list_versions", "List the model versions that can be used."),
+    "model": _Command(
+        "Models", "models", "group", "One model version: show, promote, roll back, import, export, retire."
+    ),
+    "train": _Command(
+        "Models",
+        "training",
+        "train",
+        "Train on labelled photos, publish, judge beside production, promote what is better; prints the run's id.",
+    ),
+    "training": _Command(
+        "Models",
+        "training",
+        "training",
+        "Show a training run, on a terminal live until it ends; without RUN, list all.",
+    ),
+    "label": _Command(
+        "Models", "labels", "label", "Correct a photo's class, for the next training to learn; its bytes are kept."
+    ),
+    "labels": _Command(
+        "Models", "labels", "group", "Corrections of photos, which the next training learns: import, export."
+    ),
+    "worker": _Command(
+        "Operations",
+        "operations",
+        "worker",
+        "Work on jobs until it is stopped (Ctrl-C or SIGTERM: finishes what it has in hand).",
+    ),
+    "workers": _Command(
+        "Operations", "workers", "list_workers", "List the workers of the last week: where they run, and what they do."
+    ),
+    "beat": _Command(
+        "Operations", "operations", "beat", "Tick the schedules until it is stopped; any number of these does no harm."
+    ),
+    "migrate": _Command(
+        "Operations",
+        "operations",
+        "migrate",
+        "Bring the database to this release and register the bundled model version.",
+    ),
+    "doctor": _Command(
+        "Operations", "operations", "doctor", "Check that this machine is ready to work; exits 1 when something is not."
+    ),
+}
+
+
+class _Loading(Mapping[str, Any]):
+    """The commands by name, each made when it is asked for."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+    def __getitem__(self, name: str) -> Any:
+        known = COMMANDS[name]
+        found = getattr(import_module(f"jobs.cli.{known.module}"), known.name)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(name)(found)
+            found = alone
+        command = get_command(found)
+        command.name = name
+        return command
+
+
 class Commands(TyperGroup):
     """The group of all commands: what goes wrong inside one becomes a line on stderr and an exit code."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = _Loading()
+
+    def format_commands(self, _ctx: Any, formatter: Any) -> None:
+        for panel in dict.fromkeys(command.panel for command in COMMANDS.values()):
+            with formatter.section(panel):
+                formatter.write_dl([(name, known.help) for name, known in COMMANDS.items() if known.panel == panel])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -71,6 +191,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes as long to load as all the rest
     epilog=(
         "Data goes to stdout, progress and notices to stderr. "
         "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 with --strict: done, but some images failed."
@@ -89,38 +210,3 @@ def root(
 ) -> None:
     """Classify car photos: a folder of images in, rows in a SQL database out."""
     ctx.obj = ctx.obj or Session()
-
-
-_PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "Jobs": {
-        "classify": classify.classify,
-        "submit": jobs.submit,
-        "jobs": jobs.list_jobs,
-        "status": jobs.status,
-        "wait": jobs.wait,
-        "cancel": jobs.cancel,
-        "retry": jobs.retry,
-        "delete": jobs.delete,
-        "prune": jobs.prune,
-    },
-    "Results": {"results": results.results, "errors": results.errors},
-    "Models": {
-        "models": models.list_versions,
-        "train": training.train,
-        "training": training.training,
-        "label": labels.label,
-    },
-    "Operations": {
-        "worker": operations.worker,
-        "workers": workers.list_workers,
-        "beat": operations.beat,
-        "migrate": operations.migrate,
-        "doctor": operations.doctor,
-    },
-}
-
-for _panel, _commands in _PANELS.items():
-    for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_panel)(_command)
-app.add_typer(models.group, name="model", rich_help_panel="Models")
-app.add_typer(labels.group, name="labels", rich_help_panel="Models")

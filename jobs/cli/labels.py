@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.cli.groups import Group
 from jobs.cli.output import notice
 from jobs.cli.session import session
 
@@ -14,7 +15,13 @@ NewClassOption = Annotated[
     bool, typer.Option("--new-class", help="Take a class that no model version knows, instead of refusing it.")
 ]
 
-group = typer.Typer(help="Corrections of photos, which the next training learns: import, export.", no_args_is_help=True)
+group = typer.Typer(
+    cls=Group,
+    help="Corrections of photos, which the next training learns: import, export.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 
 def label(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.cli.groups import Group
 from jobs.cli.output import FormatOption, RecordFormatOption, notice, print_record, print_rows
 from jobs.cli.session import session
 from jobs.cli.table import Column, Row, moment, percent, plain
@@ -16,7 +17,13 @@ __all__ = ["group", "list_versions"]
 
 NameArgument = Annotated[str, typer.Argument(metavar="VERSION", help="Name of a model version.", show_default=False)]
 
-group = typer.Typer(help="One model version: show, promote, roll back, import, export, retire.", no_args_is_help=True)
+group = typer.Typer(
+    cls=Group,
+    help="One model version: show, promote, roll back, import, export, retire.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 
 def _live(row: Row) -> str:

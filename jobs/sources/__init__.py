@@ -16,7 +16,6 @@ from jobs.sources.files import Listed, listed
 from jobs.sources.kinds import NO_SUFFIX
 from jobs.sources.local import LocalSource
 from jobs.sources.paths import decode, encode
-from jobs.sources.remote import open_remote
 
 __all__ = [
     "Entry",
@@ -45,6 +44,8 @@ def open_source(source: str, *, roots: Sequence[str] | None, max_file_bytes: int
     """
     address = parse(source)
     if address.protocol:
+        from jobs.sources.remote import open_remote  # fsspec is slow to load
+
         permitted_url(address, roots)
         return open_remote(address, max_file_bytes=max_file_bytes)
     real = permitted_folder(address, roots)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from jobs.cli.app import app
+from jobs.cli.app import COMMANDS, app
 from jobs.errors import KeyInUse, SettingsInvalid
 from tests.processes import CHECKOUT
 from tests.unit.cli_fakes import A_FAILURE, RUNNING, STATUS, WORKER, Cars, FakeResult, a_result, rows_of
@@ -43,6 +43,11 @@ def test_every_command_is_documented() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     missing = [name for name, _ in commands() if not re.search(rf"\bcars {name}\b", text)]
     assert not missing
+
+
+def test_the_overview_says_what_each_command_says_itself() -> None:
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        assert COMMANDS[name].help == " ".join(command.help.split("\n\n")[0].split())
 
 
 def test_help_works_for_every_command_with_the_short_option(cars: Cars) -> None:
