@@ -20,6 +20,7 @@ from tests.faults.seeds import SEEDS
 from tests.processes import WorkerProcess, wait_until
 
 KILLS = 12
+TWO_WORKERS_KILLS = 40
 MOST_SECONDS = 0.8
 WORKS_AGAIN = {**SCRIPTED, "CARS_LEASE_SECONDS": "5"}
 
@@ -51,6 +52,29 @@ def test_killed_again_and_again(
         assert status["ok"] + status["failed"] == 300
         assert busy or status["ok"] == 300
         assert running.process.poll() is None
+
+
+@pytest.mark.parametrize("seed", SEEDS[:1])
+def test_children_of_two_workers(
+    backend: Backend, photos: Callable[..., Path], worker: Callable[..., WorkerProcess], seed: int
+) -> None:
+    """Of either worker in turn, at random: the job ends all the same, and afterwards both have a child that works."""
+    moments = random.Random(seed)
+    with Client() as client:
+        env = {**backend.env, **WORKS_AGAIN, "ENGINE_DELAY": "0.01", "CARS_BATCH_SIZE": "16"}
+        both = [worker(env), worker(env)]
+        job = client.submit(str(photos(1000, 16)))
+        for _ in range(TWO_WORKERS_KILLS):
+            kill_children(moments.choice(both))
+            time.sleep(moments.uniform(0, MOST_SECONDS))  # the fault's own moment
+        status = follow(job, until=ended, timeout=120)
+        assert status["ok"] + status["failed"] == 1000
+        before = [running.output().count("workers.classify: batch") for running in both]
+        second = client.submit(str(photos(600, 16, Path(job.status()["source"]).parent / "more")))
+        assert follow(second, until=ended, timeout=90)["ok"] == 600
+        for running, batches in zip(both, before, strict=True):
+            assert running.process.poll() is None
+            assert running.output().count("workers.classify: batch") > batches
 
 
 def test_a_child_that_does_nothing_is_replaced(

@@ -1,6 +1,8 @@
 """The command line, with a client that answers from memory: output, exit codes, what is passed on."""
 
+import errno
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -320,6 +322,17 @@ def test_a_reader_that_goes_away_is_no_error(cars: Cars) -> None:
     cars.client.results = lambda *_a, **_k: rows()  # type: ignore[method-assign, assignment]
     result = cars("results")
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_an_output_whose_disk_is_full_is_an_error_in_words(cars: Cars) -> None:
+    def rows() -> Iterator[FakeResult]:
+        yield FakeResult(a_result("a.jpg"))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cars.client.results = lambda *_a, **_k: rows()  # type: ignore[method-assign, assignment]
+    result = cars("results")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the output cannot be used: its disk is full")
 
 
 # Models and operations

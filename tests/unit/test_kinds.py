@@ -81,8 +81,11 @@ def test_counts_are_bounded_however_many_suffixes_there_are() -> None:
     assert (more[OTHER_SUFFIXES], more[".3"]) == (905, 2)
 
 
+def test_the_photos_of_a_data_set_have_the_same_suffixes() -> None:
+    assert {f".{ending}" for ending in IMAGES.split()} == IMAGE_SUFFIXES
+
+
 def test_the_list_is_that_of_the_design(shared: Path) -> None:
     written = (shared / "DESIGN.md").read_text()
     line = next(line for line in written.splitlines() if line.startswith("Which files are images"))
-    assert {f".{ending}" for ending in IMAGES.split()} == IMAGE_SUFFIXES  # a data set's photos are no others
     assert [f".{ending}" for ending in IMAGES.split()] == line.partition("`")[2].partition("`")[0].split()
