@@ -20,7 +20,7 @@ from tests.faults.seeds import SEEDS
 from tests.processes import WorkerProcess, wait_until
 
 KILLS = 12
-TWO_WORKERS_KILLS = 40
+TWO_WORKERS_KILLS = 16
 MOST_SECONDS = 0.8
 WORKS_AGAIN = {**SCRIPTED, "CARS_LEASE_SECONDS": "5"}
 
