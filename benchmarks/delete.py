@@ -22,10 +22,11 @@ from typing import Any
 import psutil
 from sqlalchemy import text
 
-from jobs import housekeeping, schema
-from jobs.database import Database
-from jobs.queries import images, jobs, predictions
-from tests.servers import Postgres
+from jobs import housekeeping
+from jobs.db import migrate
+from jobs.db.database import Database
+from jobs.db.queries import images, jobs, predictions
+from tests.support.servers import Postgres
 
 BATCH, REUSED, PAUSE_SECONDS = 64, 8, 0.02
 JOB = """INSERT INTO jobs (name, source, state, version_id, top_k, priority, total, ok, created_at, finished_at)
@@ -161,7 +162,7 @@ def main() -> None:
             postgres.start()
         with postgres.database() as own:
             url = arguments.url or own
-            schema.migrate(Database(url))
+            migrate.migrate(Database(url))
             for shared in (False, True):
                 for what in ("delete", "prune"):
                     print(json.dumps(measure(url, what, arguments.images, shared=shared)), flush=True)

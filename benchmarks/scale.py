@@ -27,8 +27,8 @@ from PIL import Image
 
 from jobs import Client
 from jobs.settings import load
-from tests.processes import WorkerProcess, run_cars
-from tests.servers import Postgres, Redis
+from tests.support.processes import WorkerProcess, run_cars
+from tests.support.servers import Postgres, Redis
 
 SIDE = 8
 PROCESSES = 2  # with nothing to infer, an engine process is Python alone: one a core

@@ -26,12 +26,12 @@ from pathlib import Path
 
 from benchmarks.throughput import BUNDLED, decode_seconds, inference_seconds, job_rate, make_photos, warm_worker
 from jobs import Client
-from model.card import verify
+from model.cards import verify
 from model.cores import available_cores
-from model.datasets import open_dataset
-from model.engine import Engine, open_engine
-from tests.processes import CHECKOUT, environment, run_cars
-from tests.servers import Postgres, Redis
+from model.data.dataset import open_dataset
+from model.engines import Engine, open_engine
+from tests.support.processes import CHECKOUT, environment, run_cars
+from tests.support.servers import Postgres, Redis
 
 PHOTOS = 384
 SIZE = (500, 375)
@@ -82,7 +82,9 @@ def jobs(originals: list[Path], engine: Engine, root: Path, *, name: str, env: d
             folder = root / name / str(number)
             photos = make_photos(originals, folder / "photos", SIZE, count=PHOTOS)
             rate = job_rate(client, photos)
-            roofline = 1 / (decode_seconds(photos[:128], engine.input_size) / available_cores() + inference_seconds(engine))
+            roofline = 1 / (
+                decode_seconds(photos[:128], engine.input_size) / available_cores() + inference_seconds(engine)
+            )
             fractions.append(rate / roofline)
             for photo in make_photos(originals, folder / "singles", SIZE, count=SINGLES):
                 beyond.append(single_seconds(client, photo) - one_image_seconds(engine, photo))

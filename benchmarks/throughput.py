@@ -30,13 +30,13 @@ from PIL import Image
 
 from jobs import Client
 from jobs.settings import load
-from model.card import Card, verify
+from model.cards import Card, verify
 from model.cores import available_cores
-from model.datasets import Dataset, Photo, open_dataset
-from model.engine import Engine, open_engine
+from model.data.dataset import Dataset, Photo, open_dataset
+from model.engines import Engine, open_engine
 from model.network import load_weights
 from model.preprocess import decode
-from tests.processes import CHECKOUT, WorkerProcess
+from tests.support.processes import CHECKOUT, WorkerProcess
 
 BUNDLED = Path(__file__).resolve().parent.parent / "model" / "bundled"
 FORMATS = {(500, 375): 4_096, (1280, 960): 2_560, (4032, 3024): 768}  # size: how many photos

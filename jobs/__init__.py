@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobs.client import Client, Job
     from jobs.errors import CarClassifierError
+    from jobs.records import Result
     from jobs.results import Results
     from jobs.settings import Settings
-    from jobs.shapes import Result
-    from jobs.training import Training
+    from jobs.training_run import Training
 
 __all__ = ["CarClassifierError", "Client", "Job", "Result", "Results", "Settings", "Training"]
 
@@ -26,10 +26,10 @@ _MODULES = {
     "CarClassifierError": "jobs.errors",
     "Client": "jobs.client",
     "Job": "jobs.client",
-    "Result": "jobs.shapes",
+    "Result": "jobs.records",
     "Results": "jobs.results",
     "Settings": "jobs.settings",
-    "Training": "jobs.training",
+    "Training": "jobs.training_run",
 }
 
 

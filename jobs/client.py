@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sqlalchemy.exc import IntegrityError
 
-from jobs import housekeeping, labels, registry, schema, shapes, sources, training
+from jobs import corrections, housekeeping, model_registry, records, sources, training_run
 from jobs import settings as configuration
-from jobs.database import Database
+from jobs.db import migrate
+from jobs.db.database import Database
+from jobs.db.queries import jobs, results, workers
 from jobs.errors import ClientClosed, JobNotFound, KeyInUse, NotPossible, SettingsInvalid, SourceEmpty
 from jobs.filters import checked_order, make_filter
-from jobs.queries import jobs, results, workers
+from jobs.job import Request
+from jobs.polling import brief_interrupt, wait
 from jobs.redaction import redacted
 from jobs.results import Results
 from jobs.settings import Settings
-from jobs.status import JobState
-from jobs.submission import Request
-from jobs.training import Training
-from jobs.waiting import brief_interrupt, wait
+from jobs.states import JobState
+from jobs.training_run import Training
 from jobs.wake import wake
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Client:
         if self._database is None:
             raise ClientClosed("this client is closed; make a new one")
         if not self._checked:
-            schema.prepare(self._database)
+            migrate.prepare(self._database)
             self._checked = True
         return self._database
 
@@ -139,7 +140,7 @@ class Client:
         """The id of a new job, or of the one that has got the key meanwhile; and whether it is new."""
         try:
             with self.database.write() as connection:
-                version = registry.usable(connection, request.model)
+                version = model_registry.usable(connection, request.model)
                 job_id = jobs.add(connection, {**request.row, "version_id": version.id})
                 request.store_files(connection, job_id)
                 return job_id, True
@@ -173,7 +174,7 @@ class Client:
             size = PAGE if left < 0 else min(PAGE, left)
             with self.database.read() as connection:
                 rows = jobs.page(connection, before=before, state=state, limit=size)
-            yield from (shapes.status(row) for row in rows)
+            yield from (records.status(row) for row in rows)
             if len(rows) < size:
                 return
             before, left = rows[-1].id, left - len(rows)
@@ -239,7 +240,7 @@ class Client:
         while True:
             with self.database.read() as connection:
                 rows = results.errors(connection, job_id, after=after, limit=PAGE)
-            yield from (shapes.failure(row, job_id) for row in rows)
+            yield from (records.failure(row, job_id) for row in rows)
             if len(rows) < PAGE:
                 return
             after = rows[-1].ordinal
@@ -248,27 +249,27 @@ class Client:
 
     def models(self) -> list[dict[str, Any]]:
         """The registered model versions, newest first."""
-        return registry.listing(self.database)
+        return model_registry.listing(self.database)
 
     def model(self, name: str = "production") -> dict[str, Any]:
         """A version's card with its registry fields. Raises VersionNotFound."""
-        return registry.describe(self.database, name)
+        return model_registry.describe(self.database, name)
 
     def promote(self, name: str) -> None:
         """Make a version production for the jobs submitted from now on. Raises VersionNotFound, NotPossible."""
-        registry.promote(self.database, name)
+        model_registry.promote(self.database, name)
 
     def retire(self, name: str, *, undo: bool = False) -> None:
         """Take a version out of use for new jobs; `undo` brings it back. Raises VersionNotFound, NotPossible."""
-        registry.retire(self.database, name, undo=undo)
+        model_registry.retire(self.database, name, undo=undo)
 
     def rollback(self) -> str:
         """Go back to the version that was production before; returns its name. Raises NotPossible."""
-        return registry.rollback(self.database)
+        return model_registry.rollback(self.database)
 
     def history(self) -> list[dict[str, Any]]:
         """Which version was live from when until when, oldest first."""
-        return registry.history(self.database)
+        return model_registry.history(self.database)
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -303,7 +304,7 @@ class Client:
         photos themselves is the `error` of the run.
         """
         options = {"force": force, "promote": promote, "min_photos": min_photos, "seed": seed}
-        run = training.enqueue(
+        run = training_run.enqueue(
             self,
             dataset,
             recipe=recipe,
@@ -325,7 +326,7 @@ class Client:
 
     def trainings(self, *, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """Statuses of training runs, newest first."""
-        return training.listing(self, limit=limit)
+        return training_run.listing(self, limit=limit)
 
     def label(self, image: str, label: str, *, new_class: bool = False) -> dict[str, Any]:
         """Say what is on a photo, `JOB:PATH` or a file, for the next training; returns the correction.
@@ -333,19 +334,19 @@ class Client:
         The photo's bytes are kept. Raises NotPossible for a class that no version knows unless it is a `new_class`,
         JobNotFound, ImageNotFound or SourceError.
         """
-        return labels.label(self, image, label, new_class=new_class)
+        return corrections.label(self, image, label, new_class=new_class)
 
     def labels(self) -> Iterator[dict[str, Any]]:
         """All corrections: content_hash, label, job, path, created_at."""
-        return labels.listing(self)
+        return corrections.listing(self)
 
     def import_labels(self, file: str | os.PathLike[str], *, new_class: bool = False) -> int:
         """Take corrections from a CSV with `label` and `image` (or `job` and `path`); all of them or none. How many."""
-        return labels.import_file(self, Path(file), new_class=new_class)
+        return corrections.import_file(self, Path(file), new_class=new_class)
 
     def export_labels(self, file: str | os.PathLike[str]) -> int:
         """Write all corrections to a CSV; how many."""
-        return labels.export_file(self, Path(file))
+        return corrections.export_file(self, Path(file))
 
     # -- operations --------------------------------------------------------------------------------------------------
 
@@ -353,17 +354,17 @@ class Client:
         """Workers that were seen in the last week; alive when their heartbeat is under 15 s old."""
         with self.database.read() as connection:
             rows, work = workers.page(connection), workers.work(connection)
-        return [shapes.worker(row, work=work.get(row.id, ()), alive_seconds=workers.ALIVE_SECONDS) for row in rows]
+        return [records.worker(row, work=work.get(row.id, ()), alive_seconds=workers.ALIVE_SECONDS) for row in rows]
 
     def migrate(self) -> dict[str, str | None]:
-        """Bring the database to this release's schema; see `jobs.schema.migrate`."""
+        """Bring the database to this release's schema; see `jobs.db.migrate.migrate`."""
         if self._database is None:
             raise ClientClosed("this client is closed; make a new one")
-        return schema.migrate(self._database)
+        return migrate.migrate(self._database)
 
     def check(self) -> list[dict[str, Any]]:
         """What `cars doctor` shows: check, ok, detail, advice."""
-        from jobs.checkup import checkup
+        from jobs.doctor import checkup
 
         return checkup(self)
 
@@ -384,7 +385,7 @@ class Job:
             row = jobs.get(connection, self._client._id(self))
         if row is None:
             raise JobNotFound(f"no job {self.id!r}; `cars jobs` lists them")
-        return shapes.status(row)
+        return records.status(row)
 
     def wait(self, timeout: float | None = None, *, progress: bool = False) -> dict[str, Any]:
         """Wait until the job has ended; returns its status. `progress` draws a bar on stderr.
@@ -422,7 +423,7 @@ class Job:
             row = jobs.get(connection, self._client._id(self))
         if row is None:
             raise JobNotFound(f"no job {self.id!r}; `cars jobs` lists them")
-        return shapes.skipped(row)
+        return records.skipped(row)
 
     def delete(self) -> None:
         """Delete the job; see `Client.delete`."""

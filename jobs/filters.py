@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time
 from typing import Any
 
-from jobs.database import Database
+from jobs.db.database import Database
+from jobs.db.queries.results import Filter
+from jobs.durations import moment_or_age
 from jobs.errors import SettingsInvalid
 from jobs.names import Vocabulary
-from jobs.queries.results import Filter
-from jobs.spans import moment_or_age
-from jobs.status import Decision, ImageStatus, ResultOrder
+from jobs.states import Decision, ImageStatus, ResultOrder
 
 __all__ = ["checked_order", "make_filter", "moment"]
 

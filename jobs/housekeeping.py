@@ -15,9 +15,9 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, select
 
-from jobs.database import Database
+from jobs.db.database import Database
+from jobs.db.queries import jobs, predictions
 from jobs.errors import DatabaseUnavailable
-from jobs.queries import jobs, predictions
 
 __all__ = ["delete", "prune", "would_prune"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from sqlalchemy import Connection
 
+from jobs.db.queries import results, versions
 from jobs.errors import LabelNotFound, VersionNotFound
-from jobs.queries import results, versions
 
 __all__ = ["Vocabulary", "nearest"]
 

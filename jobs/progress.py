@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from jobs.spans import readable
-from jobs.status import JobState
+from jobs.durations import readable
+from jobs.states import JobState
 
 if TYPE_CHECKING:
     from rich.progress import Progress

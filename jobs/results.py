@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs import shapes
-from jobs.database import Database
-from jobs.queries import results, versions
-from jobs.status import ResultOrder
+from jobs import records
+from jobs.db.database import Database
+from jobs.db.queries import results, versions
+from jobs.states import ResultOrder
 
 if TYPE_CHECKING:
     import pandas
@@ -40,11 +40,11 @@ class Results:
         self._order, self._reverse, self._limit = order, reverse, limit
         self._classes: dict[int, list[str]] = {}
 
-    def __iter__(self) -> Iterator[shapes.Result]:
+    def __iter__(self) -> Iterator[records.Result]:
         sorting = self._order is not None or self._reverse
         for rows in self._in_order() if sorting else self._pages():
             for row in rows:
-                yield shapes.result(row, classes=self._class_names(row.version_id), top_k=self._top_k)
+                yield records.result(row, classes=self._class_names(row.version_id), top_k=self._top_k)
 
     def _pages(self) -> Iterator[Sequence[Any]]:
         after: tuple[int, int] | None = None

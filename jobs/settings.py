@@ -15,8 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from jobs.durations import span
 from jobs.errors import SettingsInvalid
-from jobs.spans import span
 
 __all__ = ["Settings", "environment", "load"]
 

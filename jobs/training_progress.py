@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jobs.durations import readable
 from jobs.progress import Bar, Status
-from jobs.spans import readable
-from jobs.status import RunState
+from jobs.states import RunState
 
 __all__ = ["RunBar", "Status", "doing", "figures", "outcome", "speed"]
 

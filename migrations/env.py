@@ -1,9 +1,9 @@
-"""Alembic's entry: runs inside the caller's transaction and connection (see jobs/schema.py)."""
+"""Alembic's entry: runs inside the caller's transaction and connection (see jobs/db/migrate.py)."""
 
 from alembic import context
 
-from jobs.schema import VERSION_TABLE
-from jobs.tables import Base
+from jobs.db.migrate import VERSION_TABLE
+from jobs.db.tables import Base
 
 connection = context.config.attributes["connection"]
 context.configure(

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.card import Card, Score
+from model.cards import Card, Score
 
 __all__ = [
     "Decision",

@@ -8,7 +8,7 @@ from safetensors.torch import load
 from torch import nn
 from torchvision.models import resnet34
 
-from model.card import WEIGHTS, Card, read_verified
+from model.cards import WEIGHTS, Card, read_verified
 from model.errors import ArtifactCorrupt
 
 __all__ = ["build", "load_weights"]

@@ -27,10 +27,10 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from model import jpeg, jxl, png
 from model.errors import ImageError
-from model.file_kinds import AVIF_BRANDS, HEIF_BRANDS, is_cut_off, isobmff_brands, no_image
-from model.jpeg import CUT_OFF
+from model.formats import jpeg, jxl, png
+from model.formats.file_kinds import AVIF_BRANDS, HEIF_BRANDS, is_cut_off, isobmff_brands, no_image
+from model.formats.jpeg import CUT_OFF
 
 __all__ = ["FORMATS", "MAX_PIXELS", "Picture", "decode", "open_picture"]
 

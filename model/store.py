@@ -14,8 +14,8 @@ from urllib.parse import unquote
 
 import fsspec
 
-from model import card as cards
-from model.card import CARD, CARD_BYTES, Card, check_name, parse_card, read_verified
+from model import cards
+from model.cards import CARD, CARD_BYTES, Card, check_name, parse_card, read_verified
 from model.errors import ArtifactCorrupt, ArtifactExists, ArtifactUnsafe, CardInvalid, ModelError, StoreUnavailable
 from model.file_safety import FILE_BYTES, read_regular
 
@@ -42,7 +42,7 @@ class Store:
         """Stores the verified artifact in `folder` as `name`; returns its digest. Only what its card lists is taken.
 
         The same content again changes nothing, but brings back files that the store has lost. Raises ArtifactExists
-        for other content under a name that is taken, the errors of `card.verify`, and StoreUnavailable.
+        for other content under a name that is taken, the errors of `cards.verify`, and StoreUnavailable.
         """
         _check(name)
         card = cards.verify(folder)

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests import processes
-from tests.processes import CHECKOUT, WorkerProcess
-from tests.servers import Postgres, Redis
+from tests.support import processes
+from tests.support.processes import CHECKOUT, WorkerProcess
+from tests.support.servers import Postgres, Redis
 
 _LOGS = pytest.StashKey[list[Path]]()
 

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from model.errors import ModelError
-from model.training.teacher import Sidecar, open_teacher, sidecar_of
+from model.training.distillation import Sidecar, open_teacher, sidecar_of
 
 _TOLERANCE = 1e-3  # of the largest logit
 

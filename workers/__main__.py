@@ -2,10 +2,10 @@
 
 import sys
 
-from workers import stopping
+from workers import termination
 
 if sys.argv[1:2] == ["worker"]:
-    stopping.ends_at_once()
+    termination.ends_at_once()
 
 from workers.commands import main  # loading this takes long enough for a signal to come
 

@@ -20,35 +20,24 @@ from celery import bootsteps, signals
 from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
 
-from jobs import schema
 from jobs import settings as configuration
 from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
-from jobs.database import Database
+from jobs.db import migrate
+from jobs.db.database import Database
 from jobs.errors import DatabaseError
 from jobs.wake import Listener
-from workers import (
-    classify,
-    devices,
-    finish,
-    footprint,
-    logs,
-    memory,
-    messages,
-    remote_control,
-    scan,
-    self_check,
-    stopping,
-    supervision,
-    train,
-)
-from workers.bell import Bell
-from workers.board import Board
-from workers.pool import kill
-from workers.recover import Recovery, recover
+from workers import devices, footprint, logs, messages, remote_control, self_check, termination
+from workers.classification import classify, finish, scan
+from workers.pipe_notifier import Bell
+from workers.recovery.seeking import Seeker, Work
+from workers.recovery.thread import Recovery, recover
 from workers.runtime import Runtime
-from workers.seeking import Seeker, Work
-from workers.shared import Shared
-from workers.watch import Watch
+from workers.supervision import memory, supervisor
+from workers.supervision.board import Board
+from workers.supervision.children import Watch
+from workers.supervision.pool import kill
+from workers.supervision.shared_memory import Shared
+from workers.training import task
 
 __all__ = ["app", "remote_control"]
 
@@ -56,14 +45,14 @@ logger = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.0005  # the thread that commits and infers must not wait 5 ms each time for those that decode
 RECYCLE = 0x9B  # the exit code of a child that the pool replaces without a word
 if "celery.bin.worker" in sys.modules and "worker" in sys.argv:  # `celery -A workers.app worker`
-    stopping.ends_at_once()
+    termination.ends_at_once()
 settings = configuration.load()
 footprint.keep_to(settings.home)
 messages.register()
 app = make_app(settings)
 app.conf.update(
     worker_consumer="workers.messages:GuardedConsumer",
-    worker_pool="workers.pool:TaskPool",
+    worker_pool="workers.supervision.pool:TaskPool",
     worker_proc_alive_timeout=60.0,  # a child is no worse for coming up slowly on a busy machine
     worker_lost_wait=2.0,
 )
@@ -133,7 +122,7 @@ def finish_job(*ids: object) -> None:
 @app.task(name=TRAIN_MODEL)
 def train_model(*ids: object) -> None:
     if known := messages.numbers(ids, task=TRAIN_MODEL):
-        _told(lambda runtime: train.train_model(runtime, known[0], closing=_is_closing))
+        _told(lambda runtime: task.train_model(runtime, known[0], closing=_is_closing))
 
 
 @app.task(name=TICK)
@@ -143,7 +132,7 @@ def tick(*_ids: object) -> None:
 
 def _train_and_end(run_id: int) -> None:
     """For the seeker: as after a message, a new process has all of the memory."""
-    if train.train_model(runtime(), run_id, closing=_is_closing):
+    if task.train_model(runtime(), run_id, closing=_is_closing):
         runtime().close()
         os._exit(RECYCLE)
 
@@ -199,7 +188,7 @@ def _before_children(instance: Any, **_kw: Any) -> None:
 
 @signals.worker_process_init.connect
 def _child(**_kw: Any) -> None:
-    stopping.ignore()
+    termination.ignore()
     sys.setswitchinterval(SWITCH_SECONDS)
     _Process.runtime = None  # the parent's connections are not this process's
     _Process.recovery = None
@@ -247,9 +236,9 @@ def _listener() -> Listener | None:
     return Listener(settings.home) if settings.embedded else None
 
 
-def _supervisor(worker: Any, queues: Sequence[str]) -> supervision.Supervisor:
+def _supervisor(worker: Any, queues: Sequence[str]) -> supervisor.Supervisor:
     assert _Process.board is not None
-    return supervision.Supervisor(
+    return supervisor.Supervisor(
         runtime(),
         _Process.board,
         queues=queues,
@@ -266,15 +255,15 @@ def _pids(worker: Any) -> list[int]:
 
 def _start_anew(worker: Any) -> None:
     """The last resort; what this worker was asked to do stands, also if that is to end."""
-    stopping.hold()
+    termination.hold()
     pids = _pids(worker)
     kill(pids)
     if _Process.asked:
         os._exit(0)
-    supervision.reap(pids)
+    supervisor.reap(pids)
     if _Process.recovery is not None:
         _Process.recovery.leave()
-    supervision.run_again()
+    supervisor.run_again()
 
 
 @signals.worker_shutting_down.connect
@@ -321,7 +310,7 @@ def _prepare() -> None:
     """A worker that could do nothing but fail ends here."""
     database = Database(settings.database)
     try:
-        schema.prepare(database)
+        migrate.prepare(database)
     except DatabaseError as exc:
         logs.complain(str(exc))
         raise WorkerShutdown(1) from exc

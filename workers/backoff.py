@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from jobs.pauses import pause
+from jobs.backoff import pause
 
 __all__ = ["Backoff"]
 

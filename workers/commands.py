@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs import registry, schema
+from jobs import model_registry
 from jobs import settings as configuration
 from jobs.broker import QUEUES
 from jobs.cli.local_worker import require_training_packages
-from jobs.cli.output import Format, print_record, print_rows
-from jobs.cli.table import Column
-from jobs.database import Database
+from jobs.cli.output.formats import Format, print_record, print_rows
+from jobs.cli.output.table import Column
+from jobs.db import migrate
+from jobs.db.database import Database
 from jobs.errors import CarClassifierError, SettingsInvalid
 from workers import footprint
 
@@ -81,8 +82,8 @@ def check() -> None:
 @commands.command("import")
 def import_(folder: Path) -> None:
     """Check a published version and add it to the store and the registry."""
-    from model.card import verify
-    from workers.publishing import register
+    from model.cards import verify
+    from workers.artifacts import register
 
     settings = configuration.load()
     _prepare(settings)
@@ -90,7 +91,7 @@ def import_(folder: Path) -> None:
     database = Database(settings.database)
     try:
         added = register(settings, database, folder, card)
-        live = any(row["production"] for row in registry.listing(database) if row["name"] == card.name)
+        live = any(row["production"] for row in model_registry.listing(database) if row["name"] == card.name)
     finally:
         database.close()
     print(card.name)
@@ -103,7 +104,7 @@ def import_(folder: Path) -> None:
 @commands.command("export")
 def export_(version: str, folder: Path) -> None:
     """Write a registered version's files, verified, to a new folder."""
-    from workers.publishing import export
+    from workers.artifacts import export
     from workers.runtime import Runtime
 
     settings = configuration.load()
@@ -111,7 +112,7 @@ def export_(version: str, folder: Path) -> None:
     runtime = Runtime(settings, identity="export", ring=lambda *_: False)
     try:
         with runtime.database.read() as connection:
-            row = registry.resolve(connection, version)
+            row = model_registry.resolve(connection, version)
         usual = os.umask(0o077)  # in CARS_HOME; the folder is the user's
         try:
             found = runtime.artifact(row)
@@ -134,15 +135,15 @@ def evaluate(
     """Evaluate a registered version on labelled photos, by this machine's engine."""
     settings = configuration.load()
     _prepare(settings)
-    from model.training.evaluate import evaluate_version
-    from model.training.other_photos import open_other_photos
+    from model.data.ood_images import open_other_photos
+    from model.evaluation.metrics import evaluate_version
     from workers.runtime import Runtime
 
     others = open_other_photos(other) if other else None
     runtime = Runtime(settings, identity="evaluate", ring=lambda *_: False)
     try:
         with runtime.database.read() as connection:
-            row = registry.resolve(connection, version)
+            row = model_registry.resolve(connection, version)
         folder, _ = runtime.artifact(row)
         found = evaluate_version(
             folder, dataset, split=split, engine=settings.engine, device=settings.device, others=others
@@ -175,7 +176,7 @@ def _prepare(settings: configuration.Settings) -> None:
     footprint.keep_to(settings.home)
     database = Database(settings.database)
     try:
-        schema.prepare(database)
+        migrate.prepare(database)
     finally:
         database.close()
 

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from jobs.database import Database
-from jobs.queries import versions, workers
+from jobs.db.database import Database
+from jobs.db.queries import versions, workers
 from jobs.settings import Settings
 from jobs.sources import Source, check_listable, open_source
-from model.card import CARD, Card, verify
-from model.engine import Engine, open_engine
+from model.cards import CARD, Card, verify
+from model.engines import Engine, open_engine
 from model.errors import ArtifactCorrupt, ModelError
 from workers.backoff import Backoff
-from workers.shared import Shared
+from workers.supervision.shared_memory import Shared
 
 if TYPE_CHECKING:
     from model.store import Store

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from jobs.errors import CarClassifierError
 from jobs.settings import Settings
-from model.engine import Engine, choose
+from model.engines import Engine, choose
 from model.errors import ModelError
 from workers import devices
 from workers.runtime import Runtime

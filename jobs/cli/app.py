@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from jobs.cli.output import error
-from jobs.cli.session import Session
+from jobs.cli.context import Session
+from jobs.cli.output.formats import error
 from jobs.cli.signals import Terminated
 from jobs.errors import CarClassifierError, SettingsInvalid
 
@@ -81,10 +81,10 @@ COMMANDS = {
         "Show a training run, on a terminal live until it ends; without RUN, list all.",
     ),
     "label": _Command(
-        "Models", "labels", "label", "Correct a photo's class, for the next training to learn; its bytes are kept."
+        "Models", "corrections", "label", "Correct a photo's class, for the next training to learn; its bytes are kept."
     ),
     "labels": _Command(
-        "Models", "labels", "group", "Corrections of photos, which the next training learns: import, export."
+        "Models", "corrections", "group", "Corrections of photos, which the next training learns: import, export."
     ),
     "worker": _Command(
         "Operations",
@@ -121,7 +121,7 @@ class _Loading(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         known = COMMANDS[name]
-        found = getattr(import_module(f"jobs.cli.{known.module}"), known.name)
+        found = getattr(import_module(f"jobs.cli.commands.{known.module}"), known.name)
         if not isinstance(found, typer.Typer):
             alone = typer.Typer(add_completion=False, rich_markup_mode=None)
             alone.command(name)(found)
@@ -136,7 +136,7 @@ class Commands(TyperGroup):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands = _Loading()
+        self.commands = _Loading()  # type: ignore[assignment]  # it is only read
 
     def format_commands(self, _ctx: Any, formatter: Any) -> None:
         for panel in dict.fromkeys(command.panel for command in COMMANDS.values()):

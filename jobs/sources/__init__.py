@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from jobs.sources.addresses import canonical, local_root, parse, permitted_folder, permitted_url
-from jobs.sources.entries import Entry, Source
+from jobs.sources.base import Entry, Source
 from jobs.sources.files import Listed, listed
 from jobs.sources.kinds import NO_SUFFIX
 from jobs.sources.local import LocalSource

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from jobs.errors import ImageUnavailable
-from jobs.sources.entries import EXHAUSTED, MAX_DEPTH, OTHER, UNSURE, Failure, TreeSource, too_large, why
+from jobs.sources.base import EXHAUSTED, MAX_DEPTH, OTHER, UNSURE, Failure, TreeSource, too_large, why
 from jobs.sources.kinds import HEAD_BYTES, Kind, kind, starts_like_an_image
 from jobs.sources.paths import decode, encode
 

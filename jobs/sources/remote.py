@@ -13,7 +13,7 @@ from fsspec.asyn import sync
 from jobs.errors import ImageUnavailable, SourceError, SourceMissing
 from jobs.redaction import redacted
 from jobs.sources.addresses import PROTOCOLS, Address
-from jobs.sources.entries import OTHER, UNSURE, Entry, Failure, Source, TreeSource, too_large, why
+from jobs.sources.base import OTHER, UNSURE, Entry, Failure, Source, TreeSource, too_large, why
 from jobs.sources.kinds import HEAD_BYTES, Kind, LeftOut, kind, starts_like_an_image, suffix
 from jobs.sources.paths import decode, encode, is_dotted
 

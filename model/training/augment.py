@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from model.training.export import MEAN, STD
-from model.training.loose import loosen
+from model.publishing.onnx_export import MEAN, STD
+from model.training.framing import loosen
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from model.training.batches import PhotoTable
 from model.training.inputs import Inputs
+from model.training.loader import PhotoTable
+from model.training.precision import wait_for
 from model.training.recipes import Plan, training_loss
-from model.training.speed import wait_for
 
 _WARM_STEPS, _TIMED_STEPS = 2, 5
 _FOR_THE_REST = 0.05  # of the time, for judging each epoch and for checkpoints

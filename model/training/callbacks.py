@@ -12,13 +12,13 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.errors import ModelError
+from model.training._fastai import Callback, CancelFitException, LRFinder, ParamScheduler
 from model.training.augment import normalize, plain_view
-from model.training.batches import Batches
 from model.training.errors import TrainingFailed
-from model.training.fastai_parts import Callback, CancelFitException, LRFinder, ParamScheduler
 from model.training.inputs import Inputs
+from model.training.loader import Batches
+from model.training.precision import wait_for
 from model.training.recipes import Plan
-from model.training.speed import wait_for
 
 _TELL_SECONDS = 2.0  # between two reports within an epoch
 

@@ -1,73 +1,55 @@
-"""Loose framing: the car small in the picture, as in sellers' photos, where the training photos are cropped to it."""
+"""Loose framing in training: some views of a batch become small in the picture, on other surroundings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import torch
+import torch.nn.functional as F
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+__all__ = ["loosen"]
 
-from model.training.photos import Images, decode_files
-
-__all__ = ["AREAS", "framed_images", "surroundings"]
-
-AREAS = (1.0, 0.7, 0.5, 0.35)  # of the picture that the car's own photo covers
-SEED = 20_261_125  # so that a version is placed like every other one
-_BLURS = (6, 12)  # pixels a side that a blurred surrounding is reduced to first
-
-Picture = npt.NDArray[np.uint8]
+SMALLEST_AREA = 0.3  # of the picture that the photo still covers
+_BLURRED = 8  # pixels a side that blurred surroundings are reduced to
 
 
-def framed_images(files: Sequence[Path], size: int, *, area: float, seed: int = SEED) -> Images:
-    """Photos as uint8 (N, size, size, 3) that cover ``area`` (0..1) of their picture, at a random place in it.
+def loosen(pixels: torch.Tensor, fraction: float) -> torch.Tensor:
+    """Views (N, 3, S, S), of which about ``fraction`` (0..1) cover only 30 to 100 % of their picture, anywhere in it.
 
-    What surrounds them is drawn by ``seed`` and the photo's position alone: the photo itself mirrored at its border,
-    itself or another of the photos blurred, or a corner of another one. With ``area`` 1 the photos are as served.
+    Around them is one of: the view itself mirrored at its border, itself blurred, another view of the batch blurred, or
+    a corner of another one. `model.evaluation.framing` measures with the like.
     """
-    inner = max(1, round(size * area**0.5))
-    photos = decode_files(files, inner)
-    if inner >= size:
-        return photos
-    others = np.random.default_rng(seed).permutation(len(files))
-    framed = np.empty((len(files), size, size, 3), dtype=np.uint8)
-    for index, photo in enumerate(photos):
-        random = np.random.default_rng([seed, index])
-        framed[index] = _placed(photo, photos[others[index]], size=size, random=random)
-    return framed
+    chosen = torch.nonzero(torch.rand(len(pixels), device=pixels.device) < fraction).flatten()
+    if not len(chosen):
+        return pixels
+    views, others = pixels[chosen], pixels.roll(1, dims=0)[chosen]
+    scale = torch.empty(len(views), device=pixels.device).uniform_(SMALLEST_AREA, 1.0).sqrt()
+    grid = _grid(views, scale)
+    placed = F.grid_sample(views, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    inside = (grid.abs().amax(dim=-1) <= 1)[:, None]
+    kind = torch.randint(4, (len(views), 1, 1, 1), device=pixels.device)
+    around = torch.where(kind == 1, _blurred(views), torch.where(kind == 2, _blurred(others), _corner(others)))
+    pixels = pixels.clone()
+    pixels[chosen] = torch.where(inside | (kind == 0), placed, around)
+    return pixels
 
 
-def surroundings(photo: Picture, other: Picture, *, pad: tuple[int, int, int, int], random: Any) -> Picture:
-    """A picture (H, W, 3) that ``photo`` can be placed into; ``pad``: pixels above, below, left and right of it."""
-    above, below, left, right = pad
-    shape = (photo.shape[0] + above + below, photo.shape[1] + left + right)
-    kind = int(random.integers(4))
-    if kind == 0:
-        return np.pad(photo, ((above, below), (left, right), (0, 0)), mode="symmetric")
-    if kind == 3:
-        return _resized(_corner(other, random), shape)
-    blur = int(random.choice(_BLURS))
-    return _resized(_resized(photo if kind == 1 else other, (blur, blur)), shape)
+def _grid(views: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Where each pixel of the picture lies in the view (N, S, S, 2); beyond -1..1 it is outside."""
+    theta = torch.zeros(len(views), 2, 3, device=views.device, dtype=views.dtype)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
+    shift = torch.empty(len(views), 2, device=views.device).uniform_(-1, 1)
+    theta[:, :, 2] = shift * (1 / scale - 1)[:, None]
+    return F.affine_grid(theta, list(views.shape), align_corners=False)
 
 
-def _placed(photo: Picture, other: Picture, *, size: int, random: Any) -> Picture:
-    inner = photo.shape[0]
-    above, left = (int(random.integers(size - inner + 1)) for _ in range(2))
-    pad = (above, size - inner - above, left, size - inner - left)
-    picture = surroundings(photo, other, pad=pad, random=random).copy()
-    picture[above : above + inner, left : left + inner] = photo
-    return picture
+def _blurred(views: torch.Tensor) -> torch.Tensor:
+    small = F.interpolate(views, size=(_BLURRED, _BLURRED), mode="bilinear", antialias=True)
+    return _grown(small, views.shape[-1])
 
 
-def _corner(photo: Picture, random: Any) -> Picture:
-    """A corner of a photo, where there is more street than car."""
-    side = max(2, photo.shape[0] // 3)
-    rows, columns = (slice(None, side) if random.integers(2) else slice(-side, None) for _ in range(2))
-    return photo[rows, columns]
+def _corner(views: torch.Tensor) -> torch.Tensor:
+    side = max(1, views.shape[-1] // 3)
+    return _grown(views[:, :, :side, :side], views.shape[-1])
 
 
-def _resized(picture: Picture, shape: tuple[int, int]) -> Picture:
-    resized = Image.fromarray(np.ascontiguousarray(picture)).resize(shape[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+def _grown(views: torch.Tensor, size: int) -> torch.Tensor:
+    return F.interpolate(views, size=(size, size), mode="bilinear", align_corners=False)

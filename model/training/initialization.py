@@ -1,174 +1,180 @@
-"""Partial starts: what fits of a ResNet's tensors is taken, and the network begins as the function that they make.
-
-A network is seen in units: the stem `conv1`, each residual block such as `layer1.0`, the shortcut of a block that has
-convolutions of its own such as `layer2.0.downsample`, and the head `fc`. A unit is taken whole or not at all.
-"""
+"""The weights a run starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load
 from torch import nn
 
-__all__ = ["Filled", "fill", "settle", "spans"]
+from model import cards
+from model.errors import ModelError
+from model.inspection import inspect_safetensors, refuse_pickle
+from model.network import build, load_weights
+from model.training.errors import TrainingFailed
+from model.training.partial_weights import Filled, fill, spans
+
+__all__ = ["Start", "starting_network"]
 
 State = Mapping[str, torch.Tensor]
-_LEAST_VARIANCE = 1e-4  # of a channel that is nearly constant, by which its norm would otherwise be multiplied
+
+_IMAGENET = "https://download.pytorch.org/models/resnet34-b627a593.pth"
+_IMAGENET_DIGEST = "b627a593"  # the start of the file's SHA-256, which torchvision puts into its name
+_NAMES_KEPT = 20  # of tensors without a place, in the card
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filled:
-    """What became of each unit. ``folded``: the norms that stand for one folded into its convolution, to be settled.
+class Start:
+    """A network before its first step. ``origin``: what came from where, as JSON for the card; ``words``: for the log.
 
-    ``taken`` from the tensors, ``identity``: blocks that begin as their shortcut alone, ``random``: the rest;
-    ``unused``: names of tensors that have no place.
+    ``folded``: its batch norms that were folded into convolutions, whose statistics are still to be settled.
     """
 
-    taken: tuple[str, ...]
-    identity: tuple[str, ...]
-    random: tuple[str, ...]
-    unused: tuple[str, ...]
-    folded: tuple[str, ...]
+    network: nn.Module
+    origin: dict[str, Any]
+    words: str
+    folded: tuple[str, ...] = ()
 
 
-def fill(network: nn.Module, state: State, *, head: bool) -> Filled:
-    """Copies into a ResNet what fits of ``state``, torchvision's names with batch norms or with biases in their place.
+def starting_network(init: str | Path, classes: Sequence[str], *, pretrained: Path | None, seed: int) -> Start:
+    """A ResNet34 over ``classes``.
 
-    Blocks of which nothing is there begin as identity. ``head``: whether the head may be taken.
+    ``init``: `scratch` (random by ``seed``), `imagenet` (torchvision's weights: the file ``pretrained`` if given, else
+    fetched), a published version's folder, or a .safetensors file with torchvision's names. The head's rows go to the
+    classes of the same name; a file does not name its classes, so its head is kept if it has as many. A file may hold
+    a ResNet18 or a ResNet34, with batch norms or folded, and less than all of it: see `partial_weights.fill`.
+    Raises TrainingFailed, or the errors of `cards.verify`.
     """
-    target = network.state_dict()
-    taken: list[str] = []
-    identity: list[str] = []
-    random: list[str] = []
-    folded: list[str] = []
-    used: set[str] = set()
-    for unit, layers in _units(target):
-        found = [_found(target, state, convolution, norm) for convolution, norm in layers]
-        if all(found) and (unit != "fc" or head):
-            taken.append(unit)
-            for (convolution, norm), names in zip(layers, found, strict=True):
-                folded += [norm] if _copy(target, state, convolution, norm) else []
-                used |= set(names)
-        elif len(layers) == 2:
-            identity.append(unit)
-            for name in ("weight", "bias"):
-                target[f"{layers[-1][1]}.{name}"].zero_()
-        else:
-            random.append(unit)
-    network.load_state_dict(target)
-    unused = sorted(name for name in state if name not in used and not name.endswith("num_batches_tracked"))
-    return Filled(
-        taken=tuple(taken),
-        identity=tuple(identity),
-        random=tuple(random),
-        unused=tuple(unused),
-        folded=tuple(folded),
+    torch.manual_seed(seed)
+    network = build(len(classes))
+    if str(init) == "scratch":
+        return Start(network=network, origin={"from": "scratch"}, words="all weights are random")
+    if str(init) == "imagenet":
+        return _from_imagenet(network, pretrained)
+    if Path(init).is_dir():
+        return _from_version(network, Path(init), classes)
+    if Path(init).is_file():
+        return _from_file(network, Path(init), classes=len(classes))
+    raise TrainingFailed(
+        f"there is nothing to start from at {init}: give scratch, imagenet, a version, or a .safetensors file"
     )
 
 
-@torch.no_grad()
-def settle(network: nn.Module, norms: Sequence[str], batches: Iterable[torch.Tensor]) -> int:
-    """Gives norms the statistics of their inputs over ``batches`` without changing what the network computes.
+def _from_imagenet(network: nn.Module, pretrained: Path | None) -> Start:
+    filled = fill(network, _imagenet(pretrained), head=False)
+    if filled.identity or filled.random != ("fc",):
+        missing = spans([*filled.identity, *filled.random[:-1]])
+        raise TrainingFailed(
+            f"the ImageNet weights are not those of a whole ResNet34: {missing} is missing or differs; a file with "
+            "less than that is given to `--init`"
+        )
+    source = {"from": "imagenet", "file": pretrained.name if pretrained else Path(_IMAGENET).name}
+    return Start(
+        network=network,
+        origin=source | _parts(filled),
+        words=f"all but the head is taken from ImageNet weights ({source['file']})",
+        folded=filled.folded,
+    )
 
-    With the mean and variance found, gamma becomes gamma * sqrt(var + eps) and beta becomes beta + gamma * mean: in
-    evaluation the two cancel, and in training a batch is then normalized to what the next layer was trained on.
-    Returns the number of photos seen; the network is left in evaluation mode.
-    """
-    network.eval()
-    modules = dict(network.named_modules())
-    sums: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in norms}
 
-    def watch(name: str) -> torch.utils.hooks.RemovableHandle:
-        def look(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            values = inputs[0].double()
-            sums[name].append((values.mean(dim=(0, 2, 3)), values.square().mean(dim=(0, 2, 3))))
+def _from_version(network: nn.Module, folder: Path, classes: Sequence[str]) -> Start:
+    card = cards.verify(folder)
+    position = {name: index for index, name in enumerate(card.classes)}
+    rows = [position.get(name) for name in classes]
+    target, state = network.state_dict(), load_weights(folder, card).state_dict()
+    for name, tensor in target.items():
+        if not name.startswith("fc."):
+            tensor.copy_(state[name])
+            continue
+        for row, source in enumerate(rows):
+            if source is not None:
+                tensor[row] = state[name][source]
+    network.load_state_dict(target)
+    known = sum(row is not None for row in rows)
+    return Start(
+        network=network,
+        origin={"from": card.name, "sha256": card.files[cards.WEIGHTS], "classes_known": known},
+        words=f"all weights are taken from {card.name}, in the head those of {known} of the {len(classes)} classes",
+    )
 
-        handle: torch.utils.hooks.RemovableHandle = modules[name].register_forward_pre_hook(look)
-        return handle
 
-    handles = [watch(name) for name in norms]
-    photos = 0
+def _from_file(network: nn.Module, file: Path, *, classes: int) -> Start:
+    state, digest = _safetensors(file)
+    filled = fill(network, state, head=len(state.get("fc.bias", ())) == classes)
+    if not [unit for unit in filled.taken if unit != "fc"]:
+        raise TrainingFailed(
+            f"nothing in {file} fits a ResNet34 of torchvision: give the state of a ResNet18 or ResNet34 by "
+            "torchvision's names (conv1.weight, layer1.0.conv1.weight, …), with batch norms or biases in their place"
+        )
+    parts = [
+        f"{spans(filled.taken)} {'are' if len(filled.taken) > 1 else 'is'} taken from {file.name} ({digest[:12]}…)"
+    ]
+    parts += [f"{spans(filled.identity)} begin as identity"] if filled.identity else []
+    parts += [f"{spans(filled.random)} at random"] if filled.random else []
+    parts += [f"{len(filled.unused)} tensors of the file have no place here"] if filled.unused else []
+    return Start(
+        network=network,
+        origin={"from": file.name, "sha256": digest, **_parts(filled)},
+        words="; ".join(parts),
+        folded=filled.folded,
+    )
+
+
+def _parts(filled: Filled) -> dict[str, Any]:
+    """What a card says of a start; the names of what was left out are cut short."""
+    return {
+        "taken": list(filled.taken),
+        "identity": list(filled.identity),
+        "random": list(filled.random),
+        "unused": list(filled.unused[:_NAMES_KEPT]),
+        "folded_norms": len(filled.folded),
+    }
+
+
+def _safetensors(file: Path) -> tuple[State, str]:
+    """The tensors of a file and its SHA-256. Raises TrainingFailed for numbers that are not finite."""
+    refuse_pickle(file)
+    content = file.read_bytes()
+    inspect_safetensors(file, content)  # whatever its name ends in
+    state: State = load(content)
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise TrainingFailed(f"{file}: {name} holds numbers that are not finite; nothing can be trained from it")
+    return state, hashlib.sha256(content).hexdigest()
+
+
+def _imagenet(pretrained: Path | None) -> State:
+    advice = (
+        "Set CARS_PRETRAINED to a file with ResNet34's ImageNet weights (a .safetensors, or torchvision's "
+        "resnet34-b627a593.pth), or train with `--init scratch` or from a published version."
+    )
+    if pretrained is None:
+        try:
+            state: State = torch.hub.load_state_dict_from_url(
+                _IMAGENET, map_location="cpu", check_hash=True, progress=False, weights_only=True
+            )
+            return state
+        except (OSError, RuntimeError) as exc:
+            raise TrainingFailed(
+                f"the ImageNet weights could not be fetched from {_IMAGENET} ({exc}). {advice}"
+            ) from exc
+    if not pretrained.is_file():
+        raise TrainingFailed(f"CARS_PRETRAINED names {pretrained}, which is not there. {advice}")
+    if pretrained.suffix == ".pth" and _digest(pretrained).startswith(_IMAGENET_DIGEST):
+        # The one file of this form that is opened is torchvision's own, known by its hash, and as tensors only.
+        known: State = torch.load(pretrained, map_location="cpu", weights_only=True)
+        return known
     try:
-        for batch in batches:
-            network(batch)
-            photos += len(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    for name in norms:
-        mean, square = (torch.stack(parts).mean(dim=0) for parts in zip(*sums[name], strict=True))
-        _resettle(modules[name], mean, (square - mean.square()).clamp_min(_LEAST_VARIANCE))
-    return photos
+        return _safetensors(pretrained)[0]
+    except ModelError as exc:
+        raise TrainingFailed(f"{exc} {advice}") from exc
 
 
-def spans(units: Sequence[str]) -> str:
-    """Units in words, neighbours together: `conv1, layer1.0-1, fc`."""
-    parts: list[str] = []
-    for layer, members in groupby(units, key=lambda unit: unit.partition(".")[0]):
-        group = list(members)
-        numbers = [int(unit.rpartition(".")[2]) for unit in group if unit.rpartition(".")[2].isdigit()]
-        if numbers:
-            first, last = numbers[0], numbers[-1]
-            whole = len(numbers) > 1 and numbers == list(range(first, last + 1))
-            parts += [f"{layer}.{first}-{last}"] if whole else [f"{layer}.{number}" for number in numbers]
-        parts += [unit for unit in group if not unit.rpartition(".")[2].isdigit()]
-    return ", ".join(parts)
-
-
-def _units(target: State) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Each unit with its layers, as (convolution or head, its norm or nothing), from the photo to the head."""
-    yield "conv1", [("conv1", "bn1")]
-    for first in [name for name in target if name.endswith(".conv1.weight")]:
-        block = first.removesuffix(".conv1.weight")
-        if f"{block}.downsample.0.weight" in target:
-            yield f"{block}.downsample", [(f"{block}.downsample.0", f"{block}.downsample.1")]
-        yield block, [(f"{block}.conv1", f"{block}.bn1"), (f"{block}.conv2", f"{block}.bn2")]
-    yield "fc", [("fc", "")]
-
-
-def _found(target: State, state: State, layer: str, norm: str) -> list[str]:
-    """The names of the layer's tensors in ``state`` if they are there and fit, with the norm or with it folded."""
-    convolution = f"{layer}.weight"
-    whole = [convolution, *(f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var"))]
-    if norm and all(_fits(target.get(name), state.get(name)) for name in whole):
-        return whole
-    width = target[convolution].shape[:1]
-    bias = state.get(f"{layer}.bias")
-    if _fits(target[convolution], state.get(convolution)) and bias is not None and bias.shape == width:
-        return [convolution, f"{layer}.bias"]
-    return []
-
-
-def _fits(place: torch.Tensor | None, tensor: torch.Tensor | None) -> bool:
-    return place is not None and tensor is not None and place.shape == tensor.shape
-
-
-def _copy(target: State, state: State, layer: str, norm: str) -> bool:
-    """Copies one layer; whether its norm was folded, and is now one that adds the bias and does nothing else."""
-    target[f"{layer}.weight"].copy_(state[f"{layer}.weight"])
-    if not norm:
-        target[f"{layer}.bias"].copy_(state[f"{layer}.bias"])
-        return False
-    if len(_found(target, state, layer, norm)) > 2:
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            target[f"{norm}.{part}"].copy_(state[f"{norm}.{part}"])
-        return False
-    target[f"{norm}.weight"].fill_(1)
-    target[f"{norm}.bias"].copy_(state[f"{layer}.bias"])
-    target[f"{norm}.running_mean"].zero_()
-    target[f"{norm}.running_var"].fill_(1 - nn.BatchNorm2d(1).eps)
-    return True
-
-
-def _resettle(norm: nn.Module, mean: torch.Tensor, variance: torch.Tensor) -> None:
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    norm.bias.copy_(norm.bias.double() + scale * (mean - norm.running_mean.double()))
-    norm.weight.copy_(scale * (variance + norm.eps).sqrt())
-    norm.running_mean.copy_(mean)
-    norm.running_var.copy_(variance)
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from model.training.augment import mix, mix_up, normalize, random_view, shrink
+from model.training.distillation import Teacher
 from model.training.recipes import Plan
-from model.training.teacher import Teacher
 
 __all__ = ["Answers", "Inputs"]
 

@@ -14,21 +14,21 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from model import card as cards
-from model.datasets import Dataset
-from model.training import plots
+from model import cards
+from model.data.dataset import Dataset
+from model.evaluation import plots
 from model.training.augment import normalize, plain_view
-from model.training.batches import Batches, PhotoTable, load_table
 from model.training.budget import fit_to_minutes
 from model.training.callbacks import TrainingStopped
+from model.training.distillation import Teacher, open_teacher
 from model.training.errors import TrainingFailed
+from model.training.initialization import Start, starting_network
 from model.training.inputs import Inputs
+from model.training.loader import Batches, PhotoTable, load_table
 from model.training.losses import LossKind
+from model.training.precision import choose_precision
 from model.training.recipes import Plan, make_plan
-from model.training.speed import choose_precision
-from model.training.stages import Run
-from model.training.starting import Start, starting_network
-from model.training.teacher import Teacher, open_teacher
+from model.training.trainer import Run
 
 __all__ = ["Trained", "TrainingStopped", "train"]
 
@@ -73,7 +73,8 @@ def train(
     ``on_progress`` gets, every few seconds and after each epoch, the keys epoch (completed), epochs, epoch_share,
     train_loss, valid_loss and accuracy (of `calibration`, None within an epoch), images_per_second, eta_seconds.
     ``on_note`` gets what is worth keeping beside them, a line each: what the start is made of, how it is computed.
-    Raises TrainingStopped once ``should_stop()`` is true, TrainingFailed, DatasetError, or the errors of `card.verify`.
+    Raises TrainingStopped once ``should_stop()`` is true, TrainingFailed, DatasetError, or the errors of
+    `cards.verify`.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     where = _device(device)

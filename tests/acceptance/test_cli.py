@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from jobs import Client
 from jobs.cli.app import app
-from tests.processes import environment, wait_until
+from tests.support.processes import environment, wait_until
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 CARS = [sys.executable, "-P", "-m", "jobs.cli"]
@@ -27,7 +27,7 @@ CARS = [sys.executable, "-P", "-m", "jobs.cli"]
 @pytest.fixture
 def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that holds the engine up for as long as it exists; it does not exist yet."""
-    monkeypatch.setenv("CARS_ENGINE", "tests.acceptance.gated_engine:GatedEngine")
+    monkeypatch.setenv("CARS_ENGINE", "tests.support.gated_engine:GatedEngine")
     monkeypatch.setenv("GATE", str(tmp_path / "gate"))
     return tmp_path / "gate"
 

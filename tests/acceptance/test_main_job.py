@@ -13,8 +13,8 @@ import pytest
 
 from jobs import Client
 from tests.conftest import Backend
-from tests.faults.following import check_whole, ended, follow
-from tests.processes import WorkerProcess
+from tests.support.following import check_whole, ended, follow
+from tests.support.processes import WorkerProcess
 
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".mpo"}
 

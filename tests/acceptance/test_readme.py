@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import CHECKOUT, WorkerProcess, environment
+from tests.support.processes import CHECKOUT, WorkerProcess, environment
 
 README = (CHECKOUT / "README.md").read_text()
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.labelled_photos import COLORS, write_folders
-from tests.unit.teachers import write_teacher
+from tests.support.labelled_photos import COLORS, write_folders
+from tests.support.teachers import write_teacher
 
 
 @pytest.mark.slow

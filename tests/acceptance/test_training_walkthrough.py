@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.test_readme import run
-from tests.drawn_cars import LOOKS, Car, draw, write_catalogue
-from tests.processes import CHECKOUT
+from tests.support.drawn_cars import LOOKS, Car, draw, write_catalogue
+from tests.support.processes import CHECKOUT
 
 DOCS = (CHECKOUT / "docs" / "training.md").read_text()
 SECTION = DOCS.partition("## From last year's listings to a model in production")[2].partition("\n## ")[0]

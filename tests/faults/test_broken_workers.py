@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from jobs import Client, Job
-from tests.broken_engines import odd_picture
 from tests.conftest import Backend
-from tests.engines import SCRIPTED
-from tests.faults.following import check_whole, done, ended, follow
-from tests.processes import WorkerProcess, run_cars, wait_until
+from tests.support.broken_engines import odd_picture
+from tests.support.engines import SCRIPTED
+from tests.support.following import check_whole, done, ended, follow
+from tests.support.processes import WorkerProcess, run_cars, wait_until
 
 Photos = Callable[..., Path]
 Start = Callable[..., WorkerProcess]
 
 
 def engine(name: str, **variables: str) -> dict[str, str]:
-    return {"CARS_ENGINE": f"tests.broken_engines:{name}", **variables}
+    return {"CARS_ENGINE": f"tests.support.broken_engines:{name}", **variables}
 
 
 def waiting(job: Job) -> Any:
@@ -54,7 +54,7 @@ def test_the_check_by_itself(home: Path) -> None:
     import subprocess
     import sys
 
-    from tests.processes import environment
+    from tests.support.processes import environment
 
     def check(**env: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-P", "-m", "workers", "check"]

@@ -10,10 +10,10 @@ from typing import Any
 
 from jobs import Client
 from tests.conftest import Backend
-from tests.engines import SCRIPTED
-from tests.faults.following import ended, follow
-from tests.processes import WorkerProcess, wait_until
-from tests.servers import Redis
+from tests.support.engines import SCRIPTED
+from tests.support.following import ended, follow
+from tests.support.processes import WorkerProcess, wait_until
+from tests.support.servers import Redis
 
 CONTENT = "nobody's business"
 

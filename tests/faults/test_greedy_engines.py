@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobs import Client
-from tests.broken_engines import odd_picture
 from tests.conftest import Backend
-from tests.faults.following import check_whole, ended, follow
-from tests.processes import WorkerProcess
+from tests.support.broken_engines import odd_picture
+from tests.support.following import check_whole, ended, follow
+from tests.support.processes import WorkerProcess
 
 Photos = Callable[..., Path]
 Start = Callable[..., WorkerProcess]
@@ -18,7 +18,7 @@ Start = Callable[..., WorkerProcess]
 def test_an_engine_that_hangs_with_the_lock_held(backend: Backend, photos: Photos, worker: Start) -> None:
     folder = photos(99, 16)
     odd_picture(folder / "000050x.png")
-    env = {"CARS_ENGINE": "tests.broken_engines:HoldsLock", "CARS_LEASE_SECONDS": "2"}
+    env = {"CARS_ENGINE": "tests.support.broken_engines:HoldsLock", "CARS_LEASE_SECONDS": "2"}
     running = worker({**backend.env, **env})
     with Client() as client:
         job = client.submit(str(folder))
@@ -33,7 +33,7 @@ def test_an_engine_that_hangs_with_the_lock_held(backend: Backend, photos: Photo
 def test_a_picture_that_eats_memory(backend: Backend, photos: Photos, worker: Start) -> None:
     folder = photos(299, 16)
     odd_picture(folder / "000150x.png")
-    env = {"CARS_ENGINE": "tests.broken_engines:Eats", "CARS_CHILD_MEMORY": "1GiB"}
+    env = {"CARS_ENGINE": "tests.support.broken_engines:Eats", "CARS_CHILD_MEMORY": "1GiB"}
     worker({**backend.env, **env})
     with Client() as client:
         job = client.submit(str(folder))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from jobs import Client
 from tests.conftest import Backend
-from tests.engines import SCRIPTED, inferences
-from tests.faults.following import done, ended, follow
-from tests.processes import WorkerProcess
+from tests.support.engines import SCRIPTED, inferences
+from tests.support.following import done, ended, follow
+from tests.support.processes import WorkerProcess
 
 
 def test_cancel(backend: Backend, photos: Callable[..., Path], worker: Callable[..., WorkerProcess]) -> None:

@@ -14,10 +14,10 @@ import pytest
 
 from jobs import Client
 from tests.conftest import Backend
-from tests.engines import SCRIPTED
-from tests.faults.following import ended, follow
-from tests.faults.seeds import SEEDS
-from tests.processes import WorkerProcess, wait_until
+from tests.support.engines import SCRIPTED
+from tests.support.following import ended, follow
+from tests.support.processes import WorkerProcess, wait_until
+from tests.support.seeds import SEEDS
 
 KILLS = 12
 TWO_WORKERS_KILLS = 16
@@ -69,12 +69,12 @@ def test_children_of_two_workers(
             time.sleep(moments.uniform(0, MOST_SECONDS))  # the fault's own moment
         status = follow(job, until=ended, timeout=120)
         assert status["ok"] + status["failed"] == 1000
-        before = [running.output().count("workers.classify: batch") for running in both]
+        before = [running.output().count("workers.classification.classify: batch") for running in both]
         second = client.submit(str(photos(600, 16, Path(job.status()["source"]).parent / "more")))
         assert follow(second, until=ended, timeout=90)["ok"] == 600
         for running, batches in zip(both, before, strict=True):
             assert running.process.poll() is None
-            assert running.output().count("workers.classify: batch") > batches
+            assert running.output().count("workers.classification.classify: batch") > batches
 
 
 def test_a_child_that_does_nothing_is_replaced(

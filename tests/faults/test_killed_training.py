@@ -14,12 +14,12 @@ from sqlalchemy import text
 
 from jobs import Client, Training
 from jobs.broker import TRAIN_MODEL, Doorbell
-from jobs.status import RunState
+from jobs.states import RunState
 from tests.conftest import Backend
 from tests.integration.test_training_task import PLAN
-from tests.processes import WorkerProcess, wait_until
-from tests.unit.labelled_photos import COLORS, write_folders
-from tests.unit.teachers import write_teacher
+from tests.support.labelled_photos import COLORS, write_folders
+from tests.support.processes import WorkerProcess, wait_until
+from tests.support.teachers import write_teacher
 
 TRAINS = ("--queues", "train")
 SECONDS = 150

@@ -12,9 +12,9 @@ from PIL import Image
 
 from jobs import Client
 from tests.conftest import Backend
-from tests.engines import SCRIPTED
-from tests.faults.following import check_whole, done, ended, follow
-from tests.processes import WorkerProcess, wait_until
+from tests.support.engines import SCRIPTED
+from tests.support.following import check_whole, done, ended, follow
+from tests.support.processes import WorkerProcess, wait_until
 
 PHOTOS = 2_000
 SLOW = {**SCRIPTED, "ENGINE_DELAY": "0.003"}

@@ -12,10 +12,10 @@ from sqlalchemy import text
 
 from jobs import Client
 from tests.conftest import Backend
-from tests.engines import SCRIPTED, inferences
-from tests.faults.seeds import SEEDS
 from tests.faults.test_killed_workers import engine_pid
-from tests.processes import WorkerProcess, wait_until
+from tests.support.engines import SCRIPTED, inferences
+from tests.support.processes import WorkerProcess, wait_until
+from tests.support.seeds import SEEDS
 
 BATCH_SECONDS = 60  # the batch itself takes two; the rest is for a busy machine
 NOBODY = "redis://127.0.0.1:1/0"

@@ -14,11 +14,11 @@ import pytest
 
 from jobs import Client
 from tests.conftest import Backend
-from tests.engines import SCRIPTED
-from tests.faults.following import done, ended, follow
-from tests.processes import WorkerProcess
-from tests.servers import Redis
-from tests.silence import Wire
+from tests.support.engines import SCRIPTED
+from tests.support.following import done, ended, follow
+from tests.support.processes import WorkerProcess
+from tests.support.servers import Redis
+from tests.support.silence import Wire
 
 SILENT_SECONDS = 30
 SUBMIT_SECONDS = 15

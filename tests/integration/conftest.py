@@ -11,9 +11,9 @@ import pytest
 from jobs import Client
 from jobs import settings as configuration
 from tests.conftest import Backend
-from tests.engines import SCRIPTED
-from tests.unit.artifacts import write_artifact
-from workers.publishing import register
+from tests.support.artifacts import write_artifact
+from tests.support.engines import SCRIPTED
+from workers.artifacts import register
 from workers.runtime import Runtime
 
 

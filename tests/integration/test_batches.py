@@ -16,15 +16,15 @@ from sqlalchemy import text
 
 from jobs import Client
 from jobs.client import Job
-from jobs.database import Database
-from jobs.queries import batches, images, predictions
-from jobs.queries import jobs as job_queries
-from tests.engines import inferences
-from workers import classify
-from workers.classify import classify_batch
-from workers.recover import recover
+from jobs.db.database import Database
+from jobs.db.queries import batches, images, predictions
+from jobs.db.queries import jobs as job_queries
+from tests.support.engines import inferences
+from workers.classification import classify
+from workers.classification.classify import classify_batch
+from workers.classification.scan import scan_job
+from workers.recovery.thread import recover
 from workers.runtime import Runtime
-from workers.scan import scan_job
 
 Make = Callable[..., Runtime]
 Photos = Callable[..., Path]

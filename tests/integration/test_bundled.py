@@ -10,11 +10,11 @@ import pytest
 
 import workers.runtime
 from jobs import Client
-from jobs.queries import versions
-from jobs.status import VersionState
-from model import card as cards
+from jobs.db.queries import versions
+from jobs.states import VersionState
+from model import cards
 from model.errors import ArtifactCorrupt
-from tests.unit.artifacts import write_artifact
+from tests.support.artifacts import write_artifact
 from workers.runtime import Runtime
 
 Ship = Callable[[str], Any]

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from jobs import Client
 from jobs.broker import make_app
 from tests.conftest import Backend
-from tests.processes import CHECKOUT, WorkerProcess, environment, wait_until
+from tests.support.processes import CHECKOUT, WorkerProcess, environment, wait_until
 
 
 def celery(env: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +30,7 @@ def test_they_see_the_worker_and_its_work(
 ) -> None:
     gate = tmp_path / "gate"
     gate.touch()
-    engine = {"CARS_ENGINE": "tests.acceptance.gated_engine:GatedEngine", "GATE": str(gate)}
+    engine = {"CARS_ENGINE": "tests.support.gated_engine:GatedEngine", "GATE": str(gate)}
     running = worker({**server_backend.env, **engine})
     with Client() as client:
         job = client.submit(str(photos(5, 16)))
@@ -57,7 +57,7 @@ def test_events(server_backend: Backend, worker: Callable[..., WorkerProcess], p
     with Client() as client, make_app(client.settings) as app, app.connection_for_read() as connection:
         receiver = app.events.Receiver(connection, handlers={"*": lambda event: seen.add(event["type"])})
         with receiver.consumer_context() as (listening, _, _):
-            worker({**server_backend.env, "CARS_ENGINE": "tests.engines:ScriptedEngine"})
+            worker({**server_backend.env, "CARS_ENGINE": "tests.support.engines:ScriptedEngine"})
             job = client.submit(str(photos(3, 16)))
             wait_until(lambda: _drained(listening) and wanted <= seen, 90, lambda: str(seen))
         assert job.wait(60)["ok"] == 3

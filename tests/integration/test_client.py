@@ -30,9 +30,9 @@ from jobs.errors import (
     WaitTimeout,
 )
 from tests.conftest import Backend
-from workers.classify import classify_batch
+from workers.classification.classify import classify_batch
+from workers.classification.scan import scan_job
 from workers.runtime import Runtime
-from workers.scan import scan_job
 
 
 def count(client: Client, table: str) -> int:
@@ -146,7 +146,7 @@ def test_the_same_key_for_another_request(
 def test_single_files(
     client: Client, runtime: Callable[..., Runtime], photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.scan.CHUNK", 2)
+    monkeypatch.setattr("workers.classification.scan.CHUNK", 2)
     folder = photos(3)
     photos(2, folder=folder / "a2" / "deep")
     (folder / "a2/odd \\name.txt").write_text("no photo, but it was named")

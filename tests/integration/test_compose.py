@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.engines import SCRIPTED
-from tests.processes import CHECKOUT, WorkerProcess, run_cars, wait_until
+from tests.support.engines import SCRIPTED
+from tests.support.processes import CHECKOUT, WorkerProcess, run_cars, wait_until
 
 COMPOSE = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]

@@ -17,14 +17,14 @@ import torch
 
 from jobs import Client
 from jobs.errors import ImageNotFound, JobNotFound, NotPossible, OutputError, SettingsInvalid
-from model.datasets import open_dataset
+from model.data.dataset import open_dataset
 from tests.integration.test_training_task import TINY
-from tests.unit.labelled_photos import picture, write_folders
-from workers.classify import classify_batch
-from workers.corrections import corrected
+from tests.support.labelled_photos import picture, write_folders
+from workers.classification.classify import classify_batch
+from workers.classification.scan import scan_job
 from workers.runtime import Runtime
-from workers.scan import scan_job
-from workers.train import train_model
+from workers.training.corrections import corrected
+from workers.training.task import train_model
 
 BMW, ACURA = "BMW M3 Coupe 2012", "Acura TL Sedan 2012"
 

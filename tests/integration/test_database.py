@@ -7,7 +7,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from jobs import Client, database
+from jobs import Client
+from jobs.db import database
 from jobs.errors import DatabaseUnavailable
 
 pytestmark = pytest.mark.parametrize("backend", ["server"], indirect=True)

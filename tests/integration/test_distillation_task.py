@@ -13,10 +13,10 @@ import torch
 from jobs import Client
 from jobs.errors import NotPossible, SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound
 from tests.integration.test_training_task import TINY, embedded, versions
-from tests.unit.labelled_photos import COLORS, write_folders
-from tests.unit.teachers import write_teacher
+from tests.support.labelled_photos import COLORS, write_folders
+from tests.support.teachers import write_teacher
 from workers.runtime import Runtime
-from workers.train import train_model
+from workers.training.task import train_model
 
 CLASSES = sorted(COLORS)
 
@@ -82,7 +82,7 @@ def test_a_teacher_that_will_not_do_fails_the_run_before_any_epoch(
     runtime: Callable[..., Runtime],
     data: Path,
 ) -> None:
-    from tests.unit.teachers import graph
+    from tests.support.teachers import graph
 
     file = write_teacher(data.parent / "t.onnx", classes, model=graph(len(classes)), **changes)
     worker, before = runtime(engine="onnx"), versions(client)

@@ -14,15 +14,15 @@ from sqlalchemy import text
 
 from jobs import Client
 from jobs.client import Job
-from jobs.queries import batches
-from tests.engines import ScriptedEngine
+from jobs.db.queries import batches
 from tests.integration.test_batches import check_honest, claim, drain, listed, states
-from workers.classify import classify_batch
-from workers.recover import recover
+from tests.support.engines import ScriptedEngine
+from workers.classification.classify import classify_batch
+from workers.classification.scan import scan_job
+from workers.recovery.thread import recover
 from workers.runtime import Runtime
-from workers.scan import scan_job
-from workers.shared import Shared
-from workers.watch import Watch
+from workers.supervision.children import Watch
+from workers.supervision.shared_memory import Shared
 
 Make = Callable[..., Runtime]
 Photos = Callable[..., Path]
@@ -47,7 +47,7 @@ def engine_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Fault], None]:
 @pytest.fixture
 def long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """What failed is not tried again for the rest of the test."""
-    for module in ("workers.backoff", "jobs.queries.batches"):
+    for module in ("workers.backoff", "jobs.db.queries.batches"):
         monkeypatch.setattr(f"{module}.pause", lambda _waited: 600.0)
 
 
@@ -272,7 +272,7 @@ def test_a_process_that_dies_while_loading_has_looked_at_nothing(
 def test_retry_of_a_canceled_job(
     client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch, listed_so_far: str
 ) -> None:
-    from workers import scan
+    from workers.classification import scan
 
     monkeypatch.setattr(scan, "CHUNK", 4)
     worker = runtime(batch_size=2)
@@ -297,7 +297,7 @@ def test_retry_of_a_canceled_job(
 
 
 def test_a_worker_row_says_what_it_does(client: Client, runtime: Make, photos: Photos) -> None:
-    from jobs.queries import workers
+    from jobs.db.queries import workers
 
     worker = runtime("w" * 36, batch_size=2)
     job = listed(client, worker, photos(2, 16))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.processes import environment
+from tests.support.processes import environment
 
 # A lookup of a name reads one of these files, or talks to a server over the network.
 LOOKUP = re.compile(r"AF_INET|/etc/resolv\.conf|/etc/hosts\b")
@@ -42,7 +42,7 @@ import sys
 from pathlib import Path
 from workers import footprint
 footprint.keep_to(Path(sys.argv[1]))
-import model.training.plots
+import model.evaluation.plots
 from matplotlib.figure import Figure
 figure = Figure()
 figure.gca().set_title("text needs a font")

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import text
 
 from jobs import Client, Job, housekeeping
-from jobs.database import bulk_insert
+from jobs.db.database import bulk_insert
+from jobs.db.queries import jobs
+from jobs.db.tables import ImageRow, PredictionRow
 from jobs.errors import JobNotFound
-from jobs.queries import jobs
-from jobs.tables import ImageRow, PredictionRow
 from tests.integration.test_client import complete, count
 from workers.runtime import Runtime
 

@@ -16,8 +16,8 @@ import pytest
 
 from jobs import Client
 from tests.conftest import Backend
-from tests.engines import SCRIPTED
-from tests.processes import WorkerProcess, environment, wait_until
+from tests.support.engines import SCRIPTED
+from tests.support.processes import WorkerProcess, environment, wait_until
 
 COMMANDS = {
     "cars": [sys.executable, "-P", "-m", "workers", "worker"],

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import CHECKOUT, wait_until
+from tests.support.processes import CHECKOUT, wait_until
 
 PYPROJECT = """
 [build-system]

@@ -16,11 +16,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
-from jobs import schema
-from jobs.database import Database
+from jobs.db import migrate
+from jobs.db.database import Database
+from jobs.db.tables import Base
 from jobs.errors import DatabaseUnavailable, ForeignDatabase, SchemaMissing, SchemaTooNew
-from jobs.tables import Base
-from tests.processes import CHECKOUT, environment
+from tests.support.processes import CHECKOUT, environment
 
 
 def alembic() -> Config:
@@ -53,37 +53,37 @@ def downgrade(database: Database, revision: str) -> None:
 
 
 def test_migrations_make_the_tables(database: Database) -> None:
-    schema.migrate(database)
+    migrate.migrate(database)
     with database.read() as connection:
-        options = {"compare_type": True, "compare_server_default": True, "version_table": schema.VERSION_TABLE}
+        options = {"compare_type": True, "compare_server_default": True, "version_table": migrate.VERSION_TABLE}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata) == []
 
 
 def test_head_is_the_newest_migration() -> None:
-    assert ScriptDirectory.from_config(alembic()).get_current_head() == schema.HEAD
+    assert ScriptDirectory.from_config(alembic()).get_current_head() == migrate.HEAD
 
 
 def test_migrate_says_what_it_did(database: Database) -> None:
-    first = schema.migrate(database)
-    bundled = schema.bundled()
-    assert first == {"from": None, "to": schema.HEAD, "model_version": bundled[0]["name"] if bundled else None}
-    assert schema.migrate(database) == {"from": schema.HEAD, "to": schema.HEAD, "model_version": None}
-    schema.check(database)
+    first = migrate.migrate(database)
+    bundled = migrate.bundled()
+    assert first == {"from": None, "to": migrate.HEAD, "model_version": bundled[0]["name"] if bundled else None}
+    assert migrate.migrate(database) == {"from": migrate.HEAD, "to": migrate.HEAD, "model_version": None}
+    migrate.check(database)
 
 
 def test_down_and_up_again(database: Database) -> None:
-    schema.migrate(database)
+    migrate.migrate(database)
     downgrade(database, "base")
     with database.read() as connection:
-        assert set(inspect(connection).get_table_names()) <= {schema.VERSION_TABLE}
+        assert set(inspect(connection).get_table_names()) <= {migrate.VERSION_TABLE}
     with pytest.raises(SchemaMissing, match="cars migrate"):
-        schema.check(database)
-    assert schema.migrate(database)["from"] is None
-    schema.check(database)
+        migrate.check(database)
+    assert migrate.migrate(database)["from"] is None
+    migrate.check(database)
 
 
 def test_many_processes_at_once(database: Database, url: str) -> None:
-    code = f"from jobs import schema; from jobs.database import Database; schema.migrate(Database({url!r}))"
+    code = f"from jobs.db import migrate; from jobs.db.database import Database; migrate.migrate(Database({url!r}))"
     started = [
         subprocess.Popen([sys.executable, "-P", "-c", code], env=environment(), stderr=subprocess.PIPE, text=True)
         for _ in range(3)
@@ -91,13 +91,13 @@ def test_many_processes_at_once(database: Database, url: str) -> None:
     errors = [process.communicate(timeout=60)[1] for process in started]
     assert [process.returncode for process in started] == [0] * 3, errors
     with database.read() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM promotions")) == (schema.bundled() is not None)
+        assert connection.scalar(text("SELECT count(*) FROM promotions")) == (migrate.bundled() is not None)
 
 
 def test_another_programs_tables(database: Database) -> None:
     with database.write() as connection:
         connection.execute(text("CREATE TABLE wp_posts (id integer)"))
-    for refused in (schema.migrate, schema.check):
+    for refused in (migrate.migrate, migrate.check):
         with pytest.raises(ForeignDatabase, match="wp_posts"):
             refused(database)
     with database.read() as connection:
@@ -112,7 +112,7 @@ def test_another_programs_file_keeps_its_bytes(tmp_path: Path) -> None:
     before = file.read_bytes()
     database = Database(f"sqlite:///{file}")
     with pytest.raises(ForeignDatabase):
-        schema.prepare(database)
+        migrate.prepare(database)
     database.close()
     assert file.read_bytes() == before
 
@@ -122,34 +122,34 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     file.write_bytes(b"a diary, not a database" * 200)
     database = Database(f"sqlite:///{file}")
     with pytest.raises(ForeignDatabase, match=r"cars\.db is not an SQLite database"):
-        schema.prepare(database)
+        migrate.prepare(database)
 
 
 def test_a_newer_releases_schema(database: Database) -> None:
-    schema.migrate(database)
+    migrate.migrate(database)
     with database.write() as connection:
-        connection.execute(text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'"))
-    for refused in (schema.migrate, schema.check):
+        connection.execute(text(f"UPDATE {migrate.VERSION_TABLE} SET version_num = '9999'"))
+    for refused in (migrate.migrate, migrate.check):
         with pytest.raises(SchemaTooNew, match="9999"):
             refused(database)
     with database.read() as connection:
-        assert connection.scalar(text(f"SELECT version_num FROM {schema.VERSION_TABLE}")) == "9999"
+        assert connection.scalar(text(f"SELECT version_num FROM {migrate.VERSION_TABLE}")) == "9999"
 
 
 def test_prepare(database: Database) -> None:
     if database.sqlite:
-        schema.prepare(database)
+        migrate.prepare(database)
     else:
         with pytest.raises(SchemaMissing):
-            schema.prepare(database)
-        schema.migrate(database)
-    schema.prepare(database)
+            migrate.prepare(database)
+        migrate.migrate(database)
+    migrate.prepare(database)
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
     database = Database("postgresql+psycopg://cars:secret@127.0.0.1:1/cars")
     with pytest.raises(DatabaseUnavailable, match="CARS_DATABASE_URL") as caught:
-        schema.check(database)
+        migrate.check(database)
     assert "secret" not in str(caught.value)
     (tmp_path / "file").write_text("")
     with pytest.raises(DatabaseUnavailable, match="CARS_HOME"):
@@ -159,10 +159,10 @@ def test_nobody_answers(tmp_path: Path) -> None:
 def test_the_registry_is_not_changed_by_migrating_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     card = {"name": "bundled-1", "classes": ["BMW M3 Coupe 2012"], "metrics": {"top1": 0.5}}
     newer: Callable[[str], tuple[dict, str]] = lambda name: ({**card, "name": name}, "0" * 64)  # noqa: E731
-    monkeypatch.setattr(schema, "bundled", lambda: newer("bundled-1"))
-    assert schema.migrate(database)["model_version"] == "bundled-1"
-    monkeypatch.setattr(schema, "bundled", lambda: newer("bundled-2"))
-    assert schema.migrate(database)["model_version"] == "bundled-2"
+    monkeypatch.setattr(migrate, "bundled", lambda: newer("bundled-1"))
+    assert migrate.migrate(database)["model_version"] == "bundled-1"
+    monkeypatch.setattr(migrate, "bundled", lambda: newer("bundled-2"))
+    assert migrate.migrate(database)["model_version"] == "bundled-2"
     with database.read() as connection:
         live = connection.scalar(
             text("SELECT name FROM promotions p JOIN model_versions v ON v.id = p.version_id ORDER BY p.id DESC")

@@ -11,8 +11,8 @@ import pytest
 
 from jobs import Client
 from tests.conftest import Backend
-from tests.engines import SCRIPTED
-from tests.processes import WorkerProcess, wait_until
+from tests.support.engines import SCRIPTED
+from tests.support.processes import WorkerProcess, wait_until
 
 CELERY = [sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-Q", "classify,control", "-c", "1"]
 Start = Callable[..., WorkerProcess]
@@ -60,7 +60,7 @@ def test_a_stopping_worker_does_not_count_as_alive(
     """Its row goes when it is asked to stop, though it still ends the batch in hand; that batch is kept."""
     gate = tmp_path / "gate"
     gate.touch()
-    engine = {"CARS_ENGINE": "tests.acceptance.gated_engine:GatedEngine", "GATE": str(gate)}
+    engine = {"CARS_ENGINE": "tests.support.gated_engine:GatedEngine", "GATE": str(gate)}
     running = worker({**backend.env, **engine})
     with Client() as client:
         job = client.submit(str(photos(5, 16)))

@@ -17,11 +17,11 @@ from safetensors.numpy import save
 
 from jobs import Client
 from jobs import settings as configuration
-from jobs.queries import versions
-from model.card import CARD
+from jobs.db.queries import versions
+from model.cards import CARD
 from tests.integration.test_s3_source import endpoint, s3  # noqa: F401 - fixtures
-from tests.processes import wait_until
-from tests.unit.artifacts import graph
+from tests.support.artifacts import graph
+from tests.support.processes import wait_until
 from workers.runtime import Runtime
 
 NAMES = ("v1", "v2", "v3")

@@ -14,13 +14,13 @@ from sqlalchemy import event, text
 
 from jobs import Client
 from jobs.client import Job
-from jobs.database import Database
+from jobs.db.database import Database
 from jobs.errors import LabelNotFound, SettingsInvalid, VersionNotFound
-from model.card import read
-from tests.unit.artifacts import CLASSES
-from workers.classify import classify_batch
+from model.cards import read
+from tests.support.artifacts import CLASSES
+from workers.classification.classify import classify_batch
+from workers.classification.scan import scan_job
 from workers.runtime import BUNDLED, Runtime
-from workers.scan import scan_job
 
 
 def save(file: Path, red: int, green: int = 0) -> None:

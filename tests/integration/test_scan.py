@@ -13,13 +13,13 @@ from sqlalchemy import text
 from jobs import Client
 from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
 from jobs.client import Job
+from jobs.db.queries import images
 from jobs.errors import DatabaseUnavailable
-from jobs.queries import images
-from workers import scan
-from workers.classify import classify_batch
-from workers.recover import recover
+from workers.classification import scan
+from workers.classification.classify import classify_batch
+from workers.classification.scan import scan_job
+from workers.recovery.thread import recover
 from workers.runtime import Runtime
-from workers.scan import scan_job
 
 Make = Callable[..., Runtime]
 Photos = Callable[..., Path]

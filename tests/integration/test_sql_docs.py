@@ -11,11 +11,11 @@ from PIL import Image
 from sqlalchemy import text
 
 from jobs import Client
-from tests.processes import CHECKOUT
-from tests.unit.artifacts import CLASSES
-from workers.classify import classify_batch
+from tests.support.artifacts import CLASSES
+from tests.support.processes import CHECKOUT
+from workers.classification.classify import classify_batch
+from workers.classification.scan import scan_job
 from workers.runtime import Runtime
-from workers.scan import scan_job
 
 PAGE = (CHECKOUT / "docs" / "sql.md").read_text(encoding="utf-8")
 

@@ -14,20 +14,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.datasets import Dataset, open_dataset
+from model.data.dataset import Dataset, open_dataset
+from model.data.decoding import decode_files
 from model.errors import ArtifactUnsafe, DatasetError
 from model.network import build
+from model.publishing.open_set import judge_held_out_classes
 from model.training.augment import normalize, plain_view
-from model.training.batches import load_table
 from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.training.errors import TrainingFailed
-from model.training.held_out import judge_held_out_classes
-from model.training.photos import decode_files
+from model.training.initialization import starting_network
+from model.training.loader import load_table
 from model.training.recipes import RECIPES, Plan, make_plan
-from model.training.starting import starting_network
 from model.training.train import Trained, TrainingStopped, train, with_plain_statistics
-from tests.unit.labelled_photos import COLORS, write_folders
-from tests.unit.teachers import write_teacher
+from tests.support.labelled_photos import COLORS, write_folders
+from tests.support.teachers import write_teacher
 
 OPTIONS: dict[str, Any] = {"sizes": [[0.5, 24], [1.0, 32]], "test_sizes": [32], "batch": 8, "finder_steps": 16}
 OPTIONS |= {"bfloat16": False}  # in a test nothing may hang on what was measured

@@ -14,17 +14,17 @@ from PIL import Image
 from sqlalchemy import update
 
 from jobs import Client, Training
-from jobs.database import later
+from jobs.db.database import later
+from jobs.db.queries import training_runs
+from jobs.db.tables import TrainingRunRow
 from jobs.errors import NotPossible, SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound
-from jobs.queries import training
-from jobs.tables import TrainingRunRow
-from model.card import verify
+from model.cards import verify
 from model.errors import StoreUnavailable
-from model.training.evaluate import evaluate_version
-from tests.drawn_cars import LOOKS, Car, draw, write_catalogue
-from tests.unit.labelled_photos import COLORS, picture, write_folders
+from model.evaluation.metrics import evaluate_version
+from tests.support.drawn_cars import LOOKS, Car, draw, write_catalogue
+from tests.support.labelled_photos import COLORS, picture, write_folders
 from workers.runtime import Runtime
-from workers.train import take_back_runs, train_model
+from workers.training.task import take_back_runs, train_model
 
 PLAN: dict[str, Any] = {
     "sizes": [[1.0, 24]],
@@ -236,10 +236,10 @@ def killed_while_removing(worker: Runtime, run: Training) -> None:
 def give_up(client: Client, run: Training) -> None:
     """Its process dies, time and again."""
     with client.database.write() as connection:
-        for _ in range(training.MAX_DEATHS):
-            assert training.claim(connection, int(run.id), owner="w:1", seconds=60)
-            assert not training.claim(connection, int(run.id), owner="w:2", seconds=60)
-            training.take_back(connection, int(run.id), owner="w:1")
+        for _ in range(training_runs.MAX_DEATHS):
+            assert training_runs.claim(connection, int(run.id), owner="w:1", seconds=60)
+            assert not training_runs.claim(connection, int(run.id), owner="w:2", seconds=60)
+            training_runs.take_back(connection, int(run.id), owner="w:1")
 
 
 @embedded
@@ -405,9 +405,9 @@ def test_a_run_outlives_a_store_that_is_away(
     assert (status["state"], status["error"], status["finished_at"]) == ("queued", "the model store is away", None)
     assert not train_model(worker, int(run.id))  # not yet
     with client.database.write() as connection:
-        assert training.waiting(connection, patience=0) == []
+        assert training_runs.waiting(connection, patience=0) == []
         connection.execute(update(TrainingRunRow).values(expires_at=later(-1)))
-        assert training.waiting(connection, patience=0) == [int(run.id)]
+        assert training_runs.waiting(connection, patience=0) == [int(run.id)]
     assert train_model(worker, int(run.id))
     status = run.status()
     assert (status["state"], status["error"]) == ("published", None)
@@ -423,15 +423,15 @@ def test_a_fault_that_does_not_pass_ends_the_run_at_last(
 
     worker = runtime(engine="onnx")
     run, canceled = (client.train(data, recipe="scratch", plan=TINY) for _ in range(2))
-    monkeypatch.setattr("workers.learning.open_dataset", full)
-    monkeypatch.setattr(training, "FIRST_PAUSE", 0.0)
-    for attempt in range(1, training.MAX_DEATHS + 1):
+    monkeypatch.setattr("workers.training.attempt.open_dataset", full)
+    monkeypatch.setattr(training_runs, "FIRST_PAUSE", 0.0)
+    for attempt in range(1, training_runs.MAX_DEATHS + 1):
         assert (run.status()["state"], run.status()["attempt"]) == ("queued", attempt - 1)
         assert train_model(worker, int(run.id))
     assert run.status()["state"] == "failed"
     assert "tried 5 times" in run.status()["error"]
     assert "No space left" in run.status()["error"]
-    monkeypatch.setattr(training, "FIRST_PAUSE", 3_600.0)
+    monkeypatch.setattr(training_runs, "FIRST_PAUSE", 3_600.0)
     assert train_model(worker, int(canceled.id))
     assert canceled.cancel()["state"] == "canceled"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from jobs.backoff import pause
 from jobs.errors import SettingsInvalid
-from jobs.pauses import pause
 from jobs.settings import load
 from workers.backoff import REMEMBERED, Backoff
 

@@ -13,8 +13,8 @@ from typer.main import get_command
 
 from jobs.cli.app import COMMANDS, app
 from jobs.errors import KeyInUse, SettingsInvalid
-from tests.processes import CHECKOUT
-from tests.unit.cli_fakes import A_FAILURE, RUNNING, STATUS, WORKER, Cars, FakeResult, a_result, rows_of
+from tests.support.cli_fakes import A_FAILURE, RUNNING, STATUS, WORKER, Cars, FakeResult, a_result, rows_of
+from tests.support.processes import CHECKOUT
 
 
 @pytest.fixture

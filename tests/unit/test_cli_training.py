@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.cli.app import app
-from jobs.cli.session import Session
+from jobs.cli.context import Session
 from jobs.errors import DatabaseUnavailable, NotPossible, RunNotFound, WorkerFailed
-from tests.unit.cli_fakes import FakeWorker
+from tests.support.cli_fakes import FakeWorker
 
 STATUS: dict[str, Any] = {
     "id": "3", "state": "published", "stage": None, "dataset": "/cars", "recipe": "finetune", "init": "v1", "epoch": 2,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from jobs.cli.jobs import patience
+from jobs.cli.commands.jobs import patience
 from jobs.errors import DatabaseUnavailable, SourceMissing
-from tests.unit.cli_fakes import A_FAILURE, RUNNING, SOME_FAILED, STATUS, Cars, a_result, rows_of
+from tests.support.cli_fakes import A_FAILURE, RUNNING, SOME_FAILED, STATUS, Cars, a_result, rows_of
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ def test_a_timeout_without_a_unit_is_one_of_seconds() -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every poll looks for obstacles, and says again what it said before."""
-    monkeypatch.setattr("jobs.waiting.WATCH_SECONDS", 0.0)
-    monkeypatch.setattr("jobs.waiting.REPEAT_SECONDS", 0.0)
-    monkeypatch.setattr("jobs.waiting.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.polling.WATCH_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.polling.REPEAT_SECONDS", 0.0)
+    monkeypatch.setattr("jobs.polling.POLL_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -119,7 +119,7 @@ def test_that_the_database_is_back_is_said(cars: Cars) -> None:
 
 
 def test_a_database_that_stays_away_ends_the_wait(cars: Cars, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.waiting.DATABASE_PATIENCE", 0.0)
+    monkeypatch.setattr("jobs.polling.DATABASE_PATIENCE", 0.0)
     cars.client.statuses = [RUNNING, no_database]
     result = cars("classify", "photos")
     assert result.exit_code == 1

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from model.card import Card, Score, parse_card
+from model.cards import Card, Score, parse_card
 from model.decision import calibrate, decide, decide_all, known_scores, looks_unknown, pool
-from tests.unit.artifacts import card_fields
+from tests.support.artifacts import card_fields
 
 
 @pytest.fixture(name="card")

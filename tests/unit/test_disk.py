@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import Client, waiting
+from jobs import Client, polling
 from jobs.disk import private_file
 from jobs.errors import DatabaseUnavailable
 
@@ -42,7 +42,7 @@ def test_ctrl_c_while_waiting_says_how_to_go_on(
 
     with Client() as client:
         job = client.submit(str(photos(1)))
-        monkeypatch.setattr(waiting.time, "sleep", interrupt)
+        monkeypatch.setattr(polling.time, "sleep", interrupt)
         with pytest.raises(KeyboardInterrupt, match=f"job {job.id} goes on.*cars cancel {job.id}") as caught:
             job.wait()
     assert caught.value.__suppress_context__

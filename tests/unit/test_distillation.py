@@ -1,127 +1,133 @@
-"""What teacher and student see, what the loss asks for, and how the precision of a run is chosen."""
+"""What can teach, and what is refused before any training."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
+from onnx import TensorProto
 
-from model.training import speed
-from model.training.augment import normalize, shrink
-from model.training.inputs import Inputs
-from model.training.losses import TrainingLoss
-from model.training.recipes import Plan, make_plan, training_loss
-from model.training.speed import choose_precision
+from model.errors import ArtifactUnsafe
+from model.training.distillation import open_teacher
+from model.training.errors import TrainingFailed
+from tests.support.artifacts import CLASSES as VERSION_CLASSES
+from tests.support.artifacts import SIZE, write_artifact
+from tests.support.teachers import MEAN, STD, graph, weights, write_teacher
 
-MEAN, STD = (torch.tensor(part).view(1, 3, 1, 1) for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-CPU = torch.device("cpu")
-PHOTOS = torch.randint(0, 256, (4, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-LABELS = torch.tensor([0, 1, 2, 1])
+CLASSES = ("Acura TL Sedan 2012", "BMW M3 Coupe 2012", "Land Rover LR2 SUV 2012")
 
 
-class Listener:
-    """A teacher that keeps what it was asked about; its logits are the mean colors."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.seen: list[torch.Tensor] = []
-
-    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        self.seen.append(pixels)
-        return pixels.mean(dim=(2, 3))
-
-
-def plan(teacher: int, **options: object) -> Plan:
-    return make_plan("distill", gpu=False, epochs=10, teacher_size=teacher, options={"sizes": [[1.0, 16]], **options})
-
-
-@pytest.mark.parametrize("mixup", [0.0, 1.0])
-def test_the_student_sees_what_the_teacher_sees_only_smaller(mixup: float) -> None:
-    torch.manual_seed(1)  # the photos are mixed with others by a visible part
-    teacher = Listener(32)
-    inputs = Inputs(plan=plan(32, mixup_probability=mixup), classes=3, teacher=teacher)  # type: ignore[arg-type]
-    pixels, (target, logits) = inputs.make(PHOTOS, LABELS, epoch=0, number=0)
-    (seen,) = teacher.seen
-    assert seen.shape == (4, 3, 32, 32)
-    small = F.interpolate(seen, size=(16, 16), mode="bilinear", antialias=True)
-    assert torch.equal(pixels, normalize(small))
-    assert torch.equal(logits, seen.mean(dim=(2, 3)))
-    assert target.shape == (4, 3)
-    assert torch.equal(target, F.one_hot(LABELS, 3).float()) == (not mixup)
+def test_its_logits_are_in_the_order_of_the_run(tmp_path: Path) -> None:
+    file = write_teacher(tmp_path / "t.onnx", CLASSES, temperature=2.0)
+    turned = CLASSES[::-1]
+    teacher = open_teacher(file, turned)
+    pixels = torch.rand(20, 3, 24, 24)
+    found = teacher.logits(pixels)
+    color = ((pixels.numpy().mean(axis=(2, 3)) - MEAN) / STD).astype(np.float32)
+    assert np.allclose(found.numpy(), (color @ weights(3))[:, ::-1] / 2, atol=1e-4)
+    assert teacher.origin == {
+        "name": "t.onnx",
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "source": "made for a test",
+        "licence": "CC0",
+        "size": 24,
+        "temperature": 2.0,
+    }
 
 
-def test_a_teacher_that_looks_at_less_than_the_student_sees_the_same_view_too() -> None:
-    teacher = Listener(8)
-    inputs = Inputs(plan=plan(8, mixup_probability=0.0), classes=3, teacher=teacher)  # type: ignore[arg-type]
-    pixels, _ = inputs.make(PHOTOS, LABELS, epoch=0, number=0)
-    assert torch.allclose(teacher.seen[0], shrink(pixels * STD + MEAN, 8), atol=1e-5)
+def test_an_input_without_fixed_sides_will_do(tmp_path: Path) -> None:
+    file = write_teacher(tmp_path / "t.onnx", CLASSES, model=graph(3, size="S"))
+    assert open_teacher(file, CLASSES).logits(torch.rand(1, 3, 24, 24)).shape == (1, 3)
 
 
-@pytest.mark.parametrize("fresh", [0.3, 1.0])
-def test_views_are_used_again_with_their_own_answers_within_an_epoch(fresh: float) -> None:
-    teacher = Listener(16)
-    options = {"mixup_probability": 0.0, "distillation": {"size": 16, "fresh": fresh}}
-    inputs = Inputs(plan=plan(16, **options), classes=3, teacher=teacher)  # type: ignore[arg-type]
-    torch.manual_seed(0)
-    for number in range(60):
-        before = len(teacher.seen)
-        pixels, (shares, logits) = inputs.make(PHOTOS, LABELS, epoch=0, number=number)
-        if len(teacher.seen) > before:
-            continue
-        assert number >= 20
-        back = pixels * STD + MEAN
-        assert torch.allclose(back.mean(dim=(2, 3)), logits, atol=0.01)  # what this teacher says of it
-        assert shares.sum(dim=1).tolist() == [1.0] * 4
-    asked = len(teacher.seen)
-    assert asked == 60 if fresh == 1 else 20 < asked < 50
-    for number in range(20):  # the next epoch knows nothing of it
-        inputs.make(PHOTOS, LABELS, epoch=1, number=number)
-    assert len(teacher.seen) == asked + 20
+def test_a_published_version_can_teach(tmp_path: Path) -> None:
+    card = write_artifact(tmp_path / "v1", temperature=4.0)
+    teacher = open_teacher(tmp_path / "v1", VERSION_CLASSES)
+    assert (teacher.name, teacher.sha256, teacher.size) == ("v1", card.files["model.onnx"], SIZE)
+    pixels = torch.rand(3, 3, SIZE, SIZE)
+    images = (pixels.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+    from model.engines.onnx import OnnxEngine
+
+    expected = OnnxEngine(card=card, folder=tmp_path / "v1").logits(images) / 4
+    assert np.allclose(teacher.logits(pixels).numpy(), expected, atol=1e-4)
+    with pytest.raises(TrainingFailed, match="other classes"):
+        open_teacher(tmp_path / "v1", VERSION_CLASSES[:3])
 
 
-def test_photos_are_kept_large_enough_for_the_teacher() -> None:
-    assert plan(100).stored_size == 115
-    assert replace(plan(100), distillation=None).stored_size == round(1.15 * 16)
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (CLASSES[:2], "lacks 'Land Rover LR2 SUV 2012'"),
+        ((*CLASSES, "Lada Niva 1977"), "knows 'Lada Niva 1977', which the data does not have"),
+        ((*CLASSES, CLASSES[0]), "names a class twice"),
+    ],
+)
+def test_other_classes_are_refused(classes: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match=words):
+        open_teacher(write_teacher(tmp_path / "t.onnx", classes), CLASSES)
 
 
-def test_the_loss_is_a_weighted_sum_of_the_teachers_and_the_labels() -> None:
-    logits, teacher = torch.randn(5, 3), torch.randn(5, 3) * 3
-    labels = torch.tensor([0, 1, 2, 0, 1])
-    meant = F.softmax(teacher / 2, dim=1)
-    divergence = (meant * (meant.log() - F.log_softmax(logits / 2, dim=1))).sum(dim=1).mean() * 4
-    own = F.cross_entropy(logits, labels, label_smoothing=0.1)
-    loss = training_loss(plan(32))
-    assert torch.allclose(loss(logits, labels, teacher), 0.7 * divergence + 0.3 * own, atol=1e-5)
-    assert torch.allclose(loss(logits, labels), own)  # photos that the teacher was not asked about
-    assert TrainingLoss("smooth")(logits, labels) == own
-    assert float(loss(teacher, labels, teacher) - 0.3 * F.cross_entropy(teacher, labels, label_smoothing=0.1)) < 1e-5
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (graph(3, shape=["N", 24, 24, 3], axes=[1, 2]), "a teacher takes one input"),
+        (graph(3, kind=TensorProto.UINT8), r"takes photos: tensor\(uint8\)"),
+        (graph(3, size=32), r"\['N', 3, 32, 32\]"),
+        (graph(3, shape=[2, 3, 24, 24]), "with N free"),
+        (graph(4), "gives logits"),
+        (graph(3, softmax=True), "gives probabilities"),
+    ],
+    ids=["layout", "uint8", "size", "fixed batch", "columns", "softmax"],
+)
+def test_another_input_or_output_is_refused(model: onnx.ModelProto, words: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match=words):
+        open_teacher(write_teacher(tmp_path / "t.onnx", CLASSES, model=model), CLASSES)
 
 
-@pytest.mark.parametrize(("ratio", "taken"), [(1.6, True), (1.0, False)])
-def test_bfloat16_is_used_where_it_pays(ratio: float, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = nn.Linear(1, 1)
-    monkeypatch.setattr(speed, "has_fast_bfloat16", lambda device: True)
-    monkeypatch.setattr(speed, "bfloat16_ratio", lambda *_, **__: ratio)
-    chosen, words = choose_precision(plan(32), network, device=CPU)
-    assert (chosen.bfloat16, chosen.bfloat16_ratio) == (taken, ratio)
-    assert f"{ratio:.2f} times as fast" in words
-    monkeypatch.setattr(speed, "bfloat16_ratio", lambda *_, **__: 1 / ratio)
-    assert choose_precision(chosen, network, device=CPU)[0] == chosen  # a run goes on as it began
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"licence": None}, "licence: Field required"),
+        ({"source": ""}, "source"),
+        ({"mean": [127, 127, 127]}, "scale 0 to 1"),
+        ({"std": [128, 128, 128]}, "scale 0 to 1"),
+        ({"std": [0, 1, 1]}, "std"),
+        ({"size": 0}, "size"),
+        ({"temperature": -1}, "temperature"),
+    ],
+)
+def test_a_sidecar_that_says_too_little_or_wrong_is_refused(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingFailed, match=words):
+        open_teacher(write_teacher(tmp_path / "t.onnx", CLASSES, **changes), CLASSES)
 
 
-def test_a_processor_without_bfloat16_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "has_fast_bfloat16", lambda device: False)
-    monkeypatch.setattr(speed, "bfloat16_ratio", lambda *_, **__: pytest.fail("measured"))
-    chosen, words = choose_precision(plan(32), nn.Linear(1, 1), device=CPU)
-    assert (chosen.bfloat16, chosen.bfloat16_ratio) == (False, None)
-    assert "float32" in words
+def test_a_teacher_without_a_sidecar_is_refused(tmp_path: Path) -> None:
+    file = write_teacher(tmp_path / "t.onnx", CLASSES)
+    (tmp_path / "t.json").write_text("{")
+    with pytest.raises(TrainingFailed, match="not JSON"):
+        open_teacher(file, CLASSES)
+    (tmp_path / "t.json").unlink()
+    with pytest.raises(TrainingFailed, match=r"t\.json is not there"):
+        open_teacher(file, CLASSES)
 
 
-def test_a_ratio_can_be_measured() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    assert speed.bfloat16_ratio(network, batch=2, size=8, device=CPU) > 0
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+def test_what_is_no_graph_or_reaches_outside_is_refused(tmp_path: Path) -> None:
+    file = write_teacher(tmp_path / "t.onnx", CLASSES)
+    model = onnx.load(file)
+    onnx.save(model, file, save_as_external_data=True, location="t.data", size_threshold=0)
+    assert (tmp_path / "t.data").exists()
+    with pytest.raises(ArtifactUnsafe, match="another file"):
+        open_teacher(file, CLASSES)
+    file.write_bytes(b"no graph")
+    with pytest.raises(TrainingFailed, match="not an ONNX graph"):
+        open_teacher(file, CLASSES)
+    file.write_bytes(b"\x80\x04cposix\nsystem\n")
+    with pytest.raises(ArtifactUnsafe):
+        open_teacher(file, CLASSES)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from model.training.framing import framed_images
-from model.training.loose import SMALLEST_AREA, loosen
+from model.evaluation.framing import framed_images
+from model.training.framing import SMALLEST_AREA, loosen
 
 SIZE = 40
 

@@ -13,8 +13,8 @@ from torchvision.models import resnet18, resnet50
 
 from model.network import build
 from model.training.errors import TrainingFailed
-from model.training.initialization import fill, settle, spans
-from model.training.starting import Start, starting_network
+from model.training.initialization import Start, starting_network
+from model.training.partial_weights import fill, settle, spans
 
 CLASSES = ("one", "two", "three")
 EIGHTEEN = ["conv1", *(f"layer{stage}.{block}" for stage in range(1, 5) for block in (0, 1))]

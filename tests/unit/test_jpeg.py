@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from model.errors import ImageError
-from model.jpeg import read_header
+from model.formats.jpeg import read_header
 from model.preprocess import decode
 
 KINDS: list[dict[str, Any]] = [

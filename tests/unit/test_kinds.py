@@ -8,7 +8,7 @@ from PIL import Image
 
 from jobs.sources.kinds import HEAD_BYTES, NO_SUFFIX, OTHER_SUFFIXES, Kind, LeftOut, kind, merged, suffix
 from jobs.sources.kinds import starts_like_an_image as starts
-from model.dataset_forms import IMAGE_SUFFIXES
+from model.data.readers import IMAGE_SUFFIXES
 
 IMAGES = "jpg jpeg jpe jfif pjpeg png webp gif bmp tif tiff avif heic heif hif jxl mpo"
 

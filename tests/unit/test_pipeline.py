@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from model import stages
 from model.errors import ImageError
-from model.pipeline import Item, Limits, Outcome, classify
+from model.pipeline import Item, Limits, Outcome, classify, threads
+from model.pipeline.threads import Room
 from model.preprocess import decode
-from model.stages import Room
 
 SIZE = 8
 NOTHING: Callable[[set[bytes]], set[bytes]] = lambda _: set()  # noqa: E731
@@ -335,9 +334,9 @@ def test_a_picture_that_finds_no_memory_is_decoded_once_more_alone(
                 raise ImageError("too_large", "no memory")
             return np.zeros((4, 4, 3), np.uint8)
 
-    monkeypatch.setattr(stages, "open_picture", lambda *_args, **_options: Scarce())
-    decoder = stages.Decoder(size=4, max_pixels=50_000_000, on_progress=lambda: None)
-    (decoded,) = decoder([stages.File(1, b"x", b"digest")], threading.Event())
+    monkeypatch.setattr(threads, "open_picture", lambda *_args, **_options: Scarce())
+    decoder = threads.Decoder(size=4, max_pixels=50_000_000, on_progress=lambda: None)
+    (decoded,) = decoder([threads.File(1, b"x", b"digest")], threading.Event())
     assert (decoded.error and decoded.error[0]) == code
     assert left == [0]
 

@@ -12,16 +12,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from model import card as cards
-from model.card import Card
-from model.datasets import Dataset, open_dataset
+from model import cards
+from model.cards import Card
+from model.data.dataset import Dataset, open_dataset
+from model.data.decoding import decode_files
+from model.data.ood_images import open_other_photos
 from model.decision import known_scores
-from model.engine import open_engine
+from model.engines import open_engine
 from model.errors import ArtifactExists, ArtifactUnsafe, DatasetError
+from model.evaluation.metrics import evaluate_version, top1_of_version
+from model.evaluation.ood import SCORES, fit_least
 from model.network import build
-from model.training.errors import PublishingFailed
-from model.training.evaluate import evaluate_version, top1_of_version
-from model.training.export import (
+from model.publishing.onnx_export import (
     LARGEST_LOSS,
     Candidate,
     check_parity,
@@ -31,15 +33,13 @@ from model.training.export import (
     half_weights,
     nearest,
 )
-from model.training.onnx_graph import fold_batch_norm
-from model.training.other_photos import open_other_photos
-from model.training.photos import decode_files
-from model.training.publish import publish
-from model.training.publish_weights import main
-from model.training.quantize import CALIBRATIONS, quantize
-from model.training.rejection import SCORES, fit_least
-from tests.unit.artifacts import graph
-from tests.unit.labelled_photos import COLORS, write_folders
+from model.publishing.onnx_graph import fold_batch_norm
+from model.publishing.publish import publish
+from model.publishing.publish_weights import main
+from model.publishing.quantize import CALIBRATIONS, quantize
+from model.training.errors import PublishingFailed
+from tests.support.artifacts import graph
+from tests.support.labelled_photos import COLORS, write_folders
 
 SIZE = 32
 
@@ -188,9 +188,9 @@ def test_only_calibration_says_whether_int8_is_good_enough(
 ) -> None:
     """Two small graphs stand in; each split takes the answers of another one as the truth."""
     graphs = {"float": graph(0, size=SIZE), "int8": graph(1, size=SIZE)}
-    monkeypatch.setattr("model.training.export.float_graph", lambda *_, **__: graphs["float"])
-    monkeypatch.setattr("model.training.export.quantize", lambda *_, **__: graphs["int8"])
-    monkeypatch.setattr("model.training.export.check_parity", lambda *_: 0.0)
+    monkeypatch.setattr("model.publishing.onnx_export.float_graph", lambda *_, **__: graphs["float"])
+    monkeypatch.setattr("model.publishing.onnx_export.quantize", lambda *_, **__: graphs["int8"])
+    monkeypatch.setattr("model.publishing.onnx_export.check_parity", lambda *_: 0.0)
     images = np.random.default_rng(0).integers(0, 256, (20, SIZE, SIZE, 3), dtype=np.uint8)
     said = {name: graph_logits(stand_in, images).argmax(axis=1) for name, stand_in in graphs.items()}
     assert (said["float"] != said["int8"]).any()
@@ -311,7 +311,7 @@ def test_a_failure_halfway_leaves_nothing(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("model.training.measure.plots.draw", fail)
+    monkeypatch.setattr("model.publishing.card_metrics.plots.draw", fail)
     with pytest.raises(OSError, match="disk full"):
         publish(state, dataset=dataset, image_size=SIZE, out=tmp_path / "v", recipe={"name": "scratch"})
     assert list(tmp_path.iterdir()) == []
@@ -356,7 +356,7 @@ def test_a_print_shop_s_colors_are_decoded_in_full_too(tmp_path: Path) -> None:
 
 
 def test_a_weight_file_with_an_oversized_header_is_not_parsed(tmp_path: Path, dataset: Dataset) -> None:
-    from model.training.publish_weights import read_weights
+    from model.publishing.publish_weights import read_weights
 
     file = tmp_path / "weights.safetensors"
     file.write_bytes(io.BytesIO((200 << 20).to_bytes(8, "little")).getvalue() + b"{}")

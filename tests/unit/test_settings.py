@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from jobs import Client
 from jobs.errors import SettingsInvalid
-from jobs.kept_photos import KeptPhotos
+from jobs.photo_store import KeptPhotos
 from jobs.settings import Settings, environment, load
 from model.store import Store
-from tests.unit.artifacts import write_artifact
+from tests.support.artifacts import write_artifact
 
 
 def test_defaults_are_embedded(home: Path) -> None:

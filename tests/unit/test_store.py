@@ -9,10 +9,10 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from model import card as cards
+from model import cards
 from model.errors import ArtifactCorrupt, ArtifactExists, ArtifactUnsafe, CardInvalid, StoreUnavailable
 from model.store import Store
-from tests.unit.artifacts import graph, write_artifact
+from tests.support.artifacts import graph, write_artifact
 
 _numbers = itertools.count()
 

@@ -1,0 +1,91 @@
+"""`cars classify`: a folder in, one row an image out, with a worker of its own where none is alive."""
+
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.cli.commands.jobs import SourceArgument, StrictOption, TimeoutOption, finish, patience, source_of
+from jobs.cli.commands.results import OutputOption, check_output, present
+from jobs.cli.context import LocalWorker, session
+from jobs.cli.output.formats import Format, FormatOption, notice
+from jobs.cli.output.overview import show_overview
+from jobs.cli.output.progress import follow
+from jobs.cli.signals import Terminated, terminable
+from jobs.errors import WaitTimeout, WorkerFailed
+from jobs.obstacles import Obstacles, anyone_classifies
+from jobs.states import JobState
+
+if TYPE_CHECKING:
+    from jobs.client import Client, Job
+
+__all__ = ["classify"]
+
+_PATIENCE = 1.0  # seconds: an idle worker ends slowly by itself, and killing one loses nothing
+
+
+def classify(
+    ctx: typer.Context,
+    folder: SourceArgument,
+    top_k: Annotated[int | None, typer.Option(min=1, help="How many labels each result names; default 5.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="VERSION", help="Model version; default: production.")] = None,
+    timeout: TimeoutOption = None,
+    strict: StrictOption = False,
+    every: Annotated[bool, typer.Option("--all", help="Print every row on a terminal, too, not only 50.")] = False,
+    output: OutputOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Classify a folder of images (or single images) and print one row an image.
+
+    Runs a worker of its own for as long when none is alive.
+    """
+    check_output(output, form)
+    limit = patience(timeout)
+    door = session(ctx)
+    worker = door.local_worker()
+    with terminable(), door.client() as client:
+        try:
+            job, ended = _run(client, worker, folder=folder, model=model, top_k=top_k or 5, timeout=limit)
+            worker.dismiss()  # it takes seconds to end; meanwhile the results are printed
+            if ended["state"] in (JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS):
+                if sys.stdout.isatty() and not (every or output) and form in (None, Format.TABLE):
+                    show_overview(job, total=ended["total"], top_k=top_k)
+                else:
+                    present(job.results(), output=output, form=form, top_k=top_k, one_job=True)
+            finish(ended, strict=strict)
+        finally:
+            worker.stop(patience=_PATIENCE)
+
+
+def _run(
+    client: "Client",
+    worker: LocalWorker,
+    *,
+    folder: list[str],
+    model: str | None,
+    top_k: int,
+    timeout: timedelta | None,
+) -> tuple["Job", dict[str, Any]]:
+    """Submit the folder and see the job to its end; returns it with its last status."""
+    job = client.submit(source_of(folder), model=model, top_k=top_k)  # first: what is wrong with it is said at once
+    obstacles = Obstacles(client, brings_worker=True)
+
+    def watch(status: dict[str, Any]) -> str | None:
+        _see_to_work(client, worker)
+        return obstacles.look(status)
+
+    try:
+        return job, follow(job, watch=watch, timeout=timeout)
+    except (KeyboardInterrupt, Terminated, WorkerFailed, WaitTimeout):
+        notice(
+            f"job {job.id} is kept, with what is done; go on: cars worker, then cars wait {job.id}; "
+            f"end it: cars cancel {job.id}"
+        )
+        raise
+
+
+def _see_to_work(client: "Client", worker: LocalWorker) -> None:
+    """Start the local worker when nobody else is alive (any more); raises WorkerFailed when it has gone away."""
+    if not worker.running() and not anyone_classifies(client):
+        worker.start()

@@ -1,0 +1,166 @@
+"""Commands about model versions: models; model show, promote, rollback, history, import, export, retire, evaluate."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.cli.context import session
+from jobs.cli.output.formats import FormatOption, RecordFormatOption, notice, print_record, print_rows
+from jobs.cli.output.groups import Group
+from jobs.cli.output.table import Column, Row, moment, percent, plain
+from jobs.disk import check_writable
+from jobs.errors import OutputError
+
+__all__ = ["group", "list_versions"]
+
+NameArgument = Annotated[str, typer.Argument(metavar="VERSION", help="Name of a model version.", show_default=False)]
+
+group = typer.Typer(
+    cls=Group,
+    help="One model version: show, promote, roll back, import, export, retire.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+def _live(row: Row) -> str:
+    return "production" if row["production"] else ""
+
+
+_VERSIONS = (
+    Column("name"),
+    Column("live", show=_live, style=lambda _: "green"),
+    Column("state"),
+    Column("top1", show=percent("top1"), right=True),
+    Column("created", show=moment("created_at")),
+    Column("registered", show=moment("registered_at")),
+)
+_HISTORY = (
+    Column("model_version"),
+    Column("from", show=moment("from")),
+    Column("until", show=lambda row: moment("until")(row) or "now"),
+    Column("reason"),
+)
+
+
+def _facts(card: Row, prefix: str = "") -> Iterator[Column]:
+    """A column for each fact of a card, `metrics.top1` and so on; of a list only how long it is."""
+    for name, value in card.items():
+        if name == "class_parts":
+            makes = {parts["make"] for parts in value.values()}
+            yield Column(prefix + name, show=_always(f"{len(value)} of them, makes: {len(makes)}"))
+        elif isinstance(value, Mapping):
+            yield from _facts(value, f"{prefix}{name}.")
+        else:
+            long = isinstance(value, list) and len(value) > 5
+            yield Column(prefix + name, show=_always(f"{len(value)} of them" if long else plain(value)))
+
+
+def _always(text: str) -> Callable[[Row], str]:
+    return lambda _: text
+
+
+def list_versions(ctx: typer.Context, form: FormatOption = None) -> None:
+    """List the model versions that can be used."""
+    with session(ctx).client() as client:
+        if not print_rows(client.models(), _VERSIONS, form):
+            notice("no model version is registered; cars migrate registers the bundled one")
+
+
+@group.command("show")
+def show(
+    ctx: typer.Context,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Name of a model version.")] = "production",
+    form: RecordFormatOption = None,
+) -> None:
+    """Show the card of a version: classes, accuracy, thresholds, recipe, data."""
+    with session(ctx).client() as client:
+        card = client.model(version)
+        print_record(card, form, columns=list(_facts(card)))
+
+
+@group.command("promote")
+def promote(ctx: typer.Context, version: NameArgument) -> None:
+    """Make a version the one that new jobs use; running jobs keep theirs."""
+    with session(ctx).client() as client:
+        client.promote(version)
+    notice(f"{version} is live for new jobs; to undo: cars model rollback")
+
+
+@group.command("rollback")
+def rollback(ctx: typer.Context) -> None:
+    """Go back to the version that was live before, and print its name."""
+    with session(ctx).client() as client:
+        typer.echo(client.rollback())
+
+
+@group.command("history")
+def history(ctx: typer.Context, form: FormatOption = None) -> None:
+    """Show which version was live when."""
+    with session(ctx).client() as client:
+        print_rows(client.history(), _HISTORY, form)
+
+
+@group.command("import")
+def import_(
+    ctx: typer.Context,
+    folder: Annotated[str, typer.Argument(help="A published version: card.json, weights, ONNX graph.")],
+) -> None:
+    """Check a version from a folder and add it to the registry."""
+    from jobs.cli.local_worker import require_model_packages
+
+    require_model_packages()
+    session(ctx).become(["import", "--", folder])
+
+
+@group.command("export")
+def export(
+    ctx: typer.Context,
+    version: NameArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="A new folder for its files.")],
+) -> None:
+    """Write a version's files to a folder, which model import takes elsewhere."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(f"{output} is there already: give the name of a new folder")
+    if wrong := check_writable(output.absolute().parent):
+        raise OutputError(f"{output} cannot be written: {wrong}")
+    from jobs.cli.local_worker import require_model_packages
+
+    require_model_packages()
+    session(ctx).become(["export", "--", version, str(output)])
+
+
+@group.command("retire")
+def retire(
+    ctx: typer.Context,
+    version: NameArgument,
+    undo: Annotated[bool, typer.Option("--undo", help="Bring it back.")] = False,
+) -> None:
+    """Take a version out of use for new jobs; its card and files stay, and jobs that have it keep it."""
+    with session(ctx).client() as client:
+        client.retire(version, undo=undo)
+    notice(
+        f"{version} can be used again" if undo else f"{version} is retired; to undo: cars model retire --undo {version}"
+    )
+
+
+@group.command("evaluate")
+def evaluate(
+    ctx: typer.Context,
+    version: NameArgument,
+    dataset: Annotated[str, typer.Argument(help="Labelled photos: a folder a class, a CSV, the Stanford devkit.")],
+    split: Annotated[str, typer.Option(help="train, calibration, holdout or all.")] = "all",
+    other: Annotated[str | None, typer.Option(help="Photos that show no car: a folder with labels.csv.")] = None,
+    form: RecordFormatOption = None,
+) -> None:
+    """Evaluate a version on labelled photos: accuracy, calibration, decisions, loose framing (in full as JSON)."""
+    if split not in ("train", "calibration", "holdout", "all"):
+        raise typer.BadParameter(f"{split!r}: choose of train, calibration, holdout, all", param_hint="--split")
+    from jobs.cli.local_worker import require_model_packages
+
+    require_model_packages()
+    options = ["--split", split, *(["--other", other] if other else []), *(["--format", form.value] if form else [])]
+    session(ctx).become(["evaluate", *options, "--", version, dataset])

@@ -1,0 +1,175 @@
+"""Commands about what came out: results, errors."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jobs.cli.context import session
+from jobs.cli.output.formats import Format, FormatOption, notice, print_rows
+from jobs.cli.output.table import Column, Row, moment, percent, plain
+from jobs.disk import check_writable
+from jobs.durations import moment_or_age
+from jobs.errors import OutputError
+from jobs.states import Decision, ImageStatus, JobState, ResultOrder
+
+if TYPE_CHECKING:
+    from jobs.results import Results
+
+__all__ = ["OutputOption", "check_output", "errors", "present", "results"]
+
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write to FILE.parquet, .csv, .jsonl or .json instead."),
+]
+_ENDINGS = (".parquet", ".csv", ".jsonl", ".json")
+_STYLES = {Decision.MODEL: "green", Decision.MAKE: "yellow", Decision.UNKNOWN: "dim"}
+
+
+def _label(row: Row) -> str:
+    """The label if it is trusted; what is a guess of it has a question mark."""
+    match row["decision"]:
+        case Decision.MODEL:
+            return str(row["label"])
+        case Decision.MAKE:
+            rest = str(row["label"]).removeprefix(f"{row['make']} ")
+            return f"{row['make']} ({rest}?)"
+        case Decision.UNKNOWN:
+            return f"{row['label']}?"
+    return ""
+
+
+def _guess_from(row: Row) -> int | None:
+    return {Decision.MAKE: len(row["make"] or ""), Decision.UNKNOWN: 0}.get(row["decision"])
+
+
+def _others(row: Row) -> str:
+    return ", ".join(f"{top['label']} {top['confidence']:.0%}" for top in (row["top"] or [])[1:])
+
+
+def _trouble(row: Row) -> str:
+    if row["error"]:
+        return f"{row['error']['code']}: {row['error']['message']}"
+    return "" if row["status"] == ImageStatus.OK else str(row["status"])
+
+
+_FINDINGS = (
+    Column("path", shrinks="to end"),
+    Column("decision", style=lambda row: _STYLES.get(row["decision"], "")),
+    Column("label", show=_label, dim_from=_guess_from),
+    Column("confidence", show=percent("confidence"), right=True),
+)
+_FINISHED = Column("finished", show=moment("finished_at"))
+_OTHERS = Column("also_possible", show=_others, shrinks="to start", style=lambda _: "dim")
+_TROUBLE = Column("trouble", show=_trouble, shrinks="to start", style=lambda _: "red")
+_ERRORS = (Column("path", shrinks="to end"), Column("code", style=lambda _: "red"), Column("message"))
+_SKIPPED = (
+    Column("suffix", show=lambda row: row["suffix"] or "(none)"),
+    Column("files", show=lambda row: f"{row['files']:,}", right=True),
+)
+
+
+def results(
+    ctx: typer.Context,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="Only this job's.", show_default=False)] = None,
+    label: Annotated[str | None, typer.Option(help="Class, such as 'Acura TL Sedan 2012'.")] = None,
+    make: Annotated[str | None, typer.Option(help="Make, such as BMW.")] = None,
+    car_model: Annotated[str | None, typer.Option(help="Model of car, such as 'TL'.")] = None,
+    body: Annotated[str | None, typer.Option(help="Body, such as Sedan.")] = None,
+    year: Annotated[int | None, typer.Option(help="Year of the model.")] = None,
+    decision: Annotated[
+        Decision | None, typer.Option(case_sensitive=False, help="How far the label is trusted.")
+    ] = None,
+    min_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="At least this sure.")] = None,
+    max_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="At most this sure.")] = None,
+    listing: Annotated[str | None, typer.Option(help="Images of this listing (a subfolder of the source).")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Not before: yesterday, 2026-01-31 (UTC), 7d.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="Before: today, 2026-01-31 (UTC), 7d.")] = None,
+    version: Annotated[str | None, typer.Option(help="By this model version.")] = None,
+    status: Annotated[ImageStatus | None, typer.Option(case_sensitive=False, help="Images with this status.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="How many labels a result names.")] = None,
+    sort: Annotated[ResultOrder | None, typer.Option(help="The surest, the first path or the newest first.")] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    output: OutputOption = None,
+    form: FormatOption = None,
+) -> None:
+    """Show results, one row an image, of one job or of all."""
+    check_output(output, form)
+    filters: dict[str, Any] = {
+        "label": label, "make": make, "model": car_model, "body": body, "year": year,
+        "decision": decision and decision.value, "min_confidence": min_confidence, "max_confidence": max_confidence,
+        "listing": listing, "since": _moment(since, "--since"), "until": _moment(until, "--until"),
+        "version": version, "status": status and status.value,
+    }  # fmt: skip
+    timed = sort == ResultOrder.TIME or since is not None or until is not None
+    with session(ctx).client() as client:
+        found = client.results(
+            job, top_k=top_k, sort=sort.value if sort else None, reverse=reverse, limit=limit, **filters
+        )
+        present(found, output=output, form=form, top_k=top_k, one_job=job is not None, timed=timed)
+
+
+def errors(
+    ctx: typer.Context,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)],
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="Instead, how many files are not images, by suffix.")
+    ] = False,
+    form: FormatOption = None,
+) -> None:
+    """Show the images of a job that failed, and why; and what ended the job, if it did not come to its own end."""
+    with session(ctx).client() as client:
+        status = client.job(job).status()
+        if skipped:
+            if not print_rows(client.job(job).skipped(), _SKIPPED, form):
+                notice("no file of this job was left out")
+            return
+        if not print_rows(client.errors(job), _ERRORS, form):
+            notice("no image of this job has failed")
+    if status["state"] in (JobState.FAILED, JobState.CANCELED):
+        why = f": {plain(status['error'])}" if status["error"] else ""
+        left = f"; {status['canceled']:,} images have no result" if status["canceled"] else ""
+        notice(f"the job {'failed' if status['state'] == JobState.FAILED else 'was canceled'}{why}{left}")
+        notice(f"to go on with it: cars retry {job}")
+
+
+def present(
+    found: "Results",
+    *,
+    output: Path | None,
+    form: Format | None,
+    top_k: int | None,
+    one_job: bool,
+    timed: bool = False,
+) -> None:
+    """Print results to stdout, or write them to the file `output`; a table has their times if it is `timed`."""
+    if output:
+        count = found.write(output)
+        notice(f"{count:,} results written to {output}")
+        return
+    columns = [] if one_job else [Column("job")]
+    columns += [*_FINDINGS, *([_FINISHED] if timed else []), *([_OTHERS] if top_k and top_k > 1 else []), _TROUBLE]
+    if not print_rows((result.to_dict() for result in found), columns, form):
+        notice("no results")
+
+
+def check_output(output: Path | None, form: Format | None) -> None:
+    """Refuse, before any work, a file that could not be written at its end."""
+    if output is None:
+        return
+    if form is not None:
+        raise typer.BadParameter("give either --output, whose ending names the format, or --format")
+    if output.suffix.lower() not in _ENDINGS:
+        raise typer.BadParameter(f"{output}: the name must end in {', '.join(_ENDINGS)}", param_hint="--output")
+    if wrong := check_writable(output.absolute().parent):
+        raise OutputError(f"{output} cannot be written: {wrong}")
+
+
+def _moment(text: str | None, option: str) -> str | None:
+    try:
+        return moment_or_age(text) if text else None
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint=option) from exc

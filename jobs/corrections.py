@@ -1,0 +1,227 @@
+"""Corrections: what people say is on photos, for the next training to learn."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+import re
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jobs import export, records, sources
+from jobs.db.queries import corrections, jobs, versions
+from jobs.disk import trouble
+from jobs.errors import ImageNotFound, ImageUnavailable, JobNotFound, NotPossible, OutputError, SettingsInvalid
+from jobs.photo_store import KeptPhotos
+from jobs.sources.kinds import HEAD_BYTES, starts_like_an_image
+from jobs.states import ImageStatus
+
+if TYPE_CHECKING:
+    from jobs.client import Client
+
+__all__ = ["export_file", "import_file", "label", "listing"]
+
+PAGE = 500
+COLUMNS = ("content_hash", "label", "job", "path", "created_at")
+_OF_JOB = re.compile(r"(\d{1,18}):(.+)", re.DOTALL)
+
+
+class _Wanted(NamedTuple):
+    """A correction as it was asked for; `where` names the line, for errors."""
+
+    image: str
+    label: str
+    where: str = ""
+
+
+def label(client: Client, image: str, name: str, *, new_class: bool = False) -> dict[str, Any]:
+    """Correct one photo, `JOB:PATH` or a file; see `Client.label`."""
+    return _put(client, [_Wanted(image, name)], base=Path(), new_class=new_class)[0]
+
+
+def import_file(client: Client, file: Path, *, new_class: bool = False) -> int:
+    """Correct every photo that a CSV names; how many. All of them, or with an error none."""
+    return len(_put(client, _read(file), base=file.parent, new_class=new_class))
+
+
+def listing(client: Client) -> Iterator[dict[str, Any]]:
+    """All corrections: content_hash, label, job, path, created_at."""
+    after = 0
+    while True:
+        with client.database.read() as connection:
+            rows = corrections.page(connection, after=after, limit=PAGE)
+        yield from map(_shape, rows)
+        if len(rows) < PAGE:
+            return
+        after = rows[-1].id
+
+
+def export_file(client: Client, file: Path) -> int:
+    """Write all corrections as CSV; how many. `import_file` reads it back."""
+    if file.is_dir():
+        raise OutputError(f"{file} is a folder: give the name of a file")
+    try:
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            return export.print_rows(listing(client), "csv", stream=stream, columns=COLUMNS)
+    except OSError as exc:
+        raise OutputError(f"{file} cannot be written: {trouble(exc, file.absolute().parent)}") from exc
+
+
+def _shape(row: Any) -> dict[str, Any]:
+    return {
+        "content_hash": row.content_hash.hex(),
+        "label": row.label,
+        "job": None if row.job_id is None else str(row.job_id),
+        "path": row.path,
+        "created_at": records.iso(row.created_at),
+    }
+
+
+def _put(client: Client, wanted: Sequence[_Wanted], *, base: Path, new_class: bool) -> list[dict[str, Any]]:
+    """Everything is found and read before anything is written."""
+    known = _known_classes(client)
+    for one in wanted:
+        if one.label not in known and not (new_class and one.label):
+            raise NotPossible(one.where + _strange(one.label, known))
+    photos = KeptPhotos(client.settings.model_store)
+    found = _Finder(client, photos, base).find(wanted)
+    with client.database.write() as connection:
+        corrections.put(connection, found)
+    return [
+        {"content_hash": c.content_hash.hex(), "label": c.label, "job": c.job_id and str(c.job_id), "path": c.path}
+        for c in found
+    ]
+
+
+def _known_classes(client: Client) -> frozenset[str]:
+    """The classes of every registered version, and those that corrections have brought."""
+    with client.database.read() as connection:
+        trained = [row.card["classes"] for row in versions.page(connection)]
+    return frozenset(chain(*trained, (row["label"] for row in listing(client))))
+
+
+def _strange(name: str, known: Collection[str]) -> str:
+    if not name:
+        return "a correction needs a class, such as 'Acura TL Sedan 2012'"
+    near = difflib.get_close_matches(name, sorted(known), n=3)
+    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"{name!r} is not a class that any model version knows.{meant} For a new class, add --new-class."
+
+
+class _Finder:
+    """Finds the photos that corrections mean, and keeps their bytes."""
+
+    def __init__(self, client: Client, photos: KeptPhotos, base: Path) -> None:
+        self._client, self._photos, self._base = client, photos, base
+
+    def find(self, wanted: Sequence[_Wanted]) -> list[corrections.Correction]:
+        """The corrections, in the order asked. Raises JobNotFound, ImageNotFound, NotPossible or SourceError."""
+        by_job: dict[int, dict[str, list[int]]] = {}
+        found: dict[int, corrections.Correction] = {}
+        for index, one in enumerate(wanted):
+            if match := _OF_JOB.fullmatch(one.image):
+                by_job.setdefault(int(match[1]), {}).setdefault(match[2], []).append(index)
+            elif re.fullmatch("[0-9a-f]{64}", one.image):
+                found[index] = corrections.Correction(self._kept(one), one.label)
+            else:
+                found[index] = corrections.Correction(self._of_file(one), one.label)
+        for job_id, paths in by_job.items():
+            for path, content_hash in self._of_job(job_id, {path: wanted[at[0]] for path, at in paths.items()}):
+                for index in paths[path]:
+                    found[index] = corrections.Correction(content_hash, wanted[index].label, job_id, path)
+        return [found[index] for index in range(len(wanted))]
+
+    def _kept(self, one: _Wanted) -> bytes:
+        content_hash = bytes.fromhex(one.image)
+        try:
+            self._photos.read(content_hash)
+        except ImageNotFound as exc:
+            raise ImageNotFound(f"{one.where}{exc}; name it as JOB:PATH or by its file") from exc
+        return content_hash
+
+    def _of_file(self, one: _Wanted) -> bytes:
+        file = self._base / Path(one.image).expanduser()
+        limit = self._client.settings.max_file_bytes
+        try:
+            content = _content(file, limit=limit)
+        except OSError as exc:
+            raise ImageNotFound(
+                f"{one.where}{one.image} cannot be read ({exc.strerror}): give JOB:PATH as in `cars results`, or an "
+                "image file"
+            ) from exc
+        if content is None:
+            raise NotPossible(f"{one.where}{file} is not a regular file: give JOB:PATH, or an image file")
+        if len(content) > limit:
+            raise NotPossible(f"{one.where}{file} is larger than CARS_MAX_FILE_MB allows")
+        if not starts_like_an_image(content[:HEAD_BYTES]):
+            raise NotPossible(
+                f"{one.where}{file} is not an image that can be classified: give JOB:PATH, or an image file"
+            )
+        return self._photos.keep(content)
+
+    def _of_job(self, job_id: int, wanted: Mapping[str, _Wanted]) -> Iterator[tuple[str, bytes]]:
+        with self._client.database.read() as connection:
+            job = jobs.get(connection, job_id)
+            rows = corrections.images(connection, job_id, list(wanted))
+        if job is None:
+            raise JobNotFound(f"{next(iter(wanted.values())).where}no job '{job_id}'; `cars jobs` lists them")
+        for path, one in wanted.items():
+            if path not in rows:
+                raise ImageNotFound(f"{one.where}job {job_id} has no image {path}; `cars results {job_id}` lists them")
+            if rows[path].status != ImageStatus.OK:
+                state = rows[path].status
+                raise NotPossible(f"{one.where}{path} of job {job_id} is {state}; correct photos that were classified")
+        limits: dict[str, Any] = {
+            "roots": self._client.settings.roots,
+            "max_file_bytes": self._client.settings.max_file_bytes,
+        }
+        with sources.open_source(job.source, **limits) as source:
+            for path, one in wanted.items():
+                yield path, self._keep(source, path, one, expected=rows[path].content_hash)
+
+    def _keep(self, source: sources.Source, path: str, one: _Wanted, *, expected: bytes) -> bytes:
+        try:
+            content_hash = self._photos.keep(source.read(path))
+        except ImageUnavailable as exc:
+            raise ImageNotFound(f"{one.where}{path} cannot be read any more: {exc.message}") from exc
+        if content_hash != expected:
+            raise NotPossible(f"{one.where}{path} is another photo than the one that was classified: submit it again")
+        return content_hash
+
+
+def _content(file: Path, *, limit: int) -> bytes | None:
+    """The bytes of a file, no more than one above the limit; None for a FIFO or a device, which is not waited for."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as stream:
+        return stream.read(limit + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+
+
+def _read(file: Path) -> list[_Wanted]:
+    """The lines of a CSV with `label` and one of: `image` or `file`; `job` and `path`; `content_hash`."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise SettingsInvalid(f"{file} cannot be read as CSV in UTF-8: {exc}") from exc
+    wanted = []
+    for number, row in enumerate(rows, start=2):
+        fields = {key: export.unguarded(value) for key, value in row.items() if key and isinstance(value, str)}
+        if "label" not in fields:
+            raise SettingsInvalid(f"{file} needs a first line with `label` and `image`, or `job,path,label`")
+        where = f"{file}, line {number}: "
+        image = fields.get("image") or fields.get("file") or _image(fields)
+        if not image:
+            raise SettingsInvalid(f"{where}names no photo: fill `image`, or `job` and `path`, or `content_hash`")
+        wanted.append(_Wanted(image, fields["label"].strip(), where))
+    return wanted
+
+
+def _image(fields: Mapping[str, str]) -> str:
+    """What the columns of an export name: by its hash, whose bytes are kept, else where it was seen."""
+    if fields.get("content_hash"):
+        return fields["content_hash"]
+    return f"{fields['job']}:{fields['path']}" if fields.get("job") and fields.get("path") else ""

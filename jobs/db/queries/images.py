@@ -1,0 +1,139 @@
+"""Statements on images: adding what a scan finds, and writing down what became of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select, update
+
+from jobs.db.database import bulk_insert, now
+from jobs.db.queries import batches
+from jobs.db.tables import ImageRow, JobRow
+from jobs.sources.kinds import merged
+from jobs.states import ImageStatus, JobState
+
+__all__ = ["Found", "Outcome", "add", "last_path", "pending", "settle"]
+
+TABLE: Any = ImageRow.__table__
+
+
+class Found(NamedTuple):
+    """A file that a scan has met; with an error it is a failed image at once."""
+
+    path: str
+    listing: str | None
+    error: tuple[str, str] | None
+
+
+class Outcome(NamedTuple):
+    """What became of one image: a content hash with a stored prediction, or an error (code, message)."""
+
+    ordinal: int
+    content_hash: bytes | None
+    error: tuple[str, str] | None
+
+
+def last_path(connection: Connection, job_id: int) -> str | None:
+    """Where the scan has come to: the path of the job's last row."""
+    return connection.scalar(
+        select(ImageRow.path).where(ImageRow.job_id == job_id).order_by(ImageRow.ordinal.desc()).limit(1)
+    )
+
+
+def add(
+    connection: Connection,
+    job_id: int,
+    found: Sequence[Found],
+    *,
+    attempt: int,
+    batch_size: int,
+    skipped: Mapping[str, int],
+) -> bool:
+    """Add what a scan has found, cut into batches, and count it; False when the scan's lease was lost or the job
+    stopped.
+
+    `skipped`: how many files that are no images it has passed over meanwhile, by suffix.
+    """
+    job = connection.execute(
+        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes)
+        .where(
+            JobRow.id == job_id,
+            JobRow.state == JobState.RUNNING,
+            JobRow.scan_attempt == attempt,
+            JobRow.scan_owner.is_not(None),
+        )
+        .with_for_update()
+    ).one_or_none()
+    if job is None:
+        return False
+    good = [f for f in found if f.error is None]
+    bad = [f for f in found if f.error is not None]
+    columns = ("job_id", "ordinal", "path", "listing", "status", "deaths")
+    ordinals = range(job.total, job.total + len(found))
+    rows = (
+        (job_id, at, f.path, f.listing, (ImageStatus.FAILED if f.error else ImageStatus.PENDING).value, 0)
+        for at, f in zip(ordinals, found, strict=True)
+    )
+    bulk_insert(connection, TABLE, columns, rows)
+    if bad:
+        errors = [Outcome(at, None, f.error) for at, f in zip(ordinals, found, strict=True) if f.error]
+        settle(connection, job_id, errors)
+    if good:
+        batches.add(
+            connection, job_id, first=job.total, last=job.total + len(found) - 1, size=batch_size, priority=job.priority
+        )
+    counts: dict[str, Any] = {"total": JobRow.total + len(found), "failed": JobRow.failed + len(bad)}
+    if skipped:
+        counts["skipped"] = JobRow.skipped + sum(skipped.values())
+        counts["skipped_suffixes"] = merged(job.skipped_suffixes, skipped)
+    connection.execute(update(JobRow).where(JobRow.id == job_id).values(**counts, waiting=None, waiting_since=None))
+    return True
+
+
+def pending(connection: Connection, held: batches.Claim) -> list[tuple[int, str]]:
+    """(ordinal, path) of the batch's images that nobody has settled yet."""
+    of_batch = ImageRow.ordinal.between(held.first, held.last)
+    query = select(ImageRow.ordinal, ImageRow.path).where(
+        ImageRow.job_id == held.job_id, of_batch, ImageRow.status == ImageStatus.PENDING
+    )
+    return [(ordinal, path) for ordinal, path in connection.execute(query.order_by(ImageRow.ordinal))]
+
+
+def settle(connection: Connection, job_id: int, outcomes: Sequence[Outcome]) -> None:
+    """Write statuses, hashes and errors of images. The caller holds the job's lock."""
+    if not outcomes:
+        return
+    if connection.dialect.name == "sqlite":
+        sql = (
+            "UPDATE images SET status = ?, content_hash = ?, error_code = ?, error_message = ?, "  # noqa: S608
+            f"finished_at = ({_now(connection)}) WHERE job_id = ? AND ordinal = ?"
+        )
+        connection.exec_driver_sql(
+            sql, [(_status(o), o.content_hash, *(o.error or (None, None)), job_id, o.ordinal) for o in outcomes]
+        )
+        return
+    columns = (
+        [o.ordinal for o in outcomes],
+        [_status(o) for o in outcomes],
+        [o.content_hash for o in outcomes],
+        [o.error[0] if o.error else None for o in outcomes],
+        [o.error[1].replace("\0", "") if o.error else None for o in outcomes],
+        job_id,
+    )
+    sql = (
+        "UPDATE images SET status = new.status, content_hash = new.content_hash, error_code = new.code, "
+        "error_message = new.message, finished_at = clock_timestamp() "
+        "FROM unnest(%b::int[], %b::text[], %b::bytea[], %b::text[], %b::text[]) "
+        "AS new(ordinal, status, content_hash, code, message) "
+        "WHERE images.job_id = %s AND images.ordinal = new.ordinal"
+    )
+    connection.exec_driver_sql(sql, columns)
+
+
+def _status(outcome: Outcome) -> str:
+    return (ImageStatus.FAILED if outcome.error else ImageStatus.OK).value
+
+
+def _now(connection: Connection) -> str:
+    return str(now().compile(dialect=connection.dialect))

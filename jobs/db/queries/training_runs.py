@@ -1,0 +1,220 @@
+"""Statements on training runs: their lease, their progress, their end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+
+from jobs.db.database import later, now
+from jobs.db.tables import TrainingRunRow, VersionRow
+from jobs.states import RunState
+
+__all__ = [
+    "Claim",
+    "Ending",
+    "add",
+    "cancel",
+    "claim",
+    "finish",
+    "get",
+    "page",
+    "postpone",
+    "release",
+    "renew",
+    "report",
+]
+
+MAX_DEATHS = 5  # a run that is tried so often without finishing an epoch is given up
+FIRST_PAUSE = 60.0  # seconds before a run that met a passing fault is tried again; four times as long with each try
+
+
+class Claim(NamedTuple):
+    """A leased run. `attempt` is the fencing token: nothing is written under an older one."""
+
+    id: int
+    attempt: int
+
+
+class Ending(NamedTuple):
+    """What a judged run leaves behind."""
+
+    state: RunState
+    version_id: int
+    candidate: Mapping[str, Any]
+    production: Mapping[str, Any] | None
+    promoted: bool
+    reason: str
+
+
+def add(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert a queued run and return its id."""
+    row = {"progress": {}, **values, "state": RunState.QUEUED, "created_at": now()}
+    return connection.execute(insert(TrainingRunRow).values(row).returning(TrainingRunRow.id)).scalar_one()
+
+
+def get(connection: Connection, run_id: int) -> Row[Any] | None:
+    """The run's columns and `model_version`, the name of what it has made."""
+    return connection.execute(_shown().where(TrainingRunRow.id == run_id)).one_or_none()
+
+
+def page(connection: Connection, *, before: int | None, limit: int) -> Sequence[Row[Any]]:
+    """Runs, newest first, below the id `before`."""
+    query = _shown().order_by(TrainingRunRow.id.desc()).limit(limit)
+    return connection.execute(query if before is None else query.where(TrainingRunRow.id < before)).all()
+
+
+def _shown() -> Any:
+    columns = (*TrainingRunRow.__table__.columns, VersionRow.name.label("model_version"))
+    return select(*columns).outerjoin(VersionRow, VersionRow.id == TrainingRunRow.version_id)
+
+
+def claim(connection: Connection, run_id: int, *, owner: str, seconds: float) -> Claim | None:
+    """Lease a queued run; None when there is no such run, another has it, or it is to wait: a message may come any
+    number of times.
+    """
+    row = connection.execute(
+        update(TrainingRunRow)
+        .where(TrainingRunRow.id == run_id, _due())
+        .values(
+            state=RunState.RUNNING,
+            error=None,
+            owner=owner,
+            attempt=TrainingRunRow.attempt + 1,
+            expires_at=later(seconds),
+            started_at=func.coalesce(TrainingRunRow.started_at, now()),
+        )
+        .returning(TrainingRunRow.id, TrainingRunRow.attempt)
+    ).one_or_none()
+    return Claim(*row) if row else None
+
+
+def _due() -> Any:
+    """Queued, and not to wait until `expires_at`, which `postpone` sets."""
+    row = TrainingRunRow
+    return and_(row.state == RunState.QUEUED, or_(row.expires_at.is_(None), row.expires_at <= now()))
+
+
+def _held(held: Claim) -> Any:
+    row = TrainingRunRow
+    return and_(row.id == held.id, row.attempt == held.attempt, row.state == RunState.RUNNING)
+
+
+def renew(connection: Connection, held: Claim, *, seconds: float) -> bool:
+    """Push the lease ahead; False when it was lost."""
+    ahead = update(TrainingRunRow).where(_held(held)).values(expires_at=later(seconds))
+    return bool(connection.execute(ahead).rowcount)
+
+
+def cancel_requested(connection: Connection, held: Claim) -> bool | None:
+    """Whether somebody wants it to stop; None when the lease was lost."""
+    return connection.scalar(select(TrainingRunRow.cancel_requested).where(_held(held)))
+
+
+def report(connection: Connection, held: Claim, progress: Mapping[str, Any], *, epoch_done: bool = False) -> bool:
+    """Write down how far the run is; False when the lease was lost."""
+    values: dict[str, Any] = {"progress": dict(progress), **({"deaths": 0} if epoch_done else {})}
+    return bool(connection.execute(update(TrainingRunRow).where(_held(held)).values(values)).rowcount)
+
+
+def release(connection: Connection, held: Claim) -> bool:
+    """Give a run back, to be gone on with by another worker; False when the lease was lost."""
+    again = {"state": RunState.QUEUED, "owner": None, "expires_at": None}
+    return bool(connection.execute(update(TrainingRunRow).where(_held(held)).values(again)).rowcount)
+
+
+def finish(connection: Connection, held: Claim, ending: Ending) -> bool:
+    """End a run with its version; False when the lease was lost, and then nothing of it may be committed."""
+    return _end(connection, held, dict(ending._asdict()))
+
+
+def fail(connection: Connection, held: Claim, error: str) -> bool:
+    """End a run that makes no version; False when the lease was lost."""
+    return _end(connection, held, {"state": RunState.FAILED, "error": error})
+
+
+def stop(connection: Connection, held: Claim) -> bool:
+    """End a run that was canceled; False when the lease was lost."""
+    return _end(connection, held, {"state": RunState.CANCELED})
+
+
+def _end(connection: Connection, held: Claim, values: Mapping[str, Any]) -> bool:
+    done = {**values, "owner": None, "expires_at": None, "finished_at": now()}
+    return bool(connection.execute(update(TrainingRunRow).where(_held(held)).values(done)).rowcount)
+
+
+def cancel(connection: Connection, run_id: int) -> None:
+    """End a queued run at once, ask the worker of a running one to stop; one that has ended stays as it is."""
+    mine = TrainingRunRow.id == run_id
+    ended = {"state": RunState.CANCELED, "finished_at": now(), "cancel_requested": True}
+    connection.execute(update(TrainingRunRow).where(mine, TrainingRunRow.state == RunState.QUEUED).values(ended))
+    running = and_(mine, TrainingRunRow.state == RunState.RUNNING)
+    connection.execute(update(TrainingRunRow).where(running).values(cancel_requested=True))
+
+
+def waiting(connection: Connection, *, patience: float) -> list[int]:
+    """Runs that nobody has and that are not to wait, made at least `patience` seconds ago, oldest first."""
+    queued = and_(TrainingRunRow.finished_at.is_(None), _due())
+    old = TrainingRunRow.created_at < later(-patience)
+    return list(connection.scalars(select(TrainingRunRow.id).where(queued, old).order_by(TrainingRunRow.id).limit(20)))
+
+
+def expired(connection: Connection) -> list[int]:
+    """Runs whose lease ran out."""
+    out = and_(TrainingRunRow.state == RunState.RUNNING, TrainingRunRow.expires_at < now())
+    return list(connection.scalars(select(TrainingRunRow.id).where(out)))
+
+
+def held_by(connection: Connection, prefix: str) -> list[tuple[int, str]]:
+    """(run id, owner) of leases whose owner's name begins so."""
+    mine = and_(TrainingRunRow.state == RunState.RUNNING, TrainingRunRow.owner.startswith(prefix, autoescape=True))
+    rows = connection.execute(select(TrainingRunRow.id, TrainingRunRow.owner).where(mine))
+    return [(run_id, owner) for run_id, owner in rows if owner is not None]
+
+
+def take_back(connection: Connection, run_id: int, *, owner: str | None = None) -> RunState | None:
+    """Take a lost run from its owner: queued again, or ended where it was canceled or has died too often; None when
+    it is not lost.
+
+    With `owner` it is taken from that (dead) owner at once, otherwise only if its lease has run out.
+    """
+    gone = TrainingRunRow.owner == owner if owner is not None else TrainingRunRow.expires_at < now()
+    lost = and_(TrainingRunRow.id == run_id, TrainingRunRow.state == RunState.RUNNING, gone)
+    given_up = f"the process that trained died {MAX_DEATHS} times without finishing an epoch; is its memory enough?"
+    return _try_again(connection, lost, given_up=given_up)
+
+
+def postpone(connection: Connection, held: Claim, error: str) -> RunState | None:
+    """Give a run back that met a passing fault, with the fault as its error: queued to be tried again after a pause, or
+    ended where it was canceled or has been tried too often; None when the lease was lost.
+    """
+    given_up = f"tried {MAX_DEATHS} times without finishing an epoch: {error}"
+    return _try_again(connection, _held(held), given_up=given_up, error=error, pause=FIRST_PAUSE)
+
+
+def _try_again(
+    connection: Connection, these: Any, *, given_up: str, error: str | None = None, pause: float | None = None
+) -> RunState | None:
+    columns = (TrainingRunRow.id, TrainingRunRow.deaths, TrainingRunRow.cancel_requested)
+    row = connection.execute(select(*columns).where(these).with_for_update()).one_or_none()
+    if row is None:
+        return None
+    state = RunState.QUEUED
+    if row.cancel_requested:
+        state, error = RunState.CANCELED, None
+    elif row.deaths + 1 >= MAX_DEATHS:
+        state, error = RunState.FAILED, given_up
+    values: dict[str, Any] = {
+        "state": state,
+        "deaths": row.deaths + 1,
+        "owner": None,
+        "expires_at": None,
+        "error": error,
+    }
+    if state.terminal:
+        values["finished_at"] = now()
+    elif pause is not None:
+        values["expires_at"] = later(pause * 4**row.deaths)
+    connection.execute(update(TrainingRunRow).where(TrainingRunRow.id == row.id).values(values))
+    return state

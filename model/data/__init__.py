@@ -1,0 +1,1 @@
+"""Labelled data sets: reading, splitting and decoding them."""

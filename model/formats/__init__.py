@@ -1,0 +1,1 @@
+"""Image formats, looked at before their decoders are."""

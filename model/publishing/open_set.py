@@ -1,0 +1,86 @@
+"""How well cars of unknown models are told from known ones: a short run that never sees ten of the classes.
+
+Published weights have seen every class, so this can only be measured on weights trained for it; what is learned is
+which score to trust, and about how far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.data.dataset import Dataset, open_dataset
+from model.data.decoding import decode_files
+from model.errors import DatasetError, ModelError
+from model.evaluation.ood import compare_scores
+from model.publishing.onnx_export import float_graph, graph_logits, half_weights
+from model.training.train import train
+
+__all__ = ["judge_held_out_classes", "main"]
+
+
+def judge_held_out_classes(
+    dataset: Dataset, *, run_folder: Path, count: int = 10, epochs: int = 20, seed: int = 0, options: Any = None
+) -> dict[str, Any]:
+    """AUROC of each score between `holdout` photos of the classes trained on and all photos of ``count`` others.
+
+    Trains by the recipe `scratch` for ``epochs`` epochs in ``run_folder``. The result says that it is of a short run.
+    Raises DatasetError if fewer than two classes would be left, and the errors of `train`.
+    """
+    if len(dataset.classes) < count + 2:
+        raise DatasetError(f"holding out {count} of {len(dataset.classes)} classes leaves too few to train on")
+    chosen = set(np.random.default_rng(seed).permutation(len(dataset.classes))[:count].tolist())
+    classes = [name for index, name in enumerate(dataset.classes) if index not in chosen]
+    seen = tuple(photo for photo in dataset.photos if photo.label not in chosen)
+    known = _relabelled(replace(dataset, photos=seen), classes)
+    trained = train(known, recipe="scratch", run_folder=run_folder, epochs=epochs, seed=seed, options=options)
+    size = trained.image_sizes[0]
+    graph = float_graph(half_weights(trained.weights, len(classes)), size)
+    inside = graph_logits(graph, decode_files([photo.file for photo in known.of("holdout")], size))
+    others = [photo.file for photo in dataset.photos if photo.label in chosen]
+    outside = graph_logits(graph, decode_files(others, size))
+    return compare_scores(inside, outside, 1.0) | {
+        "classes": sorted(dataset.classes[index] for index in chosen),
+        "known_images": len(inside),
+        "known_top1": float((inside.argmax(axis=1) == known.labels("holdout")).mean()),
+        "epochs": epochs,
+        "image_size": size,
+        "of": "a short run without these classes, not the published weights",
+    }
+
+
+def _relabelled(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    position = {name: index for index, name in enumerate(classes)}
+    photos = tuple(replace(photo, label=position[dataset.classes[photo.label]]) for photo in dataset.photos)
+    return replace(dataset, classes=tuple(classes), photos=photos)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the result as JSON and returns the exit status: 0 done, 1 failed."""
+    parser = argparse.ArgumentParser(description="Measure how well cars of unseen classes are told from known ones.")
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("run", type=Path, help="a folder for the run; started again with it, the run goes on")
+    parser.add_argument("out", type=Path, help="the JSON file to write, for `publish_weights --held-out`")
+    parser.add_argument("--classes", type=int, default=10, help="how many classes are held out")
+    parser.add_argument("--epochs", type=int, default=20)
+    options = parser.parse_args(arguments)
+    try:
+        dataset = open_dataset(options.dataset)
+        found = judge_held_out_classes(dataset, run_folder=options.run, count=options.classes, epochs=options.epochs)
+    except (ModelError, OSError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    options.out.write_text(json.dumps(found, indent=1))
+    print(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

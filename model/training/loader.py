@@ -1,0 +1,82 @@
+"""A data set decoded once and kept as bytes, and the batches fastai takes from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.data.dataset import Dataset
+from model.data.decoding import decode_files
+
+_CHUNK = 512
+_DEVICE_SHARE = 0.6  # of the free memory that the photos may take
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoTable:
+    """Photos as uint8 (N, 3, S, S) with labels (N,); on the device where they fit, else mapped from a file."""
+
+    photos: torch.Tensor
+    labels: torch.Tensor
+
+
+def load_table(dataset: Dataset, split: str, size: int, *, folder: Path, device: torch.device) -> PhotoTable:
+    """One split's photos at a size. They are decoded into a file of ``folder``, which a resumed run finds again."""
+    photos = dataset.of(split)
+    files = [photo.file for photo in photos]
+    order = hashlib.sha256("".join(photo.digest for photo in photos).encode()).hexdigest()
+    target = folder / f"{split}-{size}-{order[:16]}.u8"  # labels come in this order
+    shape = (len(files), size, size, 3)
+    if not (target.exists() and target.stat().st_size == int(np.prod(shape))):
+        draft = target.with_suffix(".new")
+        table = np.memmap(draft, dtype=np.uint8, mode="w+", shape=shape)
+        for start in range(0, len(files), _CHUNK):
+            table[start : start + _CHUNK] = decode_files(files[start : start + _CHUNK], size)
+        table.flush()
+        del table
+        draft.replace(target)
+    # Copy-on-write, since torch wants memory it could write to; nothing does.
+    pixels = torch.from_numpy(np.memmap(target, dtype=np.uint8, mode="c", shape=shape)).permute(0, 3, 1, 2)
+    if device.type == "cuda" and pixels.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        pixels = pixels.to(device)
+    return PhotoTable(photos=pixels, labels=torch.from_numpy(dataset.labels(split)))
+
+
+@dataclass(kw_only=True)
+class Batches:
+    """What fastai needs of a loader: an iterable of (photos, labels) with a length. Training batches are shuffled anew
+    by (``seed``, ``epoch``) and full, the last odd ones left out; others come in order and whole."""
+
+    table: PhotoTable
+    batch: int
+    training: bool
+    seed: int = 0
+    epoch: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __len__(self) -> int:
+        count = len(self.table.labels)
+        return max(1, count // self.batch) if self.training else -(-count // self.batch)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        order = self._order()
+        for start in range(0, len(self) * self.batch, self.batch):
+            picks = order[start : start + self.batch]
+            photos = self.table.photos[picks.to(self.table.photos.device)]
+            yield photos.to(self.device, non_blocking=True), self.table.labels[picks].to(self.device)
+
+    def to(self, device: torch.device) -> Batches:
+        """Where batches are put; part of what fastai asks of a loader."""
+        self.device = device
+        return self
+
+    def _order(self) -> torch.Tensor:
+        count = len(self.table.labels)
+        if not self.training:
+            return torch.arange(count)
+        return torch.from_numpy(np.random.default_rng([self.seed, self.epoch]).permutation(count))

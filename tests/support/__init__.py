@@ -1,0 +1,1 @@
+"""What tests share: processes, servers, engines, made-up artifacts and pictures."""

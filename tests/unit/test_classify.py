@@ -1,0 +1,19 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from workers.classification.classify import _halved
+
+
+@given(arrays(np.float32, (3, 7), elements=st.floats(0, 1, width=32, allow_subnormal=True)))
+def test_probabilities_are_halved_as_numpy_halves_them(probabilities: np.ndarray) -> None:
+    assert _halved(probabilities).tobytes() == probabilities.astype("<f2").tobytes()
+
+
+def test_every_half_and_what_lies_between_two() -> None:
+    halves = np.arange(0x3C01, dtype="<u2").view("<f2").astype(np.float32)  # 0 to 1
+    between = (halves[:-1] + halves[1:]) / 2
+    above, below = np.nextafter(between, np.float32(1)), np.nextafter(between, np.float32(0))
+    for numbers in (halves, between, above, below):
+        assert _halved(numbers).tobytes() == numbers.astype("<f2").tobytes()

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from model.publishing import input_size
+from model.publishing.input_size import SizeTried, choose_size
+
+
+@pytest.mark.parametrize(
+    ("right", "chosen"),
+    [({128: 800, 160: 810, 192: 814}, 160), ({128: 809, 160: 810, 192: 814}, 128), ({128: 800, 160: 820}, 160)],
+)
+def test_the_smallest_size_within_half_a_point_is_served(
+    right: Mapping[int, int], chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.zeros(1000, dtype=np.int64)
+    monkeypatch.setattr(input_size, "float_graph", lambda _weights, size: size)
+    logits = {size: np.eye(2)[(np.arange(1000) >= count).astype(int)] for size, count in right.items()}
+    monkeypatch.setattr(input_size, "graph_logits", lambda size, _images: logits[size])
+    size, tried = choose_size({}, [*right, 128], lambda s: np.zeros((1000, 4, 4, 3), dtype=np.uint8), labels)
+    assert size == chosen
+    assert [(t.size, t.top1_calibration) for t in tried] == [(s, n / 1000) for s, n in right.items()]
+    assert all(t.images_per_second > 0 for t in tried)
+    assert set(SizeTried(size=1, top1_calibration=0.0, images_per_second=1.0).to_json()) >= {"size", "top1_calibration"}

@@ -1,0 +1,1 @@
+"""Classifying jobs: scanning, batches, their end."""

@@ -1,0 +1,129 @@
+"""Listing a job's source: streamed into rows and batches, a slice at a time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Generator, Mapping
+from itertools import islice
+
+from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
+from jobs.db.queries import batches, images, jobs, listed_files
+from jobs.errors import CarClassifierError, DatabaseError
+from jobs.sources import Source
+from workers import logs
+from workers.classification.finish import finish_job
+from workers.lease import Lease, LeaseLost
+from workers.runtime import BATCHES_AN_ENGINE, Runtime
+
+__all__ = ["scan_job"]
+
+logger = logging.getLogger(__name__)
+SLICE_SECONDS = 6.0  # then other messages of the queue get their turn; a new slice lists its folder from the start
+CHUNK = 4_096  # rows a transaction, about
+
+
+def scan_job(runtime: Runtime, job_id: int) -> None:
+    """List a slice of the job's source and ring for the next one; harmless when another process does, or all is
+    listed."""
+    if job_id in runtime.scan_backoff.blocked():
+        return
+    with runtime.database.write() as connection:
+        attempt = jobs.claim_scan(connection, job_id, owner=runtime.owner, seconds=runtime.settings.lease_seconds)
+    if attempt is None:
+        return
+    logs.bind(job=job_id)
+
+    def renew() -> bool:
+        with runtime.database.write(durable=False) as connection:
+            return jobs.renew_scan(connection, job_id, attempt=attempt, seconds=runtime.settings.lease_seconds)
+
+    try:
+        # No stall ends it: how long a folder of a million names takes to answer, nobody knows.
+        with Lease(renew, seconds=runtime.settings.lease_seconds, stall_seconds=float("inf")) as lease:
+            done = _slice(runtime, job_id, lease, attempt=attempt)
+    except LeaseLost:
+        return
+    except DatabaseError:
+        raise  # the lease runs out, and another tries again
+    except Exception as exc:
+        _put_off(runtime, job_id, exc, attempt=attempt)
+        return
+    runtime.scan_backoff.worked(job_id)
+    with runtime.database.write() as connection:
+        jobs.release_scan(connection, job_id, attempt=attempt, done=done)
+    if done:
+        finish_job(runtime, job_id)
+    else:
+        runtime.ring(SCAN_JOB, job_id)
+
+
+def _put_off(runtime: Runtime, job_id: int, error: Exception, *, attempt: int) -> None:
+    """Let the job wait: what is wrong may pass, and another worker may be able to list the source."""
+    seconds = runtime.scan_backoff.failed(job_id)
+    expected = isinstance(error, CarClassifierError | OSError)
+    logger.warning("job %d cannot be listed; tried again in %.1f s: %s", job_id, seconds, error, exc_info=not expected)
+    reason = str(error) if expected else f"{type(error).__name__}: {error}"
+    with runtime.database.write() as connection:
+        if jobs.release_scan(connection, job_id, attempt=attempt, done=False):
+            jobs.wait_for(connection, job_id, reason)
+
+
+def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool:
+    """List until the slice's time is up; True at the listing's end. Raises LeaseLost, also when the job was stopped."""
+    with runtime.database.read() as connection:
+        job = jobs.get(connection, job_id)
+        after = images.last_path(connection, job_id)
+    if job is None:
+        raise LeaseLost
+    size = runtime.settings.batch_size
+    full = max(1, CHUNK // size) * size
+    deadline = time.monotonic() + SLICE_SECONDS
+    chunk = min(full, BATCHES_AN_ENGINE * size) if job.total == 0 else full  # the first batches start soon
+    with runtime.source(job.source) as source:
+        entries = _entries(runtime, job_id, source, after=after)
+        counted: Counter[str] = Counter()
+        try:
+            while True:
+                found = [images.Found(*entry) for entry in islice(entries, chunk)]
+                if len(found) < chunk or any(f.error for f in found):
+                    runtime.check_source(job.source)  # what is missing or cannot be read may only be away
+                skipped, counted = source.left_out - counted, Counter(source.left_out)
+                _add(runtime, job_id, found, attempt=attempt, skipped=skipped)
+                lease.check()
+                if len(found) < chunk:
+                    return True
+                if time.monotonic() > deadline:
+                    return False
+                chunk = full
+        finally:
+            entries.close()
+
+
+def _entries(
+    runtime: Runtime, job_id: int, source: Source, *, after: str | None
+) -> Generator[tuple[str, str | None, tuple[str, str] | None], None, None]:
+    """What the source holds, or the files that were listed as the job was submitted: path, listing, error."""
+    with runtime.database.read() as connection:
+        listed = listed_files.any_of(connection, job_id)
+    if not listed:
+        yield from source.scan(after=after)
+        return
+    while True:
+        with runtime.database.read() as connection:
+            rows = listed_files.page(connection, job_id, after=after, limit=CHUNK)
+        yield from ((row.path, row.listing, None) for row in rows)
+        if len(rows) < CHUNK:
+            return
+        after = rows[-1].path
+
+
+def _add(runtime: Runtime, job_id: int, found: list[images.Found], *, attempt: int, skipped: Mapping[str, int]) -> None:
+    size = runtime.settings.batch_size
+    with runtime.database.write() as connection:
+        if not images.add(connection, job_id, found, attempt=attempt, batch_size=size, skipped=skipped):
+            raise LeaseLost
+        sent = batches.dispatch(connection, job_id, window=runtime.window(connection))
+    for batch_id in sent:
+        runtime.ring(CLASSIFY_BATCH, job_id, batch_id)

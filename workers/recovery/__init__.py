@@ -1,0 +1,1 @@
+"""Work that was lost or that no message told of."""

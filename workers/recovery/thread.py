@@ -1,0 +1,246 @@
+"""The thread in every worker that makes the database's word good: lost leases, lost messages, the heartbeat."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
+from jobs.db.queries import batches, jobs, workers
+from jobs.durations import readable
+from jobs.errors import DatabaseError
+from jobs.wake import Listener
+from workers import fork_safety
+from workers.classification.finish import finish_job
+from workers.runtime import Runtime
+from workers.supervision import supervisor
+from workers.supervision.children import Watch
+from workers.supervision.supervisor import Supervisor
+from workers.training.task import ring_for_runs, take_back_runs
+
+__all__ = ["Recovery", "recover"]
+
+logger = logging.getLogger(__name__)
+TICK_SECONDS = 1.0
+EMBEDDED_TICK_SECONDS = 0.25  # a client in another process cannot ring; it may not be able to wake this one either
+HEARTBEAT_SECONDS = 2.0
+EMBEDDED_PATIENCE = 0.5  # how long a message may be on its way before it counts as lost
+PATIENCE = 2.0
+SCAN_AGAIN_SECONDS = 4.0
+
+
+def recover(runtime: Runtime, *, idle: bool, concurrency: int = 1, rung: dict[int, float] | None = None) -> None:
+    """One pass: take back lost batches, keep windows full, ring for what nobody seems to have heard of.
+
+    `idle`: this worker has nothing to do, so a batch that is overdue has lost its message. `rung`: when this process
+    rang last for the scan of which job; a scan is rung for at once and then every few seconds, since a busy worker has
+    the message already.
+    """
+    _take_back(runtime)
+    with runtime.database.read() as connection:
+        stalled = batches.stalled(connection)
+        finishable = jobs.finishable(connection)
+    for job_id in stalled:
+        with runtime.database.write() as connection:
+            running = jobs.lock_running(connection, job_id)
+            sent = batches.dispatch(connection, job_id, window=runtime.window(connection)) if running else []
+        for batch_id in sent:
+            runtime.ring(CLASSIFY_BATCH, job_id, batch_id)
+    for job_id in finishable:
+        finish_job(runtime, job_id)
+    _give_up(runtime)
+    _ring_scans(runtime, {} if rung is None else rung)
+    if idle:
+        _ring_batches(runtime, concurrency)
+
+
+def _give_up(runtime: Runtime) -> None:
+    """Fail the jobs that have waited longer than CARS_GIVE_UP."""
+    with runtime.database.read() as connection:
+        given_up = jobs.given_up(connection, seconds=runtime.settings.give_up)
+    for job_id, reason in given_up:
+        logger.warning("job %d is given up after %s: %s", job_id, readable(runtime.settings.give_up), reason)
+        with runtime.database.write() as connection:
+            jobs.fail(connection, job_id, f"given up after {readable(runtime.settings.give_up)}: {reason}")
+
+
+def recover_runs(runtime: Runtime, *, idle: bool, trains: bool, rung: dict[int, float]) -> None:
+    """The same for training runs; only a worker that trains rings for them, since nobody else would hear it."""
+    take_back_runs(runtime, _is_alive)
+    if trains:
+        ring_for_runs(runtime, rung, idle=idle, patience=0.0 if runtime.settings.embedded else PATIENCE)
+
+
+def _take_back(runtime: Runtime) -> None:
+    with runtime.database.read() as connection:
+        expired = batches.expired(connection)
+        mine = batches.held_by(connection, f"{runtime.identity}:")
+        scans = jobs.scanning_owners(connection, f"{runtime.identity}:")
+    dead = [(batch, job, owner) for batch, job, owner in mine if not _is_alive(owner)]
+    lost: list[tuple[int, int, str | None]] = [*((batch, job, None) for batch, job in expired), *dead]
+    for batch_id, job_id, owner in lost:
+        with runtime.database.write() as connection:
+            crashed = batches.take_back(connection, batch_id, job_id=job_id, owner=owner)
+        why = "the process that held it died" if owner else "its lease ran out"
+        logger.warning(
+            "batch %d of job %d is taken back: %s (%d images given up)",
+            *(batch_id, job_id, why, crashed),
+            extra={"job": job_id, "batch": batch_id},
+        )
+        finish_job(runtime, job_id)
+    for owner in scans:
+        if not _is_alive(owner):
+            with runtime.database.write() as connection:
+                jobs.drop_scan_owner(connection, owner)
+
+
+def _is_alive(owner: str) -> bool:
+    """Whether a process of this worker runs."""
+    return supervisor.is_alive(int(owner.rpartition(":")[2]))
+
+
+def _ring_scans(runtime: Runtime, rung: dict[int, float]) -> None:
+    with runtime.database.read() as connection:
+        scans = jobs.waiting_scans(connection, patience=0.0 if runtime.settings.embedded else PATIENCE)
+    for job_id in scans:
+        if time.monotonic() - rung.get(job_id, float("-inf")) > SCAN_AGAIN_SECONDS:
+            rung[job_id] = time.monotonic()
+            runtime.ring(SCAN_JOB, job_id)
+    for job_id in rung.keys() - set(scans):
+        del rung[job_id]
+
+
+def _ring_batches(runtime: Runtime, concurrency: int) -> None:
+    with runtime.database.read() as connection:
+        patience = EMBEDDED_PATIENCE if runtime.settings.embedded else PATIENCE
+        overdue = batches.sent_for(connection, patience=patience, limit=concurrency)
+    for _ in range(overdue):
+        runtime.ring(CLASSIFY_BATCH, 0)
+
+
+class Recovery:
+    """Runs `recover` and the heartbeat every second in a thread of the worker's parent process."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        supervisor: Supervisor,
+        *,
+        is_idle: Callable[[], bool],
+        row: Mapping[str, Any],
+        watch: Watch,
+        listener: Listener | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._listener = listener
+        self._supervisor = supervisor
+        self._watch = watch
+        self._told_broken: str | None = None
+        self._is_idle = is_idle
+        self._row = dict(row)
+        self._rung: dict[int, float] = {}
+        self._rung_runs: dict[int, float] = {}
+        self._due = 0.0
+        self._beat_due = 0.0
+        self._listed = False
+        self._retired = False
+        self._stop = threading.Event()
+        self._wake_reader, self._wake_writer = os.pipe()  # an Event's lock is not safe in a signal handler
+        self._thread = threading.Thread(target=self._run, name="recover", daemon=True)
+
+    def start(self) -> None:
+        fork_safety.protect(self._runtime.database)
+        self._thread.start()
+
+    def retire(self) -> None:
+        """Do not count as alive any more: the worker ends what it has begun. Safe in a signal handler."""
+        self._retired = True
+        self._due = 0.0
+        self._wake()
+
+    def stop(self) -> None:
+        """End the thread; the heartbeat row is taken away."""
+        self._stop.set()
+        self._wake()
+        self._thread.join()
+        self._watch.close()
+        if self._listener is not None:
+            self._listener.close()
+        self._forget()
+
+    def leave(self) -> None:
+        """For the thread itself: the children are dead, and this process is about to be another worker."""
+        try:
+            _take_back(self._runtime)
+        except DatabaseError as exc:
+            logger.warning("what this worker held comes back when its leases end: %s", exc)
+        self._forget()
+
+    def _run(self) -> None:
+        interval = EMBEDDED_TICK_SECONDS if self._runtime.settings.embedded else TICK_SECONDS
+        while not self._stop.is_set():
+            if time.monotonic() >= self._due:
+                self._due = time.monotonic() + interval
+                with fork_safety.steady:
+                    self._tick()
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait for the next tick, or until somebody wakes this thread."""
+        readers: list[int | Listener] = [self._wake_reader]
+        if self._listener is not None:
+            readers.append(self._listener)
+        ready, _, _ = select.select(readers, [], [], max(0.0, self._due - time.monotonic()))
+        if self._wake_reader in ready:
+            os.read(self._wake_reader, 4096)
+        if self._listener is not None and self._listener in ready:
+            self._listener.drain()
+            self._due = 0.0
+
+    def _wake(self) -> None:
+        os.write(self._wake_writer, b"\n")
+
+    def _tick(self) -> None:
+        try:
+            self._watch.tick()
+            if self._retired:
+                self._supervisor.ending()
+                self._forget()
+                _take_back(self._runtime)
+                return
+            if self._watch.broken is None:
+                self._supervisor.check()  # first, and only reading: a child may hold up every write
+            self._beat()
+            concurrency = self._row["concurrency"]
+            can_work = self._watch.broken is None and self._is_idle()
+            recover(self._runtime, idle=can_work, concurrency=concurrency, rung=self._rung)
+            trains = "train" in self._row["queues"].split(",")
+            recover_runs(self._runtime, idle=self._is_idle(), trains=trains, rung=self._rung_runs)
+        except DatabaseError as exc:
+            logger.warning("recovery waits: %s", exc)
+        except Exception:
+            logger.exception("recovery failed; it goes on at the next tick")
+
+    def _beat(self) -> None:
+        if time.monotonic() < self._beat_due and self._watch.broken == self._told_broken:
+            return
+        self._told_broken = self._watch.broken
+        self._beat_due = time.monotonic() + HEARTBEAT_SECONDS
+        with self._runtime.database.write(durable=False) as connection:
+            workers.beat(connection, {**self._row, **self._watch.row()})
+        self._listed = True
+
+    def _forget(self) -> None:
+        if not self._listed:
+            return
+        self._listed = False
+        try:
+            with self._runtime.database.write() as connection:
+                workers.forget(connection, self._runtime.identity)
+        except DatabaseError as exc:
+            logger.warning("the heartbeat row stays until it is old: %s", exc)

@@ -1,0 +1,1 @@
+"""What a worker's parent does about its children, and the memory that they share."""
