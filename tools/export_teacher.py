@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes a torch classifier as a teacher for `cars train --recipe distill`: an ONNX file and its JSON beside it.
+r"""Writes a torch classifier as a teacher for `cars train --recipe distill`: an ONNX file and its JSON beside it.
 
-    python tools/export_teacher.py MODULE:CALLABLE --folder FOLDER --size 192 --classes classes.json \\
+    python tools/export_teacher.py MODULE:CALLABLE --folder FOLDER --size 192 --classes classes.json \
         --mean 0.498 0.498 0.498 --std 0.502 0.502 0.502 --source "what it is" --licence "CC BY 4.0" --out teacher.onnx
 
 CALLABLE of MODULE, found in FOLDER, is called without arguments and gives a torch.nn.Module with its weights loaded, or

@@ -24,7 +24,8 @@ def interpolated(text: str) -> str:
 @pytest.fixture
 def compose_env(tmp_path: Path, home: Path, pg_url: str, broker_url: str) -> dict[str, str]:
     """The worker's environment in the file, with the test's servers and folders for those inside the containers, and
-    with an engine that needs no weights."""
+    with an engine that needs no weights.
+    """
     env = {name: interpolated(str(value)) for name, value in SERVICES["worker"]["environment"].items()}
     assert env["CARS_DATABASE_URL"].startswith("postgresql://cars:")
     assert env["CARS_BROKER_URL"] == "redis://redis:6379/0"

@@ -22,7 +22,8 @@ def check(client: Client, name: str) -> dict[str, Any]:
 @pytest.fixture
 def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """`answer(code, stdout, stderr)`: what stands in for `python -P -m workers check` says; returns a file with its
-    arguments and settings."""
+    arguments and settings.
+    """
 
     def put(code: int, stdout: str = "", stderr: str = "") -> Path:
         said = tmp_path / "said.json"

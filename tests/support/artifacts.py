@@ -50,7 +50,7 @@ def card_fields(**changes: Any) -> dict[str, Any]:
 
 
 def graph(seed: int = 0, *, classes: int = len(CLASSES), size: int = SIZE) -> onnx.ModelProto:
-    """images uint8 (N, S, S, 3) → logits float32 (N, classes): the mean colour times a random matrix."""
+    """Images uint8 (N, S, S, 3) → logits float32 (N, classes): the mean colour times a random matrix."""
     weights = np.random.default_rng(seed).normal(size=(3, classes)).astype(np.float32)
     nodes = [
         helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),

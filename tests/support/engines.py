@@ -1,5 +1,6 @@
 """An engine for tests in which the model is not the point: its pace, its log and its death are set by the
-environment."""
+environment.
+"""
 
 import os
 import signal

@@ -1,5 +1,6 @@
 """An engine for tests of the command line: every image is the card's first class; it waits while GATE names a file,
-but not when it is given the start-up picture."""
+but not when it is given the start-up picture.
+"""
 
 import os
 import time

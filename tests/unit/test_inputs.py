@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from model.training import precision
 from model.training.augment import normalize, shrink
@@ -46,11 +46,11 @@ def test_the_student_sees_what_the_teacher_sees_only_smaller(mixup: float) -> No
     pixels, (target, logits) = inputs.make(PHOTOS, LABELS, epoch=0, number=0)
     (seen,) = teacher.seen
     assert seen.shape == (4, 3, 32, 32)
-    small = F.interpolate(seen, size=(16, 16), mode="bilinear", antialias=True)
+    small = functional.interpolate(seen, size=(16, 16), mode="bilinear", antialias=True)
     assert torch.equal(pixels, normalize(small))
     assert torch.equal(logits, seen.mean(dim=(2, 3)))
     assert target.shape == (4, 3)
-    assert torch.equal(target, F.one_hot(LABELS, 3).float()) == (not mixup)
+    assert torch.equal(target, functional.one_hot(LABELS, 3).float()) == (not mixup)
 
 
 def test_a_teacher_that_looks_at_less_than_the_student_sees_the_same_view_too() -> None:
@@ -90,14 +90,15 @@ def test_photos_are_kept_large_enough_for_the_teacher() -> None:
 def test_the_loss_is_a_weighted_sum_of_the_teachers_and_the_labels() -> None:
     logits, teacher = torch.randn(5, 3), torch.randn(5, 3) * 3
     labels = torch.tensor([0, 1, 2, 0, 1])
-    meant = F.softmax(teacher / 2, dim=1)
-    divergence = (meant * (meant.log() - F.log_softmax(logits / 2, dim=1))).sum(dim=1).mean() * 4
-    own = F.cross_entropy(logits, labels, label_smoothing=0.1)
+    meant = functional.softmax(teacher / 2, dim=1)
+    divergence = (meant * (meant.log() - functional.log_softmax(logits / 2, dim=1))).sum(dim=1).mean() * 4
+    own = functional.cross_entropy(logits, labels, label_smoothing=0.1)
     loss = training_loss(plan(32))
     assert torch.allclose(loss(logits, labels, teacher), 0.7 * divergence + 0.3 * own, atol=1e-5)
     assert torch.allclose(loss(logits, labels), own)  # photos that the teacher was not asked about
     assert TrainingLoss("smooth")(logits, labels) == own
-    assert float(loss(teacher, labels, teacher) - 0.3 * F.cross_entropy(teacher, labels, label_smoothing=0.1)) < 1e-5
+    expected = 0.3 * functional.cross_entropy(teacher, labels, label_smoothing=0.1)
+    assert float(loss(teacher, labels, teacher) - expected) < 1e-5
 
 
 @pytest.mark.parametrize(("ratio", "taken"), [(1.6, True), (1.0, False)])

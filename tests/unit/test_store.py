@@ -19,7 +19,8 @@ _numbers = itertools.count()
 
 class _Objects(MemoryFileSystem):
     """fsspec's memory, where each reader has a position of its own, as in an object store; fsspec's readers share one,
-    and of two at once one gets nothing."""
+    and of two at once one gets nothing.
+    """
 
     protocol = "objects"
     store: ClassVar[dict[str, Any]] = {}
