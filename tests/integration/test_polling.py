@@ -51,7 +51,7 @@ def test_a_bar_carries_the_warnings(
     monkeypatch.setattr(polling, "WORKER_PATIENCE", 0.12)
     with pytest.raises(NoWorkerAlive):
         client.submit(photos(1)).wait(progress=True)
-    assert capfd.readouterr().err.count("no worker is alive; start one: cars worker") == 2
+    assert capfd.readouterr().err.count("no worker is alive; start one: cars worker") >= 2
 
 
 @contextmanager
