@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,19 @@ def test_deadly_image(backend: Backend, photos: Callable[..., Path], worker: Cal
     assert running.output().count("is taken back: the process that held it died") == 3
 
 
+def freeze(running: WorkerProcess, backend: Backend) -> bool:
+    """Stop a worker, but not where nobody could write as long as it sleeps; False, and it runs on, if that was so."""
+    running.signal(signal.SIGSTOP)
+    if backend.name == "embedded":
+        try:
+            with closing(sqlite3.connect(backend.database_url.removeprefix("sqlite:///"), timeout=1)) as connection:
+                connection.execute("BEGIN IMMEDIATE").connection.rollback()
+        except sqlite3.OperationalError:
+            running.signal(signal.SIGCONT)
+            return False
+    return True
+
+
 def test_stopped_past_its_lease(
     backend: Backend, photos: Callable[..., Path], worker: Callable[..., WorkerProcess]
 ) -> None:
@@ -77,7 +92,7 @@ def test_stopped_past_its_lease(
         sleeper = worker({**env, "ENGINE_DELAY": "0.02"})
         job = client.submit(str(folder))
         engine_pid(sleeper, client)
-        sleeper.signal(signal.SIGSTOP)
+        wait_until(lambda: freeze(sleeper, backend), 30, "a moment at which it holds no lock of SQLite")
         worker(env)
         status = follow(job, until=ended)
         sleeper.signal(signal.SIGCONT)
