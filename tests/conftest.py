@@ -6,7 +6,6 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.support import processes
+from tests.support.backends import Backend
 from tests.support.processes import CHECKOUT, WorkerProcess
 from tests.support.servers import Postgres, Redis
 
@@ -81,22 +81,6 @@ def broker_url(redis_server: Redis) -> Iterator[str]:
         yield url
 
 
-@dataclass(frozen=True)
-class Backend:
-    """Where jobs live in a test: `embedded` (SQLite, in-process broker) or `server` (PostgreSQL, Redis), migrated."""
-
-    name: str
-    env: dict[str, str]
-
-    @property
-    def database_url(self) -> str:
-        return self.env["CARS_DATABASE_URL"]
-
-    @property
-    def broker_url(self) -> str:
-        return self.env["CARS_BROKER_URL"]
-
-
 @pytest.fixture(params=["embedded", "server"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Both backends in turn; their CARS_* variables are in this process's environment too, so `Client()` finds them."""
@@ -125,6 +109,17 @@ def server_backend(
 ) -> Backend:
     """PostgreSQL and Redis only, where the broker's own faults are the point."""
     return _backend("server", tmp_path, home, (migrated_pg_url, broker_url), monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch computes in one thread, so that the same seed gives the same weights."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -37,13 +37,17 @@ WORDS: dict[str, str] = {
     "judge": r"\b_?judg(?:e|es|ed|ing|ement)\b|\bjudge_",
     "kept photos": r"\bkept[ _]photos?\b",
     "strangers": r"stranger",
-    "known car": r"\bknown[ _]?cars?\b|\bKnownCar\b|\blooks_unknown\b|\bknown_scores?\b|\bfit_least\b|\bleast\b(?<!at least)",
+    "known car, least": (
+        r"\bknown[ _]?cars?\b|\bKnownCar\b|\blooks_unknown\b|\bknown_scores?\b|\bfit_least\b|\bleast\b(?<!at least)"
+    ),
     "peak, spread, warm_up, views (in a plan)": (
         r"\bpeak\b(?! memory)|\bspread\b|\bwarm_up\b|\bviews\b|[\"']average[\"']|\.average\b|\baverage=|\bmixing\b"
         r"|\btest_sizes\b"
     ),
     "view (of a photo)": r"\b(?:random|one|same|training|each|other) views?\b|\bMakeViews\b|\bViews\b",
-    "shares, share (as a number)": r"\bshares\b(?! (?:a|the|no|their|memory|with))|\bshare of\b|\ba share\b|_share\b|\bshare:",
+    "shares, share (as a number)": (
+        r"\bshares\b(?! (?:a|the|no|their|memory|with))|\bshare of\b|\ba share\b|_share\b|\bshare:"
+    ),
     "mark (for digest or mark as)": r"\bmark\b(?<!pytest\.mark)(?!\.)|\bmarks\b",
     "door": r"\bdoors?\b",
     "last words": r"\b(?:last|first) words?\b|\bwithout a word\b|\bword(?:'s)? good\b",

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from jobs import Client
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.following import check_whole, ended, follow
 from tests.support.processes import WorkerProcess
 

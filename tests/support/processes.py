@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
+from sqlalchemy import text
 
 from jobs import Client
 
-__all__ = ["CHECKOUT", "WorkerProcess", "environment", "run_cars", "wait_until"]
+__all__ = ["CHECKOUT", "WorkerProcess", "engine_pid", "environment", "run_cars", "wait_until"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
@@ -127,3 +128,15 @@ class WorkerProcess:
             raise AssertionError(
                 f"the worker did not end within {timeout:g} s of SIGTERM\n{self.output()[-4000:]}"
             ) from None
+
+
+def engine_pid(worker: WorkerProcess, client: Client) -> int:
+    """The process that holds a lease now."""
+
+    def holder() -> int:
+        with client.database.read() as connection:
+            owner = connection.execute(text("SELECT owner FROM batches WHERE state = 'leased'")).scalars().first()
+        pid = int(owner.rpartition(":")[2]) if owner else 0
+        return pid if pid in worker.child_pids() else 0
+
+    return wait_until(holder, 40, "a lease of the worker's child")
