@@ -32,7 +32,7 @@ WORDS: dict[str, str] = {
     "held, holds (of a lease)": r"\bheld\b|_held\b|\bheld_",
     "give back, take back": r"\b(?:giv(?:e|es|en|ing)|gave|tak(?:e|es|en|ing)|took)[ _]back\b|\bput[ _]back\b",
     "death": r"\bdeaths?\b|MAX_DEATHS|\bdeath_",
-    "Learning": r"\bLearning\b(?! from a teacher| rate)",
+    "Learning": r"(?-i:\bLearning\b(?! from a teacher| rate))",
     "Watch": r"(?-i:\bWatch\b)",
     "judge": r"\b_?judg(?:e|es|ed|ing|ement)\b|\bjudge_",
     "kept photos": r"\bkept[ _]photos?\b",
@@ -51,7 +51,7 @@ WORDS: dict[str, str] = {
     "mark (for digest or mark as)": r"\bmark\b(?<!pytest\.mark)(?!\.)|\bmarks\b",
     "door": r"\bdoors?\b",
     "last words": r"\b(?:last|first) words?\b|\bwithout a word\b|\bword(?:'s)? good\b",
-    "is no X": r"\b(?:is|are|was|were|be) no (?!longer|more\b|better|worse|larger|smaller|other|different|less)\w",
+    "is no X": r"(?<!there )(?<!where )\b(?:is|are|was|were|be) no (?!longer|more\b|better|worse|larger|smaller|other|different|less)\w",
     "an X a Y": (
         r"\b(?:seconds?|images?|photos?|rows?|batch(?:es)?|files?|engines?|process(?:es)?|lines?|one|messages?|class(?:es)?"
         r"|folders?|entry|entries|cost|bytes?|children|tests?|statements?|MiB|MB) an? (?:second|minute|hour|image|batch"
