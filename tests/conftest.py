@@ -22,14 +22,14 @@ _LOGS = pytest.StashKey[list[Path]]()
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CARS_* variables of whoever runs the tests are not the tests'."""
+    """Remove the CARS_* variables of the person who runs the tests."""
     for name in [name for name in os.environ if name.startswith("CARS_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A CARS_HOME of the test's own, in the environment of this process and of those it starts."""
+    """Return a CARS_HOME of the test's own, in the environment of this process and of those it starts."""
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.setenv("CARS_HOME", str(folder))
@@ -38,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """The PostgreSQL server of this test run."""
+    """Yield the PostgreSQL server of this test run."""
     server = Postgres()
     server.start()
     yield server
@@ -47,14 +47,14 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def pg_url(postgres: Postgres) -> Iterator[str]:
-    """The URL of an empty database, dropped after the test."""
+    """Yield the URL of an empty database, dropped after the test."""
     with postgres.database() as url:
         yield url
 
 
 @pytest.fixture
 def migrated_pg_url(postgres: Postgres) -> Iterator[str]:
-    """The URL of a database on which `cars migrate` has run, dropped after the test."""
+    """Yield the URL of a database on which `cars migrate` has run, dropped after the test."""
     with postgres.database(template=postgres.template("migrated", _migrate)) as url:
         yield url
 
@@ -66,7 +66,7 @@ def _migrate(url: str) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Redis]:
-    """The Redis server of this test run; a test may kill it, start it again and flush it."""
+    """Yield the Redis server of this test run; a test may kill it, start it again and flush it."""
     server = Redis()
     server.start()
     yield server
@@ -75,7 +75,7 @@ def redis_server() -> Iterator[Redis]:
 
 @pytest.fixture
 def broker_url(redis_server: Redis) -> Iterator[str]:
-    """The URL of an empty Redis database."""
+    """Yield the URL of an empty Redis database."""
     redis_server.start()
     with redis_server.database() as url:
         yield url
@@ -83,7 +83,7 @@ def broker_url(redis_server: Redis) -> Iterator[str]:
 
 @pytest.fixture(params=["embedded", "server"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """Both backends in turn; their CARS_* variables are in this process's environment too, so `Client()` finds them."""
+    """Return each backend in turn; its CARS_* variables are in this process's environment, too, for `Client()`."""
     if request.param == "embedded":
         urls = (f"sqlite:///{home / 'cars.db'}", "memory://")
     else:
@@ -107,13 +107,13 @@ def _backend(name: str, tmp_path: Path, home: Path, urls: tuple[str, str], monke
 def server_backend(
     tmp_path: Path, home: Path, migrated_pg_url: str, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Backend:
-    """PostgreSQL and Redis only, where the broker's own faults are the point."""
+    """Return PostgreSQL and Redis only, for tests of the broker's own faults."""
     return _backend("server", tmp_path, home, (migrated_pg_url, broker_url), monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Torch computes in one thread, so that the same seed gives the same weights."""
+    """Let torch compute in one thread, so that the same seed gives the same weights."""
     import torch
 
     threads = torch.get_num_threads()
@@ -124,7 +124,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of labelled photos and awkward images beside the checkout; without it, the test is skipped."""
+    """Return the folder of labelled photos and awkward images beside the checkout; skip the test without it."""
     folder = CHECKOUT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("no ../shared beside the checkout")
@@ -184,7 +184,7 @@ def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A failed test shows what its workers wrote."""
+    """Let a failed test show what its workers wrote."""
     report = yield
     if report.failed:
         for log in item.stash.get(_LOGS, []):

@@ -51,7 +51,10 @@ WORDS: dict[str, str] = {
     "mark (for digest or mark as)": r"\bmark\b(?<!pytest\.mark)(?!\.)|\bmarks\b",
     "door": r"\bdoors?\b",
     "last words": r"\b(?:last|first) words?\b|\bwithout a word\b|\bword(?:'s)? good\b",
-    "is no X": r"(?<!there )(?<!where )\b(?:is|are|was|were|be) no (?!longer|more\b|better|worse|larger|smaller|other|different|less)\w",
+    "is no X": (
+        r"(?<!there )(?<!where )\b(?:is|are|was|were|be) no "
+        r"(?!longer|more\b|better|worse|larger|smaller|other|different|less)\w"
+    ),
     "an X a Y": (
         r"\b(?:seconds?|images?|photos?|rows?|batch(?:es)?|files?|engines?|process(?:es)?|lines?|one|messages?|class(?:es)?"
         r"|folders?|entry|entries|cost|bytes?|children|tests?|statements?|MiB|MB) an? (?:second|minute|hour|image|batch"
@@ -77,14 +80,14 @@ ALLOWED: tuple[tuple[str, str, str], ...] = ()
 
 
 def tracked() -> list[str]:
-    """Files of the project that are text, by their path in it."""
+    """Return the files of the project that are text, by their path in it."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     return [name for name in names if not name.startswith(LEFT_OUT) and (ROOT / name).is_file()]
 
 
 def finds() -> Iterator[Find]:
-    """Each use of an old word that is not allowed."""
+    """Yield each use of an old word that is not allowed."""
     patterns = {word: re.compile(pattern, re.IGNORECASE) for word, pattern in WORDS.items()}
     for name in tracked():
         try:
@@ -98,12 +101,12 @@ def finds() -> Iterator[Find]:
 
 
 def is_allowed(name: str, line: str) -> bool:
-    """Whether the line is one of those that keep an old word."""
+    """Return whether the line is one of those that keep an old word."""
     return any(name.startswith(place) and re.search(pattern, line) for place, pattern, _why in ALLOWED)
 
 
 def column(name: str) -> str:
-    """The column of the table that a file is counted in."""
+    """Return the column of the table that a file is counted in."""
     top = name.split("/")[0]
     if top in DOCS:
         return "docs"

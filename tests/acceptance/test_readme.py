@@ -22,7 +22,7 @@ README = (CHECKOUT / "README.md").read_text()
 
 
 def activate_script(folder: Path) -> Path:
-    """Stands in for that of the environment that `./cars` makes (test_launcher looks at the real one)."""
+    """Write a stand-in for the script of the environment that `./cars` makes (test_launcher uses the real one)."""
     script = folder / "activate"
     script.write_text(f"PATH={cars_on_path(folder)}:{Path(sys.executable).parent}:$PATH\n")
     return script

@@ -31,7 +31,7 @@ class Notes:
 
 @pytest.fixture
 def client(backend: Backend) -> Iterator[Client]:
-    """A client of the backend, migrated."""
+    """Yield a client of the backend, migrated."""
     with Client() as client:
         yield client
 
@@ -70,7 +70,7 @@ def runtime(client: Client, publish: Callable[..., str]) -> Iterator[Callable[..
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """The URL of a local S3 server; without the packages that are its own, the test is skipped."""
+    """Yield the URL of a local S3 server; skip the test where its packages are missing."""
     pytest.importorskip("s3fs")
     moto_server = pytest.importorskip("moto.server")
     server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -82,7 +82,7 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of the server, which this process's environment names; there is an empty bucket `cars`."""
+    """Yield a client of the server, which this process's environment names; there is an empty bucket `cars`."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)

@@ -16,12 +16,12 @@ __all__ = ["blocks", "cars_on_path", "run"]
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The code blocks of a page that are in this language."""
+    """Return the code blocks of a page that are in this language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 def run(script: str, *, folder: Path, env: dict[str, str], path: str | None = None, seconds: float = 240) -> str:
-    """The output of a shell block run in `folder`; what it left in the background is killed.
+    """Run a shell block in `folder`, kill what it left in the background, and return its output.
 
     `path`: the shell's PATH, by default one with `cars` on it.
     """
@@ -46,7 +46,7 @@ def run(script: str, *, folder: Path, env: dict[str, str], path: str | None = No
 
 
 def cars_on_path(folder: Path) -> Path:
-    """A folder with the console script `cars`, for an environment into which the project is not installed."""
+    """Make a folder with the console script `cars`, for an environment into which the project is not installed."""
     command = folder / "bin" / "cars"
     command.parent.mkdir(exist_ok=True)
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m jobs.cli "$@"\n')

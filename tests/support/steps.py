@@ -19,7 +19,7 @@ __all__ = ["check_honest", "claim", "complete", "count", "drain", "listed", "sta
 
 
 def listed(client: Client, worker: Runtime, folder: Path, **options: Any) -> Job:
-    """A job whose folder has been listed."""
+    """Submit a folder, scan it and return the job."""
     job = client.submit(str(folder), **options)
     scan_job(worker, int(job.id))
     return job
@@ -29,13 +29,13 @@ def drain(worker: Runtime) -> None:
     """Classify until nothing is left, with a worker's recovery in between."""
     while classify_batch(worker):
         pass
-    recover(worker, idle=True)  # fills windows that are empty: of batches taken back, say
+    recover(worker, idle=True)  # fills windows that are empty: of reclaimed batches, for example
     while classify_batch(worker):
         recover(worker, idle=True)
 
 
 def complete(job: Job, runtime: Runtime) -> dict[str, Any]:
-    """What a worker would do, here."""
+    """Scan and classify the job as a worker would, and return its status."""
     scan_job(runtime, int(job.id))
     while classify_batch(runtime):
         pass
@@ -45,13 +45,13 @@ def complete(job: Job, runtime: Runtime) -> dict[str, Any]:
 def claim(database: Database, owner: str = "a:1", seconds: float = 60) -> batches.Claim:
     """Claim the next batch as a worker of this name."""
     with database.write() as connection:
-        held = batches.claim(connection, owner=owner, seconds=seconds)
-    assert held is not None
-    return held
+        claimed = batches.claim(connection, owner=owner, seconds=seconds)
+    assert claimed is not None
+    return claimed
 
 
 def states(client: Client, job: Job) -> dict[str, int]:
-    """How many of the job's batches are in each state."""
+    """Return the number of the job's batches in each state."""
     with client.database.read() as connection:
         found = connection.execute(
             text("SELECT state, count(*) FROM batches WHERE job_id = :id GROUP BY state"), {"id": int(job.id)}
@@ -60,13 +60,13 @@ def states(client: Client, job: Job) -> dict[str, int]:
 
 
 def count(client: Client, table: str) -> int:
-    """The number of rows in a table."""
+    """Return the number of rows in a table."""
     with client.database.read() as connection:
         return int(connection.scalar(text(f"SELECT count(*) FROM {table}")))
 
 
 def check_honest(client: Client, job: Job) -> dict[str, Any]:
-    """The job's counters are what its images say, and each classified image has its prediction."""
+    """Check the job's counters against its images and that each has its prediction; return the status."""
     with client.database.read() as connection:
         rows = connection.execute(
             text("SELECT status, count(*) FROM images WHERE job_id = :id GROUP BY status"), {"id": int(job.id)}
@@ -82,5 +82,5 @@ def check_honest(client: Client, job: Job) -> dict[str, Any]:
 
 
 def versions(client: Client) -> set[str]:
-    """The names of the model versions that are registered."""
+    """Return the names of the model versions that are registered."""
     return {row["name"] for row in client.models()}
