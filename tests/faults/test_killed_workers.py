@@ -13,26 +13,13 @@ import pytest
 from PIL import Image
 
 from jobs import Client
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.engines import SCRIPTED
 from tests.support.following import check_whole, done, ended, follow
-from tests.support.processes import WorkerProcess, wait_until
+from tests.support.processes import WorkerProcess, engine_pid, wait_until
 
 PHOTOS = 2_000
 SLOW = {**SCRIPTED, "ENGINE_DELAY": "0.003"}
-
-
-def engine_pid(worker: WorkerProcess, client: Client) -> int:
-    """The process that holds a lease now."""
-    from sqlalchemy import text
-
-    def holder() -> int:
-        with client.database.read() as connection:
-            owner = connection.execute(text("SELECT owner FROM batches WHERE state = 'leased'")).scalars().first()
-        pid = int(owner.rpartition(":")[2]) if owner else 0
-        return pid if pid in worker.child_pids() else 0
-
-    return wait_until(holder, 40, "a lease of the worker's child")
 
 
 def test_worker_then_engine_killed(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from jobs import Client
 from jobs.errors import NotPossible, SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound
-from tests.integration.test_training_task import TINY, embedded, versions
+from tests.support.backends import embedded
 from tests.support.labelled_photos import COLORS, write_folders
+from tests.support.plans import TINY
+from tests.support.steps import versions
 from tests.support.teachers import write_teacher
 from workers.runtime import Runtime
 from workers.training.task import train_model
@@ -21,12 +22,7 @@ from workers.training.task import train_model
 CLASSES = sorted(COLORS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

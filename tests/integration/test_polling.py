@@ -18,7 +18,7 @@ from jobs import Client, obstacles, polling
 from jobs import settings as configuration
 from jobs.errors import NoWorkerAlive
 from jobs.obstacles import Obstacles
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.processes import environment
 from tests.support.servers import Postgres
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sqlalchemy import update
 
@@ -21,41 +20,20 @@ from jobs.errors import NotPossible, SettingsInvalid, SourceMissing, SourceNotAl
 from model.cards import verify
 from model.errors import StoreUnavailable
 from model.evaluation.metrics import evaluate_version
+from tests.support.backends import embedded, server
 from tests.support.drawn_cars import LOOKS, Car, draw, write_catalogue
 from tests.support.labelled_photos import COLORS, picture, write_folders
+from tests.support.plans import LEARNS, TINY
+from tests.support.steps import versions
 from workers.runtime import Runtime
 from workers.training.task import take_back_runs, train_model
 
-PLAN: dict[str, Any] = {
-    "sizes": [[1.0, 24]],
-    "test_sizes": [24],
-    "batch": 8,
-    "views": {"crop": 1.0, "strong": False},
-    "stages": [{"epochs": 5, "peak": 0.02}],
-    "loss": "cross_entropy",
-    "bfloat16": False,
-}
-LEARNS = {**PLAN, "sizes": [[1.0, 32]], "test_sizes": [32], "stages": [{"epochs": 8, "peak": 0.02}]}
-TINY = {**PLAN, "stages": [{"epochs": 2, "peak": 0.001}], "batch": 16}
-embedded = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
-server = pytest.mark.parametrize("backend", ["server"], indirect=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_folders(tmp_path / "data", photos=20)
-
-
-def versions(client: Client) -> set[str]:
-    return {row["name"] for row in client.models()}
 
 
 def when(run: Training, condition: Callable[[dict[str, Any]], bool], then: Callable[[], bool]) -> Callable[[], bool]:
