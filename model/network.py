@@ -8,7 +8,7 @@ from safetensors.torch import load
 from torch import nn
 from torchvision.models import resnet34
 
-from model.cards import WEIGHTS, Card, read_verified
+from model.cards import WEIGHTS, CardDraft, read_verified
 from model.errors import ArtifactCorrupt
 
 __all__ = ["build", "load_weights"]
@@ -24,7 +24,7 @@ def build(classes: int) -> nn.Module:
     return network
 
 
-def load_weights(folder: Path, card: Card) -> nn.Module:
+def load_weights(folder: Path, card: CardDraft) -> nn.Module:
     """The version's network in evaluation mode, float32, on the CPU.
 
     Raises ArtifactCorrupt if the file's hash differs from the card's or the tensors are not this network's,

@@ -32,10 +32,12 @@ from model.formats import jpeg, jxl, png
 from model.formats.file_kinds import AVIF_BRANDS, HEIF_BRANDS, is_cut_off, isobmff_brands, no_image
 from model.formats.jpeg import CUT_OFF
 
-__all__ = ["FORMATS", "MAX_PIXELS", "Picture", "decode", "open_picture"]
+__all__ = ["FORMATS", "MAX_PIXELS", "MEAN", "STD", "Picture", "decode", "open_picture"]
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "DIB")  # JPEG takes MPO along
 MAX_PIXELS: Final = 50_000_000
+MEAN: Final = (0.485, 0.456, 0.406)  # of ImageNet, as pretrained weights expect, RGB on the scale 0 to 1
+STD: Final = (0.229, 0.224, 0.225)
 
 
 def _registered() -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from model.preprocess import MAX_PIXELS, decode
 
 __all__ = ["SPLITS", "Dataset", "Photo", "open_dataset"]
 
-UNREADABLE_SHARE: Final = 0.01
+UNREADABLE_FRACTION: Final = 0.01
 _SIDE = 64  # what photos are decoded to for the duplicate check
 
 
@@ -147,7 +147,7 @@ def open_dataset(
     drawn = split_seed is not None and not set(SPLITS) <= {entry.split for entry in listed}
     opened = _open_all(listed, threads or _threads(), compare=drawn)
     unreadable = tuple((entry.file, reason) for entry, reason in opened if isinstance(reason, str))
-    if len(unreadable) > UNREADABLE_SHARE * len(listed):
+    if len(unreadable) > UNREADABLE_FRACTION * len(listed):
         raise DatasetError(
             f"{len(unreadable)} of {len(listed)} photos in {path} cannot be read, more than 1 %: "
             f"{some([f'{file.name} ({reason})' for file, reason in unreadable])}. Repair or remove them."

@@ -10,7 +10,7 @@ from typing import Literal
 from model.data.decoding import Images, decode_files
 from model.errors import DatasetError, ImageError
 
-__all__ = ["OtherPhoto", "OtherPhotos", "open_other_photos"]
+__all__ = ["OodImage", "OodImages", "open_ood_images"]
 
 LABELS = "labels.csv"
 _COLUMNS = {"file", "what", "split"}
@@ -19,7 +19,7 @@ Split = Literal["calibration", "holdout"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OtherPhoto:
+class OodImage:
     """One photo; ``what`` says what it shows."""
 
     file: Path
@@ -28,13 +28,13 @@ class OtherPhoto:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OtherPhotos:
+class OodImages:
     """A folder of them. Both splits are there, and what one of them shows the other does not."""
 
     folder: Path
-    photos: tuple[OtherPhoto, ...]
+    photos: tuple[OodImage, ...]
 
-    def of(self, split: Split) -> tuple[OtherPhoto, ...]:
+    def of(self, split: Split) -> tuple[OodImage, ...]:
         return tuple(photo for photo in self.photos if photo.split == split)
 
     def images(self, split: Split, size: int) -> Images:
@@ -45,7 +45,7 @@ class OtherPhotos:
             raise DatasetError(f"{self.folder}: a photo cannot be used: {exc}") from exc
 
 
-def open_other_photos(folder: Path) -> OtherPhotos:
+def open_ood_images(folder: Path) -> OodImages:
     """The photos of a folder with a ``labels.csv`` (columns file, what, split) and the files in it or in ``images/``.
 
     Raises DatasetError if the table cannot be read, a file is missing, a split is empty or is none of calibration and
@@ -69,15 +69,15 @@ def open_other_photos(folder: Path) -> OtherPhotos:
         raise DatasetError(
             f"{table} shows {shared[0]!r} in both splits; put what shows one kind of thing into one split"
         )
-    return OtherPhotos(folder=folder, photos=photos)
+    return OodImages(folder=folder, photos=photos)
 
 
-def _photo(folder: Path, row: dict[str, str], line: int) -> OtherPhoto:
+def _photo(folder: Path, row: dict[str, str], line: int) -> OodImage:
     name, what, split = (str(row.get(column) or "").strip() for column in ("file", "what", "split"))
     if split not in _SPLITS:
         raise DatasetError(f"{folder / LABELS}, line {line}: the split is {split!r}; use one of {', '.join(_SPLITS)}")
     root = folder.resolve()
     for file in (folder / "images" / name, folder / name):
         if name and file.is_file() and file.resolve().is_relative_to(root):
-            return OtherPhoto(file=file, what=what, split=split)
+            return OodImage(file=file, what=what, split=split)
     raise DatasetError(f"{folder / LABELS}, line {line}: there is no file {name!r} in {folder} or its folder images")

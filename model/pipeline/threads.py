@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model.errors import ImageError
 from model.preprocess import Picture, open_picture
 
-__all__ = ["Decoded", "Decoder", "File", "Item", "ReadDone", "Reader", "Room", "Stage", "groups_to_decode"]
+__all__ = ["Decoded", "Decoder", "File", "Item", "ReadDone", "Reader", "Stage", "WeightedSemaphore", "groups_to_decode"]
 
 _TOGETHER: Final = 8
 _TOGETHER_BYTES: Final = 64 << 10
@@ -60,7 +60,7 @@ class Decoded:
     error: tuple[str, str] | None = None
 
 
-class Room:
+class WeightedSemaphore:
     """A semaphore with weights. What is heavier than the whole room enters alone; what weighs little is not counted."""
 
     def __init__(self, size: int) -> None:
@@ -150,7 +150,7 @@ class Decoder:
 
     def __init__(self, *, size: int, max_pixels: int, on_progress: Callable[[], None]) -> None:
         self._size, self._max_pixels, self._on_progress = size, max_pixels, on_progress
-        self._room = Room(max_pixels)
+        self._room = WeightedSemaphore(max_pixels)
 
     def __call__(self, files: Sequence[File], stopping: threading.Event) -> list[Decoded]:
         """One element a file, in order; fewer if the call is being stopped."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +25,6 @@ class SizeTried:
     size: int
     top1_calibration: float
     images_per_second: float
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def choose_size(

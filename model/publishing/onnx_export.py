@@ -16,13 +16,13 @@ from model.cards import Preprocessing
 from model.data.decoding import Images
 from model.evaluation.calibration import log_softmax
 from model.network import build
+from model.preprocess import MEAN, STD
 from model.publishing.onnx_graph import INPUT, OUTPUT, Weights, build_graph
 from model.publishing.quantize import CALIBRATIONS, quantize
 from model.training.errors import PublishingFailed
 
 Floats = npt.NDArray[np.float32]
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which pretrained weights expect
 PREPROCESSING = Preprocessing(resize="squish", resample="bicubic", mean=MEAN, std=STD)
 LARGEST_LOSS = 0.005  # of top-1 on `calibration`, above which int8 is not shipped
 _PARITY = 1e-3  # of the largest logit: float32 sums taken in another order differ by far less
@@ -57,7 +57,7 @@ class Exported:
     parity: float
 
 
-def half_weights(state: Mapping[str, Any], classes: int) -> dict[str, npt.NDArray[np.generic]]:
+def to_float16(state: Mapping[str, Any], classes: int) -> dict[str, npt.NDArray[np.generic]]:
     """A network's state, torch tensors or arrays of torchvision's names, rounded to float16 as it is stored.
 
     Raises PublishingFailed if the tensors are not those of a ResNet34 with that many classes, or not finite in float16.
@@ -72,7 +72,7 @@ def half_weights(state: Mapping[str, Any], classes: int) -> dict[str, npt.NDArra
             f"the weights are not those of a ResNet34 with {classes} classes: see {', '.join(odd[:5])}"
         )
     with np.errstate(over="ignore"):
-        halves = {name: _halved(np.asarray(value)) for name, value in arrays.items()}
+        halves = {name: _rounded(np.asarray(value)) for name, value in arrays.items()}
     broken = [name for name, value in halves.items() if not np.isfinite(value).all()]
     if broken:
         raise PublishingFailed(f"{broken[0]} holds numbers that float16 cannot (or NaN); the training has diverged")
@@ -98,17 +98,17 @@ def export(
     *,
     size: int,
     sample: Images,
-    judged: Mapping[str, tuple[Images, npt.NDArray[np.integer]]],
+    splits: Mapping[str, tuple[Images, npt.NDArray[np.integer]]],
     report: Callable[[str], None],
 ) -> Exported:
     """The int8 graph that `calibration` chooses if one is good enough there, else float16 weights.
 
-    ``sample``: training photos that the activations' ranges are taken from; ``judged``: images and labels by split,
+    ``sample``: training photos that the activations' ranges are taken from; `splits`: images and labels by split,
     of which only `calibration` has a say. Raises PublishingFailed if the float32 graph computes other than torch does.
     """
     graph = float_graph(weights, size)
-    reference = {split: graph_logits(graph, images) for split, (images, _) in judged.items()}
-    images, labels = judged["calibration"]
+    reference = {split: graph_logits(graph, images) for split, (images, _) in splits.items()}
+    images, labels = splits["calibration"]
     parity = check_parity(weights, graph, images[:8])
     report(f"the float32 graph agrees with torch to {parity:.1e}")
     graphs, candidates = {}, []
@@ -117,7 +117,7 @@ def export(
         found = _compare(way.name, graph_logits(graphs[way.name], images), reference["calibration"], labels)
         report(f"int8 ({way.name}): {100 * found.top1_delta:+.2f} points, divergence {found.divergence:.4f}")
         candidates.append(found)
-    chosen = nearest(candidates)
+    chosen = choose_quantization(candidates)
     return Exported(
         graph=graphs[chosen.quantization] if chosen else float_graph(weights, size, half=True),
         precision="int8" if chosen else "float16",
@@ -128,7 +128,7 @@ def export(
     )
 
 
-def nearest(candidates: Sequence[Candidate]) -> Candidate | None:
+def choose_quantization(candidates: Sequence[Candidate]) -> Candidate | None:
     """The least divergent of those that lose at most half a point of top-1; None if all lose more.
 
     Top-1 only sorts out: on some hundred photos it differs by a few of them, which is chance. The divergence uses all
@@ -162,7 +162,7 @@ def _compare(name: str, found: Floats, reference: Floats, labels: npt.NDArray[np
     )
 
 
-def _halved(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _rounded(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     kind = np.float16 if np.issubdtype(array.dtype, np.floating) else array.dtype
     return np.ascontiguousarray(array, dtype=kind).reshape(
         array.shape

@@ -20,13 +20,13 @@ from model.data.dataset import Dataset, open_dataset
 from model.data.decoding import decode_files
 from model.errors import DatasetError, ModelError
 from model.evaluation.ood import compare_scores
-from model.publishing.onnx_export import float_graph, graph_logits, half_weights
+from model.publishing.onnx_export import float_graph, graph_logits, to_float16
 from model.training.train import train
 
-__all__ = ["judge_held_out_classes", "main"]
+__all__ = ["evaluate_unseen_classes", "main"]
 
 
-def judge_held_out_classes(
+def evaluate_unseen_classes(
     dataset: Dataset, *, run_folder: Path, count: int = 10, epochs: int = 20, seed: int = 0, options: Any = None
 ) -> dict[str, Any]:
     """AUROC of each score between `holdout` photos of the classes trained on and all photos of ``count`` others.
@@ -42,7 +42,7 @@ def judge_held_out_classes(
     known = _relabelled(replace(dataset, photos=seen), classes)
     trained = train(known, recipe="scratch", run_folder=run_folder, epochs=epochs, seed=seed, options=options)
     size = trained.image_sizes[0]
-    graph = float_graph(half_weights(trained.weights, len(classes)), size)
+    graph = float_graph(to_float16(trained.weights, len(classes)), size)
     inside = graph_logits(graph, decode_files([photo.file for photo in known.of("holdout")], size))
     others = [photo.file for photo in dataset.photos if photo.label in chosen]
     outside = graph_logits(graph, decode_files(others, size))
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         dataset = open_dataset(options.dataset)
-        found = judge_held_out_classes(dataset, run_folder=options.run, count=options.classes, epochs=options.epochs)
+        found = evaluate_unseen_classes(dataset, run_folder=options.run, count=options.classes, epochs=options.epochs)
     except (ModelError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from safetensors.numpy import load
 
 from model.data.dataset import open_dataset
-from model.data.ood_images import open_other_photos
+from model.data.ood_images import open_ood_images
 from model.errors import ModelError
 from model.inspection import inspect_safetensors, refuse_pickle
 from model.publishing.publish import publish
@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             image_size=options.size,
             out=options.out,
             recipe=recipe,
-            held_out=json.loads(options.held_out.read_text("utf-8")) if options.held_out else None,
-            others=open_other_photos(options.other) if options.other else None,
+            unseen_classes=json.loads(options.held_out.read_text("utf-8")) if options.held_out else None,
+            ood_images=open_ood_images(options.other) if options.other else None,
             target_precision=options.target_precision,
             report=lambda line: print(line, file=sys.stderr, flush=True),
         )

@@ -39,7 +39,7 @@ def choose_precision(plan: Plan, network: nn.Module, *, device: torch.device) ->
     if not has_fast_bfloat16(device):
         return replace(plan, bfloat16=False), "precision: float32; this processor has no fast bfloat16"
     size = plan.size_at(0)
-    batch = plan.batch if device.type == "cuda" else min(plan.batch, _PHOTOS_ON_CPU)
+    batch = plan.batch_size if device.type == "cuda" else min(plan.batch_size, _PHOTOS_ON_CPU)
     ratio = bfloat16_ratio(network, batch=batch, size=size, device=device)
     chosen = replace(plan, bfloat16=ratio >= _PAYS, bfloat16_ratio=round(ratio, 3))
     name = "bfloat16" if chosen.bfloat16 else "float32"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.errors import ImageError
 from model.pipeline import Item, Limits, Outcome, classify, threads
-from model.pipeline.threads import Room
+from model.pipeline.threads import WeightedSemaphore
 from model.preprocess import decode
 
 SIZE = 8
@@ -296,7 +296,7 @@ def test_an_engine_says_how_many_it_wants_at_once() -> None:
 
 
 def test_two_huge_images_are_never_in_the_room_together() -> None:
-    room, inside, most = Room(50_000_000), Counter(), Counter()
+    room, inside, most = WeightedSemaphore(50_000_000), Counter(), Counter()
     lock = threading.Lock()
 
     def visit(weight: int) -> None:
@@ -342,7 +342,7 @@ def test_a_picture_that_finds_no_memory_is_decoded_once_more_alone(
 
 
 def test_what_is_larger_than_the_room_enters_alone() -> None:
-    room = Room(2_000_000)
+    room = WeightedSemaphore(2_000_000)
     room.enter(9_000_000)
     entered = threading.Event()
     other = threading.Thread(target=lambda: (room.enter(1_500_000), entered.set()))
