@@ -49,7 +49,7 @@ __all__ = [
     "Score",
     "Thresholds",
     "check_name",
-    "class_fields",
+    "class_parts",
     "digest",
     "parse_card",
     "read",
@@ -278,14 +278,13 @@ class Card(CardDraft):
         return text.encode() + b"\n"
 
 
-def class_fields(classes: Sequence[str], parts: Mapping[str, Label]) -> dict[str, Any]:
-    """Return the fields that a card has for these classes, of which `parts` has some taken apart."""
-    given = {
+def class_parts(classes: Sequence[str], parts: Mapping[str, Label]) -> dict[str, ClassParts]:
+    """Return the parts that a card has for these classes, of which `parts` has some taken apart."""
+    return {
         name: ClassParts(make=label.make, model=label.model, body=label.body, year=label.year)
         for name, label in parts.items()
         if name in classes
     }
-    return {"classes": tuple(classes), "class_parts": given}
 
 
 def check_name(name: str) -> str:
@@ -400,7 +399,7 @@ def verify(folder: Path) -> Card:
     return card
 
 
-def _refuse_newer(document: Any, origin: object) -> None:
+def _refuse_newer(document: JsonValue, origin: object) -> None:
     found = document.get("format") if isinstance(document, dict) else None
     if isinstance(found, int) and found > CARD_FORMAT:
         raise CardInvalid(
@@ -413,7 +412,7 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON number")
 
 
-def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeated_keys(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key occurs twice in one object")

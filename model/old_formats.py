@@ -69,7 +69,7 @@ def current_card(document: Any) -> Any:
     return card | {name: part for name, part in parts.items() if name in document}
 
 
-def current_plan(document: Mapping[str, Any]) -> dict[str, Any]:
+def current_plan(document: Mapping[str, Any]) -> dict[str, Any]:  # of many types, which Plan checks
     """Return a plan's JSON, or some fields of it, in the names of today; newer plans come back as they are."""
     plan: dict[str, Any] = _renamed("plan", dict(document))
     if isinstance(plan.get("phases"), list):

@@ -153,7 +153,7 @@ def evaluate(
     if found["left_out"]:
         names = ", ".join(f"{row['label']} ({row['images']})" for row in found["left_out"])
         print(f"left out, as when {version} was trained: {names}", file=sys.stderr)
-    _print_evaluation(found, form)
+    _print_evaluation(dict(found), form)
 
 
 def _print_evaluation(found: dict[str, Any], form: Format | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from model.data.decoding import Images, decode_files
 from model.errors import DatasetError, ImageError
@@ -14,8 +14,8 @@ __all__ = ["OodImage", "OodImages", "open_ood_images"]
 
 LABELS = "labels.csv"
 _COLUMNS = {"file", "what", "split"}
-_SPLITS = ("calibration", "holdout")
 Split = Literal["calibration", "holdout"]
+_SPLITS: Final[tuple[Split, ...]] = ("calibration", "holdout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,13 @@ class OodImages:
     folder: Path
     photos: tuple[OodImage, ...]
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The names of the splits."""
+        return _SPLITS
+
     def of(self, split: Split) -> tuple[OodImage, ...]:
+        """Return the images of one split."""
         return tuple(photo for photo in self.photos if photo.split == split)
 
     def images(self, split: Split, size: int) -> Images:

@@ -17,7 +17,7 @@ from model.decision import is_out_of_distribution, make_table, model_thresholds,
 from model.evaluation.confusable import confusable_pairs, members
 from model.evaluation.thresholds import NEVER, fit_threshold
 
-__all__ = ["FittedDecisions", "fit_decisions"]
+__all__ = ["FittedDecisions", "Halvings", "fit_decisions"]
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
@@ -31,11 +31,28 @@ _FEWEST_CONFUSABLE = 100  # photos of confusable classes below which these get n
 
 
 @dataclass(frozen=True, kw_only=True)
+class Halvings:
+    """In which fraction of `rounds` halvings each decision kept its precision on the half it was not fitted on.
+
+    `quantile` of the normal distribution: how sure a threshold is of its precision. The precision of `model` over the
+    rounds by its median and its tenth percentile, None where nothing was decided.
+    """
+
+    rounds: int
+    images_fitted_on: int
+    quantile: float
+    model_kept: float
+    make_kept: float
+    model_precision_median: float | None
+    model_precision_tenth: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class FittedDecisions:
-    """The card with its thresholds, and how they did on halves of the photos (JSON values)."""
+    """The card with its thresholds, and how they did on halves of the photos."""
 
     card: CardDraft
-    halvings: dict[str, Any]
+    halvings: Halvings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +83,8 @@ def fit_decisions(
     answers = _answers(card, logits, labels)
     halves = [np.random.default_rng(seed).permutation(len(answers.labels)) for seed in range(HALVINGS)]
     for quantile in QUANTILES:
-        halvings = _halved(card, answers, halves, quantile)
-        if halvings["model_kept"] >= KEPT:
+        halvings = _halvings(card, answers, halves, quantile)
+        if halvings.model_kept >= KEPT:
             break
     fitted = _fit(card, answers, quantile)
     if ood_logits is not None:
@@ -125,8 +142,8 @@ def _confused(answers: _Answers) -> npt.NDArray[np.bool_]:
     return inside
 
 
-def _halved(card: CardDraft, answers: _Answers, halves: list[npt.NDArray[Any]], quantile: float) -> dict[str, Any]:
-    """In how many halvings each decision kept its precision on the half that it was not fitted on."""
+def _halvings(card: CardDraft, answers: _Answers, halves: list[npt.NDArray[Any]], quantile: float) -> Halvings:
+    """Return in how many halvings each decision kept its precision on the half that it was not fitted on."""
     kept: dict[str, list[bool]] = {"model": [], "make": []}
     precisions, target = [], card.thresholds.target_precision
     for order in halves:
@@ -138,15 +155,15 @@ def _halved(card: CardDraft, answers: _Answers, halves: list[npt.NDArray[Any]], 
             kept[name].append(not len(right) or bool(right.mean() >= target))
         if sure.any():
             precisions.append(float(other.hit[sure].mean()))
-    return {
-        "rounds": len(halves),
-        "images_fitted_on": len(answers.labels) // 2,
-        "quantile": quantile,
-        "model_kept": float(np.mean(kept["model"])),
-        "make_kept": float(np.mean(kept["make"])),
-        "model_precision_median": float(np.median(precisions)) if precisions else None,
-        "model_precision_tenth": float(np.quantile(precisions, 0.1)) if precisions else None,
-    }
+    return Halvings(
+        rounds=len(halves),
+        images_fitted_on=len(answers.labels) // 2,
+        quantile=quantile,
+        model_kept=float(np.mean(kept["model"])),
+        make_kept=float(np.mean(kept["make"])),
+        model_precision_median=float(np.median(precisions)) if precisions else None,
+        model_precision_tenth=float(np.quantile(precisions, 0.1)) if precisions else None,
+    )
 
 
 def _with_ood_for_model(card: CardDraft, logits: Floats, ood_logits: Floats) -> CardDraft:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +38,9 @@ def framed_images(files: Sequence[Path], size: int, *, area: float, seed: int = 
     return framed
 
 
-def surroundings(photo: Picture, other: Picture, *, pad: tuple[int, int, int, int], random: Any) -> Picture:
+def surroundings(
+    photo: Picture, other: Picture, *, pad: tuple[int, int, int, int], random: np.random.Generator
+) -> Picture:
     """A picture (H, W, 3) that ``photo`` can be placed into; ``pad``: pixels above, below, left and right of it."""
     above, below, left, right = pad
     shape = (photo.shape[0] + above + below, photo.shape[1] + left + right)
@@ -52,7 +53,7 @@ def surroundings(photo: Picture, other: Picture, *, pad: tuple[int, int, int, in
     return _resized(_resized(photo if kind == 1 else other, (blur, blur)), shape)
 
 
-def _placed(photo: Picture, other: Picture, *, size: int, random: Any) -> Picture:
+def _placed(photo: Picture, other: Picture, *, size: int, random: np.random.Generator) -> Picture:
     inner = photo.shape[0]
     above, left = (int(random.integers(size - inner + 1)) for _ in range(2))
     pad = (above, size - inner - above, left, size - inner - left)
@@ -61,7 +62,7 @@ def _placed(photo: Picture, other: Picture, *, size: int, random: Any) -> Pictur
     return picture
 
 
-def _corner(photo: Picture, random: Any) -> Picture:
+def _corner(photo: Picture, random: np.random.Generator) -> Picture:
     """A corner of a photo, where there is more street than car."""
     side = max(2, photo.shape[0] // 3)
     rows, columns = (slice(None, side) if random.integers(2) else slice(-side, None) for _ in range(2))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,11 +35,20 @@ def auroc(known: Floats, unknown: Floats) -> float:
     return float((below + not_above).sum() / (2 * len(known) * len(unknown)))
 
 
-def compare_scores(known: Floats, unknown: Floats, temperature: float) -> dict[str, Any]:
-    """Return the AUROC of each score on logits of known (N, C) and unknown (M, C) photos, and the name of the best."""
+@dataclass(frozen=True, kw_only=True)
+class ScoreComparison:
+    """The AUROC of each score against `unknown_images` images that show no car of the classes, and the best score."""
+
+    auroc: dict[Score, float]
+    best: Score
+    unknown_images: int
+
+
+def compare_scores(known: Floats, unknown: Floats, *, temperature: float) -> ScoreComparison:
+    """Compare the scores on logits of known (N, C) and unknown (M, C) photos."""
     inside, outside = ood_scores(known, temperature), ood_scores(unknown, temperature)
     areas = {name: auroc(inside[name], outside[name]) for name in SCORES}
-    return {"auroc": areas, "best": max(SCORES, key=lambda name: areas[name]), "unknown_images": len(unknown)}
+    return ScoreComparison(auroc=areas, best=max(SCORES, key=lambda name: areas[name]), unknown_images=len(unknown))
 
 
 def fit_ood_threshold(scores: Floats, *, fraction: float = LARGEST_FRACTION) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ from matplotlib.axes import Axes
 from model.cards import Card
 from model.decision import softmax
 from model.evaluation.calibration import ECE_BINS
+from model.evaluation.results import ClassResult, Confusion, RiskPoint
 from model.figures import BLUE, RED, save_figure
 
 Floats = npt.NDArray[np.floating]
@@ -43,7 +43,7 @@ def _reliability(axes: Axes, confidence: Floats, hit: npt.NDArray[np.bool_]) -> 
     axes.legend(frameon=False)
 
 
-def _risk_coverage(axes: Axes, curve: Sequence[dict[str, float]], card: Card) -> None:
+def _risk_coverage(axes: Axes, curve: Sequence[RiskPoint], card: Card) -> None:
     axes.plot([point["coverage"] for point in curve], [point["risk"] for point in curve], color=BLUE)
     axes.axhline(1 - card.thresholds.target_precision, color=RED, linestyle="--", label="promised risk")
     axes.set(
@@ -54,13 +54,13 @@ def _risk_coverage(axes: Axes, curve: Sequence[dict[str, float]], card: Card) ->
     axes.legend(frameon=False)
 
 
-def _per_class(axes: Axes, table: Sequence[dict[str, Any]]) -> None:
+def _per_class(axes: Axes, table: Sequence[ClassResult]) -> None:
     recalls = sorted(row["recall"] for row in table if row["recall"] is not None)
     axes.plot(np.linspace(0, 1, len(recalls)), recalls, color=BLUE, drawstyle="steps-mid")
     axes.set(xlabel="fraction of classes, worst first", ylabel="recall on holdout", xlim=(0, 1), ylim=(0, 1))
 
 
-def _confusions(axes: Axes, pairs: Sequence[dict[str, Any]]) -> None:
+def _confusions(axes: Axes, pairs: Sequence[Confusion]) -> None:
     shown = list(pairs[:12])[::-1]
     axes.barh(
         [f"{pair['label']} taken for {pair['predicted']}" for pair in shown],

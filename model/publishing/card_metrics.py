@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from model.evaluation.calibration import fit_temperature
 from model.evaluation.decisions import FittedDecisions, fit_decisions
 from model.evaluation.metrics import evaluate, evaluate_ood, framing
 from model.evaluation.ood import DEFAULT_SCORE, LARGEST_FRACTION, compare_scores, fit_ood_threshold, sample_photographs
+from model.evaluation.results import Evaluation
 from model.publishing.input_size import SizeTried
 from model.publishing.onnx_export import Exported
 
@@ -73,13 +74,12 @@ def measure(
             ood_logits=ood,
         )
         draft = decisions.card
-        metrics: dict[str, Any] = {"split": "holdout", "engine": "onnx", "precision": exported.precision}
-        metrics |= evaluate(logits["holdout"], splits["holdout"].labels, draft)
+        metrics: dict[str, object] = {"split": "holdout", "engine": "onnx", "precision": exported.precision}
+        metrics |= dict(evaluate(logits["holdout"], splits["holdout"].labels, draft))
         metrics["calibration"] = _brief(evaluate(logits["calibration"], splits["calibration"].labels, draft))
-        metrics["ood"] = _out_of_distribution(draft, logits, samples)
-        if unseen_classes is not None:
-            metrics["ood"]["unseen_classes"] = dict(unseen_classes)
-        metrics["threshold_halvings"] = decisions.halvings
+        unseen = {} if unseen_classes is None else {"unseen_classes": dict(unseen_classes)}
+        metrics["ood"] = _out_of_distribution(draft, logits, samples) | unseen
+        metrics["threshold_halvings"] = asdict(decisions.halvings)
         metrics["sizes"] = [asdict(result) for result in sizes]
         metrics["framing"] = framing(engine, draft, splits["holdout"].photos, splits["holdout"].labels)
         if ood_images is not None:
@@ -111,33 +111,35 @@ def fit_decision_rule(
 
 
 def _fit_ood(logits: Floats, samples: Floats | None, temperature: float) -> OodThreshold | None:
-    score: Score = DEFAULT_SCORE if samples is None else compare_scores(logits, samples, temperature)["best"]
+    score: Score = DEFAULT_SCORE if samples is None else compare_scores(logits, samples, temperature=temperature).best
     threshold = fit_ood_threshold(ood_scores(logits, temperature)[score])
     return None if threshold is None else OodThreshold(score=score, threshold=threshold)
 
 
-def _brief(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def _brief(metrics: Evaluation) -> dict[str, object]:
     """Return what is worth keeping of a split that was fitted on: the numbers, not the tables."""
     return {key: value for key, value in metrics.items() if not isinstance(value, list)}
 
 
-def _out_of_distribution(card: CardDraft, logits: Mapping[str, Floats], samples: Floats | None) -> dict[str, Any]:
+def _out_of_distribution(card: CardDraft, logits: Mapping[str, Floats], samples: Floats | None) -> dict[str, object]:
     """Return which fraction of the classes' own photos is rejected, and how the sample pictures fare.
 
     The pictures and `calibration` chose the score ("best"), the threshold comes from `calibration` alone, and
     `holdout`, which "auroc" is against, had no part in either.
     """
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "rejected_at_most": LARGEST_FRACTION,
         "rejected": {split: float(is_out_of_distribution(own, card).mean()) for split, own in logits.items()},
     }
     if samples is None:
         return found | {"samples": {"auroc": None, "reason": "neither scikit-image nor scikit-learn is installed"}}
     decided = decide_all(softmax(samples, temperature=card.temperature), card, samples)
-    fitted_on, evaluated_on = (compare_scores(logits[s], samples, card.temperature) for s in ("calibration", "holdout"))
-    found["samples"] = fitted_on | {
-        "auroc": evaluated_on["auroc"],
-        "auroc_on_calibration": fitted_on["auroc"],
+    fitted_on, evaluated_on = (
+        compare_scores(logits[s], samples, temperature=card.temperature) for s in ("calibration", "holdout")
+    )
+    found["samples"] = asdict(fitted_on) | {
+        "auroc": evaluated_on.auroc,
+        "auroc_on_calibration": fitted_on.auroc,
         "rejected": float(decided.out_of_distribution.mean()),
         "decided_model": decided.decision.count("model"),
         "decided_make": decided.decision.count("make"),

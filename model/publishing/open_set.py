@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from model.data.dataset import Dataset, open_dataset
 from model.data.decoding import decode_files
@@ -27,8 +27,14 @@ __all__ = ["evaluate_unseen_classes", "main"]
 
 
 def evaluate_unseen_classes(
-    dataset: Dataset, *, run_folder: Path, count: int = 10, epochs: int = 20, seed: int = 0, options: Any = None
-) -> dict[str, Any]:
+    dataset: Dataset,
+    *,
+    run_folder: Path,
+    count: int = 10,
+    epochs: int = 20,
+    seed: int = 0,
+    options: Mapping[str, JsonValue] | None = None,
+) -> dict[str, object]:
     """AUROC of each score between `holdout` photos of the classes trained on and all photos of ``count`` others.
 
     Trains by the recipe `scratch` for ``epochs`` epochs in ``run_folder``. The result says that it is of a short run.
@@ -46,7 +52,7 @@ def evaluate_unseen_classes(
     inside = graph_logits(graph, decode_files([photo.file for photo in known.of("holdout")], size))
     others = [photo.file for photo in dataset.photos if photo.label in chosen]
     outside = graph_logits(graph, decode_files(others, size))
-    return compare_scores(inside, outside, 1.0) | {
+    return asdict(compare_scores(inside, outside, temperature=1.0)) | {
         "classes": sorted(dataset.classes[index] for index in chosen),
         "known_images": len(inside),
         "known_top1": float((inside.argmax(axis=1) == known.labels("holdout")).mean()),

@@ -43,7 +43,7 @@ def publish(
     dataset: Dataset,
     image_size: int | Sequence[int],
     out: Path,
-    recipe: Mapping[str, Any],
+    recipe: Mapping[str, JsonValue],
     name: str | None = None,
     target_precision: float = TARGET_PRECISION,
     training_plots: Sequence[Path] = (),
@@ -129,7 +129,8 @@ def _draft(folder: Path, dataset: Dataset, exported: Exported, *, name: str, siz
     """Return what is known before anything is measured; it decides nothing yet."""
     return CardDraft(
         format=CARD_FORMAT,
-        **cards.class_fields(dataset.classes, dataset.class_parts),
+        classes=dataset.classes,
+        class_parts=cards.class_parts(dataset.classes, dataset.class_parts),
         name=name,
         architecture="resnet34",
         image_size=size,
@@ -144,7 +145,7 @@ def _draft(folder: Path, dataset: Dataset, exported: Exported, *, name: str, siz
     )
 
 
-def _card(measured: Measured, dataset: Dataset, *, recipe: Mapping[str, Any]) -> Card:
+def _card(measured: Measured, dataset: Dataset, *, recipe: Mapping[str, JsonValue]) -> Card:
     draft = measured.draft
     origin = {
         "fingerprint": dataset.fingerprint,

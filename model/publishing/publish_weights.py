@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target-precision", type=float, default=0.95)
     options = parser.parse_args(arguments)
     try:
-        recipe: dict[str, Any] = (
-            json.loads(options.recipe.read_text("utf-8")) if options.recipe else {"name": "unknown"}
-        )
+        recipe = json.loads(options.recipe.read_text("utf-8")) if options.recipe else {"name": "unknown"}
         publish(
             read_weights(options.weights, prefix=options.prefix),
             dataset=open_dataset(options.dataset),

@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from model import cards
 from model.cores import available_cores
@@ -70,7 +70,7 @@ class Teacher:
         return hashlib.sha256(f"{self.sha256} {self.sidecar.model_dump_json()}".encode()).hexdigest()
 
     @property
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> dict[str, JsonValue]:
         """What the card of a student says of it."""
         told = self.sidecar.model_dump(mode="json", include={"source", "licence", "size", "temperature"})
         return {"name": self.name, "sha256": self.sha256, **told}

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import JsonValue
 from safetensors.torch import load
 from torch import nn
 
@@ -36,7 +36,7 @@ class Start:
     """
 
     network: nn.Module
-    origin: dict[str, Any]
+    origin: dict[str, JsonValue]
     words: str
     folded: tuple[str, ...] = ()
 
@@ -73,7 +73,7 @@ def _from_imagenet(network: nn.Module, pretrained: Path | None) -> Start:
             f"the ImageNet weights are not those of a whole ResNet34: {missing} is missing or differs; a file with "
             "less than that is given to `--init`"
         )
-    source = {"from": "imagenet", "file": pretrained.name if pretrained else Path(_IMAGENET).name}
+    source: dict[str, JsonValue] = {"from": "imagenet", "file": pretrained.name if pretrained else Path(_IMAGENET).name}
     return Start(
         network=network,
         origin=source | _parts(filled),
@@ -125,7 +125,7 @@ def _from_file(network: nn.Module, file: Path, *, classes: int) -> Start:
     )
 
 
-def _parts(filled: Filled) -> dict[str, Any]:
+def _parts(filled: Filled) -> dict[str, JsonValue]:
     """What a card says of a start; the names of what was left out are cut short."""
     return {
         "taken": list(filled.taken),

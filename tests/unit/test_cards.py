@@ -94,7 +94,7 @@ def test_a_card_may_take_classes_apart() -> None:
 
 
 def test_a_card_without_parts_does_not_mention_them() -> None:
-    assert cards.class_fields(("BMW M3 Coupe 2012", "Kia Rio 2019"), {})["class_parts"] == {}
+    assert cards.class_parts(("BMW M3 Coupe 2012", "Kia Rio 2019"), {}) == {}
     assert "class_parts" not in json.loads(_parse(card_fields()).to_bytes())
 
 

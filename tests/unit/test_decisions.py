@@ -50,7 +50,7 @@ def test_the_promise_holds_on_photos_that_were_not_fitted_on(card: Card, monkeyp
         decided = decide_all(softmax(others), fitted.card)
         sure = np.array(decided.decision) == "model"
         kept.append((decided.top == truth)[sure].mean() >= card.thresholds.target_precision)
-        plain.append(fitted.halvings["model_kept"] >= KEPT or fitted.halvings["quantile"] == QUANTILES[-1])
+        plain.append(fitted.halvings.model_kept >= KEPT or fitted.halvings.quantile == QUANTILES[-1])
     assert np.mean(kept) >= 0.9
     assert all(plain)
 
@@ -60,10 +60,10 @@ def test_halvings_raise_the_confidence_that_a_threshold_needs(card: Card, monkey
     asked = fit_decisions(card, logits, labels)
     monkeypatch.setattr(decisions, "KEPT", 0.0)
     unasked = fit_decisions(card, logits, labels)
-    assert asked.halvings["rounds"] == 200
-    assert asked.halvings["images_fitted_on"] == 700
-    assert asked.halvings["quantile"] > unasked.halvings["quantile"]
-    assert asked.halvings["model_kept"] > unasked.halvings["model_kept"]
+    assert asked.halvings.rounds == 200
+    assert asked.halvings.images_fitted_on == 700
+    assert asked.halvings.quantile > unasked.halvings.quantile
+    assert asked.halvings.model_kept > unasked.halvings.model_kept
     assert asked.card.thresholds.model > unasked.card.thresholds.model
 
 

@@ -40,10 +40,10 @@ def test_auroc_is_the_chance_that_a_known_photo_scores_higher() -> None:
 def test_the_best_score_is_named() -> None:
     # The same softmax on both sides: only the size of the logits tells.
     known, unknown = np.tile([10.0, 8.0, 8.0], (5, 1)), np.tile([2.0, 0.0, 0.0], (4, 1))
-    found = compare_scores(known, unknown, 1.0)
-    assert found["auroc"]["max_softmax"] == 0.5
-    assert found["auroc"]["max_logit"] == 1.0
-    assert (found["best"], found["unknown_images"]) == ("max_logit", 4)
+    found = compare_scores(known, unknown, temperature=1.0)
+    assert found.auroc["max_softmax"] == 0.5
+    assert found.auroc["max_logit"] == 1.0
+    assert (found.best, found.unknown_images) == ("max_logit", 4)
 
 
 def test_of_other_known_photos_no_more_than_the_fraction_falls_below_the_threshold() -> None:
