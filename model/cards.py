@@ -150,7 +150,9 @@ class Thresholds(_Part):
 
 
 class Metrics(_OpenPart):
-    """Accuracy of the serving path on `images` photos of `split`, as fractions. `coverage`: the fraction decided `model`."""
+    """Accuracy of the serving path on `images` photos of `split`, as fractions. `coverage`: the fraction decided
+    `model`.
+    """
 
     split: str
     images: Annotated[int, Field(ge=0)]
@@ -288,7 +290,7 @@ def class_parts(classes: Sequence[str], parts: Mapping[str, Label]) -> dict[str,
 
 
 def check_name(name: str) -> str:
-    """`name` if it can name a version, which becomes a folder; raises ValueError otherwise."""
+    """Return `name` if it can name a version, which becomes a folder; raise ValueError otherwise."""
     if not _NAME.fullmatch(name) or _DOS_DEVICES.fullmatch(name):
         raise ValueError(
             f"{name!r} cannot name a version: use 1 to 64 letters, digits, '.', '_' and '-', starting with a letter or "
@@ -302,7 +304,7 @@ def check_name(name: str) -> str:
 
 
 def parse_card(data: bytes, origin: object = CARD) -> Card:
-    """The card in the bytes of a `card.json`; raises CardInvalid naming `origin` and each field that is wrong."""
+    """Return the card in the bytes of a `card.json`; raise CardInvalid naming `origin` and each field that is wrong."""
     if len(data) > CARD_BYTES:
         raise CardInvalid(f"{origin} has {len(data)} bytes; a card has at most {CARD_BYTES}")
     try:
@@ -317,7 +319,7 @@ def parse_card(data: bytes, origin: object = CARD) -> Card:
 
 
 def _plain(error: Mapping[str, Any]) -> str:
-    """What is wrong with a field, without the words that only a programmer reads."""
+    """Return what is wrong with a field, without the words that only a programmer reads."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "string_pattern_mismatch":
@@ -328,12 +330,14 @@ def _plain(error: Mapping[str, Any]) -> str:
 
 
 def read(folder: Path) -> Card:
-    """The card of the artifact in `folder`, without looking at the other files. Raises CardInvalid."""
+    """Return the card of the artifact in `folder`, without looking at the other files. Raises CardInvalid."""
     return parse_card(read_bytes(folder), folder / CARD)
 
 
 def read_bytes(folder: Path) -> bytes:
-    """The bytes of `card.json`. Raises CardInvalid where they cannot be read, ArtifactUnsafe where they must not."""
+    """Return the bytes of `card.json`. Raises CardInvalid where they cannot be read, ArtifactUnsafe where they must
+    not.
+    """
     try:
         return read_regular(folder / CARD, limit=CARD_BYTES)
     except OSError as exc:
@@ -343,7 +347,7 @@ def read_bytes(folder: Path) -> bytes:
 
 
 def write(folder: Path, card: Card) -> Path:
-    """Writes `card.json` into `folder` in one step, durably, and returns its path."""
+    """Write `card.json` into `folder` in one step, durably, and return its path."""
     path, draft = folder / CARD, folder / f".{CARD}.draft"
     with draft.open("wb") as file:
         file.write(card.to_bytes())
@@ -353,14 +357,14 @@ def write(folder: Path, card: Card) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of `card.json` in hex: since the card holds the hash of every file, it names the whole content."""
+    """Return the SHA-256 of `card.json` in hex, which names all content: the card has each file's hash."""
     data = read_bytes(folder)
     parse_card(data, folder / CARD)
     return hashlib.sha256(data).hexdigest()
 
 
 def read_verified(folder: Path, card: CardDraft, file: str) -> bytes:
-    """The bytes of one listed file, hashed and inspected: what is loaded must be exactly these bytes.
+    """Return the bytes of one listed file, hashed and inspected: what is loaded must be exactly these bytes.
 
     Raises ArtifactCorrupt if the file is missing or its hash differs, ArtifactUnsafe if it is of a kind never loaded.
     """
@@ -385,7 +389,7 @@ def read_verified(folder: Path, card: CardDraft, file: str) -> bytes:
 
 
 def verify(folder: Path) -> Card:
-    """The card, after every listed file was hashed and inspected and no pickle was found in the folder.
+    """Return the card, after every listed file was hashed and inspected and no pickle was found in the folder.
 
     Raises CardInvalid, ArtifactCorrupt or ArtifactUnsafe.
     """

@@ -44,7 +44,7 @@ class Decisions:
 
 
 def softmax(logits: NDArray[np.floating], *, temperature: float = 1.0) -> NDArray[np.float32]:
-    """Return softmax(logits / temperature) over the last axis, float32, in the same shape.
+    """Return the probabilities of logits over the temperature, along the last axis: float32, same shape.
 
     Temperature scaling: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """

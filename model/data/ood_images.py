@@ -20,7 +20,7 @@ _SPLITS: Final[tuple[Split, ...]] = ("calibration", "holdout")
 
 @dataclass(frozen=True, kw_only=True)
 class OodImage:
-    """One photo; ``what`` says what it shows."""
+    """One photo; `what` says what it shows."""
 
     file: Path
     what: str
@@ -44,7 +44,7 @@ class OodImages:
         return tuple(photo for photo in self.photos if photo.split == split)
 
     def images(self, split: Split, size: int) -> Images:
-        """The split's photos as uint8 (N, size, size, 3). Raises DatasetError for one that cannot be decoded."""
+        """Return the split's photos as uint8 (N, size, size, 3). Raises DatasetError for one that cannot be decoded."""
         try:
             return decode_files([photo.file for photo in self.of(split)], size)
         except (ImageError, OSError) as exc:
@@ -52,7 +52,7 @@ class OodImages:
 
 
 def open_ood_images(folder: Path) -> OodImages:
-    """The photos of a folder with a ``labels.csv`` (columns file, what, split) and the files in it or in ``images/``.
+    """Return the photos of a folder with a `labels.csv` (file, what, split) and the files in it or in `images/`.
 
     Raises DatasetError if the table cannot be read, a file is missing, a split is empty or is none of calibration and
     holdout, or both splits show the same kind of thing: a limit fitted to it would be no surprise there.

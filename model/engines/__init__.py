@@ -28,14 +28,14 @@ class Engine(Protocol):
     classes: Sequence[str]
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """RGB images (N, S, S, 3), N at least 1, S = `input_size` → logits (N, C), C = len(`classes`)."""
+        """Return for RGB images (N, S, S, 3), N at least 1, S = `input_size` → logits (N, C), C = len(`classes`)."""
 
     def unload(self) -> None:
-        """Gives the memory back; the engine is not used afterwards. May be called twice."""
+        """Free the memory; the engine is not used afterwards. May be called twice."""
 
 
 def open_engine(spec: str, device: str, folder: Path, card: CardDraft) -> Engine:
-    """The engine `spec` on `device`, loaded from the verified artifact in `folder`.
+    """Return the engine `spec` on `device`, loaded from the verified artifact in `folder`.
 
     `spec`: `onnx` (CPU), `torch` (CUDA or CPU), `auto` (`torch` where CUDA works, else `onnx`), or `module:Class`,
     which is called as Class(card=card, folder=folder, device=device). `device`: `auto`, `cpu`, `cuda` or `cuda:1`.
@@ -55,7 +55,7 @@ def open_engine(spec: str, device: str, folder: Path, card: CardDraft) -> Engine
 
 
 def choose(spec: str, device: str, card: CardDraft) -> tuple[str, str]:
-    """The module and class for `spec`; loads neither. Raises DeviceUnavailable for what cannot work together."""
+    """Return the module and class for `spec`; loads neither. Raises DeviceUnavailable for what cannot work together."""
     builtin = {
         "onnx": ("model.engines.onnx", "OnnxEngine"),
         "torch": ("model.engines.torch", "TorchEngine"),
@@ -87,7 +87,7 @@ def _automatic(device: str, card: CardDraft) -> str:
 
 
 def _cuda_works() -> bool:
-    """Whether torch can use a GPU. Importing torch takes seconds, so the driver is looked for first."""
+    """Return whether torch can use a GPU. Importing torch takes seconds, so the driver is looked for first."""
     if find_spec("torch") is None:
         return False
     try:

@@ -18,7 +18,7 @@ class TorchEngine:
     """Runs the version's weights, channels-last; float16 on CUDA, float32 on the CPU. Normalizes on the device."""
 
     def __init__(self, *, card: CardDraft, folder: Path, device: str = "auto", compile: bool = False) -> None:
-        """Loads from verified bytes. With `compile` the network is compiled on first use, which takes a minute and pays
+        """Load from verified bytes. With `compile` the network is compiled on first use, which takes a minute and pays
         in long runs. Raises DeviceUnavailable, ArtifactCorrupt or ArtifactUnsafe.
         """
         self.input_size = card.image_size

@@ -74,7 +74,7 @@ class _Answers:
 def fit_decisions(
     card: CardDraft, logits: Floats, labels: Labels, *, ood_logits: Floats | None = None
 ) -> FittedDecisions:
-    """Thresholds fitted on logits (N, C) of `calibration` photos with their labels (N,).
+    """Fit thresholds on logits (N, C) of `calibration` photos with their labels (N,).
 
     The card's temperature and its threshold for out-of-distribution images are taken as they are; images below that
     threshold have no say. `ood_logits` (M, C) are of images that show no car of the classes: few of them may be decided
@@ -128,7 +128,7 @@ def _fit(card: CardDraft, answers: _Answers, quantile: float) -> CardDraft:
 
 
 def _confused(answers: _Answers) -> npt.NDArray[np.bool_]:
-    """The photos of confusable classes, by pairs that the other half of the photos tells.
+    """Return the photos of confusable classes, by pairs that the other half of the photos tells.
 
     Those that a half tells itself are the ones it has mistakes in: its own precision there is worse than any other's.
     """
@@ -182,7 +182,7 @@ def _with_ood_for_model(card: CardDraft, logits: Floats, ood_logits: Floats) -> 
 
 
 def _sure_scores(card: CardDraft, logits: Floats) -> dict[Score, Floats]:
-    """The scores of those that would be decided `model`."""
+    """Return the scores of those that would be decided `model`."""
     probabilities = softmax(logits, temperature=card.temperature)
     sure = probabilities.max(axis=1, initial=0) >= model_thresholds(card)[probabilities.argmax(axis=1)]
     sure &= ~is_out_of_distribution(logits, card)

@@ -61,10 +61,10 @@ def evaluate_version(
     device: str = "auto",
     ood_images: OodImages | None = None,
 ) -> VersionEvaluation:
-    """Return the numbers of `evaluate` and `framing` (and of `evaluate_ood`) for the version in ``folder`` on labelled photos
-    (a path, or an opened data set), by this machine's engine.
+    """Return the numbers of `evaluate` and `framing` (and of `evaluate_ood`) for the version in `folder` on labelled
+    photos (a path, or an opened data set), by this machine's engine.
 
-    ``split`` is one of the data's own splits or, where it names none, of those drawn with the seed in the card; "all"
+    `split` is one of the data's own splits or, where it names none, of those drawn with the seed in the card; "all"
     takes every photo. Added are the version, the files left out as unreadable, and how many photos are in the card's
     holdout: others may have been trained on. Classes that the version's training left out, since they had too few
     photos, are left out here too, and listed. Raises the errors of `cards.verify`, `open_dataset` and `open_engine`.
@@ -138,7 +138,7 @@ def accuracy_of_version(
 def evaluate(logits: Floats, labels: Labels, card: CardDraft) -> Evaluation:
     """Return every number about these photos that a card carries, as JSON values; fractions are 0..1.
 
-    ``logits`` are (N, C) as the engine gave them, ``labels`` (N,) the true classes; temperature and thresholds are
+    `logits` are (N, C) as the engine gave them, `labels` (N,) the true classes; temperature and thresholds are
     the card's. Counts stand beside the fractions that people compare between machines. Of the photos decided `unknown`
     it says how many were rejected as out of distribution.
     """
@@ -173,13 +173,14 @@ def evaluate(logits: Floats, labels: Labels, card: CardDraft) -> Evaluation:
 
 
 def _left_out(card: Card) -> Iterable[str]:
-    """The classes that the version's training left out."""
+    """Return the classes that the version's training left out."""
     names = (card.data.model_extra or {}).get("classes_left_out")
     return names if isinstance(names, dict) else ()
 
 
 def framing(engine: Engine, card: CardDraft, files: Sequence[Path], labels: Labels) -> list[FramingRow]:
-    """Return how the answers hold as the car gets smaller: a row per fraction of the picture's area that its photo covers.
+    """Return how the answers hold as the car gets smaller: a row per fraction of the picture's area that its photo
+    covers.
 
     Of many photos an even sample is taken. Fractions are 0..1; `model` is what that decision takes and how much of it
     is right, None where it takes none.
@@ -238,10 +239,11 @@ def _infer(engine: Engine, images: Callable[[Sequence[Path]], Images], files: Se
 
 
 def coverage_at(confidence: Floats, hit: Hits, precision: float) -> float:
-    """Return the largest fraction of photos, taken by falling confidence, that are right with ``precision`` (0 where none are).
+    """Return the largest fraction of photos, taken by falling confidence, that are right with `precision` (0 where none
+    are).
 
-    This describes the ranking of these photos, with hindsight; what the fitted thresholds really keep and let
-    through is under "decisions".
+    This describes the ranking of these photos, with hindsight; what the fitted thresholds really keep and let through
+    is under "decisions".
     """
     covered = np.arange(1, len(hit) + 1)
     enough = np.cumsum(_by_confidence(confidence, hit)) / covered >= precision
@@ -249,7 +251,7 @@ def coverage_at(confidence: Floats, hit: Hits, precision: float) -> float:
 
 
 def risk_coverage(confidence: Floats, hit: Hits) -> list[RiskPoint]:
-    """Return points of the risk-coverage curve: answering only the most confident fraction, how many answers are wrong."""
+    """Return points of the risk-coverage curve: answering only the most confident, how many answers are wrong."""
     risk = 1 - np.cumsum(_by_confidence(confidence, hit)) / np.arange(1, len(hit) + 1)
     ranked = np.sort(confidence)[::-1]
     picks = np.unique(np.linspace(0, len(hit) - 1, min(CURVE_POINTS, len(hit))).round().astype(int))
@@ -259,7 +261,7 @@ def risk_coverage(confidence: Floats, hit: Hits) -> list[RiskPoint]:
 
 
 def area_under_risk_coverage(confidence: Floats, hit: Hits) -> float:
-    """Mean risk over all coverages; less is better (Geifman et al., ICLR 2019)."""
+    """Return the mean risk over all coverages; less is better (Geifman et al., ICLR 2019)."""
     return float((1 - np.cumsum(_by_confidence(confidence, hit)) / np.arange(1, len(hit) + 1)).mean())
 
 
@@ -272,7 +274,9 @@ def confusions(predicted: Labels, labels: Labels, classes: Sequence[str]) -> lis
 
 
 def per_class(predicted: Labels, labels: Labels, classes: Sequence[str]) -> list[ClassResult]:
-    """Return for each class with photos or predictions: how many there are, and its recall and precision (null over none)."""
+    """Return for each class with photos or predictions: how many there are, and its recall and precision (null over
+    none).
+    """
     table: list[ClassResult] = []
     for index, name in enumerate(classes):
         of_class, said = labels == index, predicted == index

@@ -56,9 +56,9 @@ def fit_ood_threshold(scores: Floats, *, fraction: float = LARGEST_FRACTION) -> 
 
     None where too few photos tell.
 
-    ``scores`` (N,) are of known photos that the network was not trained on. One more that is drawn like them lies
-    below the k-th smallest with a chance of at most k / (N + 1) (Vovk et al., Algorithmic Learning in a Random World,
-    2005): with fewer than 1 / fraction - 1 photos there is no such k. The threshold lies halfway between that score and the
+    `scores` (N,) are of known photos that the network was not trained on. One more that is drawn like them lies below
+    the k-th smallest with a chance of at most k / (N + 1) (Vovk et al., Algorithmic Learning in a Random World, 2005):
+    with fewer than 1 / fraction - 1 photos there is no such k. The threshold lies halfway between that score and the
     next smaller one, if any, so that the last bit of another machine's arithmetic changes nothing for these photos.
     """
     rank = int(fraction * (len(scores) + 1))

@@ -156,7 +156,9 @@ def _flipped_top1(engine: Engine, part: EvalSplit, logits: Floats) -> float:
 def _onnx_file(
     engine: Engine, exported: Exported, splits: Mapping[str, EvalSplit], logits: Mapping[str, Floats]
 ) -> EngineFile:
-    """What the shipped graph and the reduced decoding cost against float32 and full decoding, as shares of top-1."""
+    """Return what the shipped graph and the reduced decoding cost against float32 and full decoding, as shares of
+    top-1.
+    """
     top1 = {split: _top1(logits[split], part.labels) for split, part in splits.items()}
     float_top1 = {split: _top1(exported.reference[split], part.labels) for split, part in splits.items()}
     holdout = splits["holdout"]
@@ -177,7 +179,7 @@ def _onnx_file(
 
 
 def _torch_file(folder: Path, card: CardDraft, exported: Exported, holdout: EvalSplit) -> EngineFile:
-    """The same of the torch engine, which computes in float32 on a CPU; on a GPU it would in half precision."""
+    """Return the same of the torch engine, which computes in float32 on a CPU; on a GPU it would in half precision."""
     engine = open_engine("torch", "cpu", folder, card)
     try:
         top1 = _top1(engine.logits(holdout.images), holdout.labels)

@@ -32,7 +32,7 @@ _PARITY = 1e-3  # of the largest logit: float32 sums taken in another order diff
 class Candidate:
     """An int8 graph beside the float32 one on `calibration`, by the name of its way to quantize.
 
-    ``top1_delta``: the difference of top-1, as a share. ``divergence``: the mean Kullback-Leibler divergence of its
+    `top1_delta`: the difference of top-1, as a share. `divergence`: the mean Kullback-Leibler divergence of its
     probabilities from float32's, in nats.
     """
 
@@ -45,8 +45,8 @@ class Candidate:
 class Exported:
     """The graph to ship, and how it was chosen.
 
-    ``quantization``: the name of the candidate taken, None for float16. ``reference``: the float32 graph's logits by
-    split; ``parity``: their gap to torch's.
+    `quantization`: the name of the candidate taken, None for float16. `reference`: the float32 graph's logits by
+    split; `parity`: their gap to torch's.
     """
 
     graph: onnx.ModelProto
@@ -58,7 +58,7 @@ class Exported:
 
 
 def to_float16(state: Mapping[str, Any], classes: int) -> dict[str, npt.NDArray[np.generic]]:
-    """A network's state, torch tensors or arrays of torchvision's names, rounded to float16 as it is stored.
+    """Return a network's state, torch tensors or arrays of torchvision's names, rounded to float16 as it is stored.
 
     Raises PublishingFailed if the tensors are not those of a ResNet34 with that many classes, or not finite in float16.
     """
@@ -80,7 +80,7 @@ def to_float16(state: Mapping[str, Any], classes: int) -> dict[str, npt.NDArray[
 
 
 def graph_logits(graph: onnx.ModelProto, images: Images, *, batch: int = 32) -> Floats:
-    """The logits (N, C) of a graph on the CPU."""
+    """Return the logits (N, C) of a graph on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -89,7 +89,7 @@ def graph_logits(graph: onnx.ModelProto, images: Images, *, batch: int = 32) -> 
 
 
 def float_graph(weights: Weights, size: int, *, half: bool = False) -> onnx.ModelProto:
-    """The graph at an image size, with this project's normalization."""
+    """Return the graph at an image size, with this project's normalization."""
     return build_graph(weights, image_size=size, mean=MEAN, std=STD, half=half)
 
 
@@ -101,9 +101,9 @@ def export(
     splits: Mapping[str, tuple[Images, npt.NDArray[np.integer]]],
     report: Callable[[str], None],
 ) -> Exported:
-    """The int8 graph that `calibration` chooses if one is good enough there, else float16 weights.
+    """Return the int8 graph that `calibration` chooses if one is good enough there, else float16 weights.
 
-    ``sample``: training photos that the activations' ranges are taken from; `splits`: images and labels by split,
+    `sample`: training photos that the activations' ranges are taken from; `splits`: images and labels by split,
     of which only `calibration` has a say. Raises PublishingFailed if the float32 graph computes other than torch does.
     """
     graph = float_graph(weights, size)
@@ -129,7 +129,7 @@ def export(
 
 
 def choose_quantization(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The least divergent of those that lose at most half a point of top-1; None if all lose more.
+    """Return the least divergent of those that lose at most half a point of top-1; None if all lose more.
 
     Top-1 only sorts out: on some hundred photos it differs by a few of them, which is chance. The divergence uses all
     probabilities of every photo, and they are what decisions are made of.
@@ -139,7 +139,7 @@ def choose_quantization(candidates: Sequence[Candidate]) -> Candidate | None:
 
 
 def check_parity(weights: Weights, graph: onnx.ModelProto, images: Images) -> float:
-    """The largest distance between torch's and the graph's logits; PublishingFailed if it is no rounding error."""
+    """Return the largest distance between torch's and the graph's logits; PublishingFailed if it is not rounding."""
     network = build(len(weights["fc.bias"])).eval()
     network.load_state_dict({name: torch.from_numpy(np.array(value)).float() for name, value in weights.items()})
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, STD))

@@ -35,9 +35,9 @@ def evaluate_unseen_classes(
     seed: int = 0,
     options: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, object]:
-    """AUROC of each score between `holdout` photos of the classes trained on and all photos of ``count`` others.
+    """Return the AUROC of each score between `holdout` photos of the classes trained on and photos of `count` others.
 
-    Trains by the recipe `scratch` for ``epochs`` epochs in ``run_folder``. The result says that it is of a short run.
+    Trains by the recipe `scratch` for `epochs` epochs in `run_folder`. The result says that it is of a short run.
     Raises DatasetError if fewer than two classes would be left, and the errors of `train`.
     """
     if len(dataset.classes) < count + 2:
@@ -69,7 +69,7 @@ def _relabelled(dataset: Dataset, classes: Sequence[str]) -> Dataset:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the result as JSON and returns the exit status: 0 done, 1 failed."""
+    """Write the result as JSON and return the exit status: 0 done, 1 failed."""
     parser = argparse.ArgumentParser(description="Measure how well cars of unseen classes are told from known ones.")
     parser.add_argument("dataset", type=Path)
     parser.add_argument("run", type=Path, help="a folder for the run; started again with it, the run goes on")

@@ -22,7 +22,7 @@ __all__ = ["main", "read_weights"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Publishes as the command line says and returns the exit status: 0 done, 1 failed."""
+    """Publish as the command line says and return the exit status: 0 done, 1 failed."""
     parser = argparse.ArgumentParser(description="Publish a ResNet34's safetensors weights as a version folder.")
     parser.add_argument("weights", type=Path, help=".safetensors with torchvision's names")
     parser.add_argument("dataset", type=Path, help="the labelled photos, with the split the weights were trained on")
@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_weights(file: Path, *, prefix: str = "") -> dict[str, npt.NDArray[np.generic]]:
-    """The tensors of a safetensors file, inspected before they are parsed. Raises ArtifactUnsafe or ArtifactCorrupt."""
+    """Return the tensors of a safetensors file, inspected before they are parsed. Raises ArtifactUnsafe or
+    ArtifactCorrupt.
+    """
     refuse_pickle(file)
     content = file.read_bytes()
     inspect_safetensors(file, content)

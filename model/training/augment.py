@@ -1,6 +1,7 @@
 """Augmentation: random crops, mixing and colors, made on the device for a whole batch at once.
 
-Numbers without a source were chosen by trial on the data of the bundled versions, most of them early and not tuned since.
+Numbers without a source were chosen by trial on the data of the bundled versions, most of them early and not tuned
+since.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
         self._guard(self._follow_epoch)
 
     def _guard(self, step: Callable[[], None]) -> None:
-        """Ends the fit at an error, which is raised after it: fastai would replace the error's own text."""
+        """End the fit at an error, which is raised after it: fastai would replace the error's own text."""
         try:
             step()
         except Exception as exc:

@@ -39,7 +39,7 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replaces the folder's checkpoint by this one."""
+    """Replace the folder's checkpoint by this one."""
     tensors = {f"network.{name}": tensor for name, tensor in checkpoint.network.items()}
     tensors |= {f"{_EMA}{name}": tensor for name, tensor in checkpoint.ema.items()}
     tree = _detach(checkpoint.optimizer, tensors)
@@ -67,7 +67,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The folder's checkpoint, on the CPU, or None if there is none. Raises TrainingFailed if it is damaged."""
+    """Return the folder's checkpoint, on the CPU, or None if there is none. Raises TrainingFailed if it is damaged."""
     if not (folder / _INDEX).exists():
         return None
     try:
@@ -91,7 +91,7 @@ def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
 
 
 def _detach(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """An optimizer's state as JSON; its tensors go to ``tensors`` and leave their names behind.
+    """Return an optimizer's state as JSON; its tensors go to `tensors` and leave their names behind.
 
     Dicts become lists of pairs, because optimizers number parameters by integer keys, which JSON would turn to text.
     """

@@ -12,10 +12,11 @@ _BLURRED = 8  # pixels a side that blurred surroundings are reduced to
 
 
 def loosen(pixels: torch.Tensor, fraction: float) -> torch.Tensor:
-    """Augmentation (N, 3, S, S), of which about ``fraction`` (0..1) cover only 30 to 100 % of their picture, anywhere in it.
+    """Return images (N, 3, S, S), of which about `fraction` (0..1) cover only 30 to 100 % of their picture, anywhere in
+    it.
 
-    Around them is one of: the image itself mirrored at its border, itself blurred, another image of the batch blurred, or
-    a corner of another one. `model.evaluation.framing` measures with the like.
+    Around them is one of: the image itself mirrored at its border, itself blurred, another image of the batch blurred,
+    or a corner of another one. `model.evaluation.framing` measures with the like.
     """
     chosen = torch.nonzero(torch.rand(len(pixels), device=pixels.device) < fraction).flatten()
     if not len(chosen):
@@ -33,7 +34,7 @@ def loosen(pixels: torch.Tensor, fraction: float) -> torch.Tensor:
 
 
 def _grid(images: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Where each pixel of the picture lies in the image (N, S, S, 2); beyond -1..1 it is outside."""
+    """Return where each pixel of the picture lies in the image (N, S, S, 2); beyond -1..1 it is outside."""
     theta = torch.zeros(len(images), 2, 3, device=images.device, dtype=images.dtype)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
     shift = torch.empty(len(images), 2, device=images.device).uniform_(-1, 1)

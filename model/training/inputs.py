@@ -1,4 +1,4 @@
-"""What a training batch becomes before the network sees it: augmented, mixed or not, and what the teacher says of it."""
+"""What a training batch becomes before the network sees it: augmented, mixed or not, and what a teacher says of it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _LEAST_ANSWERS = 20  # batches of an epoch before any of its images is used agai
 
 @dataclass(kw_only=True)
 class Answers:
-    """Augmentation of one epoch with what the teacher said of them. Nothing is kept from one epoch to the next, so that an
-    epoch that is repeated after a kill goes as it would have gone."""
+    """Augmentation of one epoch with what the teacher said of them. Nothing is kept from one epoch to the next, so that
+    an epoch that is repeated after a kill goes as it would have gone.
+    """
 
     epoch: int = -1
     pixels: list[torch.Tensor] = field(default_factory=list)  # uint8, at the student's size
@@ -28,13 +29,13 @@ class Answers:
     logits: list[torch.Tensor] = field(default_factory=list)
 
     def begin(self, epoch: int) -> None:
-        """Forgets everything."""
+        """Forget everything."""
         self.epoch = epoch
         for kept in (self.pixels, self.targets, self.logits):
             kept.clear()
 
     def keep(self, pixels: torch.Tensor, targets: torch.Tensor, logits: torch.Tensor) -> None:
-        """Keeps one batch: pixels of 0..1, soft targets (N, C), the teacher's logits."""
+        """Keep one batch: pixels of 0..1, soft targets (N, C), the teacher's logits."""
         self.pixels.append((pixels * 255).round().to(torch.uint8))
         self.targets.append(targets)
         self.logits.append(logits)
@@ -53,7 +54,7 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Makes training batches by a plan. ``teacher`` is asked about the very pictures that the student learns from."""
+    """Makes training batches by a plan. `teacher` is asked about the very pictures that the student learns from."""
 
     plan: Plan
     classes: int
@@ -63,7 +64,8 @@ class Inputs:
     def make(
         self, photos: torch.Tensor, labels: torch.Tensor, *, epoch: int, number: int
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Batch ``number`` of an epoch: uint8 (N, 3, S, S) and labels (N,) → normalized pixels and the loss's targets.
+        """Make batch `number` of an epoch: uint8 (N, 3, S, S) and labels (N,) → normalized pixels and the loss's
+        targets.
 
         Targets are labels or, where photos are mixed, soft targets (N, C); with a teacher soft targets and its logits.
         """
@@ -76,7 +78,7 @@ class Inputs:
     def _taught(
         self, teacher: Teacher, photos: torch.Tensor, labels: torch.Tensor, *, epoch: int, number: int
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Augment at the larger of both sizes, which each sees shrunk to its own; or take images that were made before."""
+        """Augment at the larger of both sizes, which each sees shrunk to its own; or take images made before."""
         assert self.plan.distillation is not None
         fresh = self.plan.distillation.fresh
         if number == 0 or self.answers.epoch != epoch:

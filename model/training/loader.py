@@ -27,7 +27,7 @@ class PhotoTable:
 
 
 def load_table(dataset: Dataset, split: str, size: int, *, folder: Path, device: torch.device) -> PhotoTable:
-    """One split's photos at a size. They are decoded into a file of ``folder``, which a resumed run finds again."""
+    """Return one split's photos at a size. They are decoded into a file of `folder`, which a resumed run finds."""
     photos = dataset.of(split)
     files = [photo.file for photo in photos]
     order = hashlib.sha256("".join(photo.digest for photo in photos).encode()).hexdigest()
@@ -51,7 +51,8 @@ def load_table(dataset: Dataset, split: str, size: int, *, folder: Path, device:
 @dataclass(kw_only=True)
 class PhotoLoader:
     """What fastai needs of a loader: an iterable of (photos, labels) with a length. Training batches are shuffled anew
-    by (``seed``, ``epoch``) and full, the last odd ones left out; others come in order and whole."""
+    by (`seed`, `epoch`) and full, the last odd ones left out; others come in order and whole.
+    """
 
     table: PhotoTable
     batch_size: int
@@ -72,7 +73,7 @@ class PhotoLoader:
             yield photos.to(self.device, non_blocking=True), self.table.labels[picks].to(self.device)
 
     def to(self, device: torch.device) -> Self:
-        """Where batches are put; part of what fastai asks of a loader."""
+        """Put batches on a device; part of what fastai asks of a loader."""
         self.device = device
         return self
 

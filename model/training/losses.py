@@ -15,8 +15,8 @@ LABEL_SMOOTHING = 0.1  # as Szegedy et al., CVPR 2016
 class TrainingLoss(nn.Module):
     """The mean loss of a batch, in float32 whatever the logits are.
 
-    With a teacher's logits: ``teacher_weight`` of its loss and the rest of the labels' own. The teacher's is
-    KL(softmax(teacher / T) || softmax(logits / T)) * T ** 2, T = ``temperature``; the factor keeps the size of its
+    With a teacher's logits: `teacher_weight` of its loss and the rest of the labels' own. The teacher's is
+    KL(softmax(teacher / T) || softmax(logits / T)) * T ** 2, T = `temperature`; the factor keeps the size of its
     gradients (Hinton et al., 2015).
 
     `cosine`: 1 - cos(logits, one-hot) + 0.1 cross-entropy (Barz and Denzler, WACV 2020), for training from nothing on
@@ -28,6 +28,7 @@ class TrainingLoss(nn.Module):
         self.kind, self.teacher_weight, self.temperature = kind, teacher_weight, temperature
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor, teacher: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the loss of logits (N, C)."""
         logits = logits.float()
         labels = self._of_labels(logits, target)
         if teacher is None:

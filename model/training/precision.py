@@ -23,7 +23,7 @@ _PHOTOS_ON_CPU = 8  # a batch of more takes longer and shows the same
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 natively."""
+    """Return whether the processor multiplies bfloat16 natively."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -31,7 +31,9 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def choose_precision(plan: Plan, network: nn.Module, *, device: torch.device) -> tuple[Plan, str]:
-    """The plan with its precision settled, and a line that says how; a plan that says which one is left as it is."""
+    """Return the plan with its precision settled, and a line that says how; a plan that says which one is left as it
+    is.
+    """
     if plan.bfloat16 is not None:
         measured = f", {plan.bfloat16_ratio:.2f} times as fast as float32" if plan.bfloat16_ratio else ""
         return plan, f"precision: {'bfloat16' if plan.bfloat16 else 'float32'}, as planned{measured}"
@@ -46,8 +48,8 @@ def choose_precision(plan: Plan, network: nn.Module, *, device: torch.device) ->
 
 
 def bfloat16_ratio(network: nn.Module, *, batch: int, size: int, device: torch.device) -> float:
-    """How many times as fast a copy of the network trains in bfloat16 as in float32: forward, backward and step on
-    tensors that are ready. The two take turns, and each counts by its fastest step.
+    """Return how many times as fast a copy of the network trains in bfloat16 as in float32: forward, backward and step
+    on tensors that are ready. The two take turns, and each counts by its fastest step.
 
     On a processor one thread is measured, by the time that it really ran: what else the machine does has no say.
     """
@@ -79,7 +81,7 @@ def bfloat16_ratio(network: nn.Module, *, batch: int, size: int, device: torch.d
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """torch computes in the calling thread alone."""
+    """Let torch compute in the calling thread alone."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -89,6 +91,6 @@ def _one_thread() -> Iterator[None]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Returns when the device has done what it was given."""
+    """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

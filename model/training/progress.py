@@ -15,8 +15,8 @@ __all__ = ["RunProgress"]
 class RunProgress:
     """A run after `epoch` of `epochs` whole epochs and `epoch_share` (0 to 1) of the next one.
 
-    `valid_loss` and `accuracy` are those of `calibration`, None within an epoch. `network_images_per_second` is what the
-    network alone reaches, None before it was timed; `eta_seconds` is None before anything was trained.
+    `valid_loss` and `accuracy` are those of `calibration`, None within an epoch. `network_images_per_second` is what
+    the network alone reaches, None before it was timed; `eta_seconds` is None before anything was trained.
     """
 
     epoch: int

@@ -157,7 +157,8 @@ def training_loss(plan: Plan) -> TrainingLoss:
 
 
 def _original(gpu: bool, epochs: int | None, size: int) -> Plan:
-    """As the original work: the rate finder, 3 epochs with the body frozen, the rate finder, 5 epochs of all layers.
+    """Plan as the original work did: the rate finder, 3 epochs with the body frozen, the rate finder, 5 epochs of all
+    layers.
 
         cars train stanford_cars --recipe original
 
@@ -185,7 +186,7 @@ def _original(gpu: bool, epochs: int | None, size: int) -> Plan:
 
 
 def _scratch(gpu: bool, epochs: int | None, size: int) -> Plan:
-    """From random weights. Sizes grow, so that most epochs are cheap; on two cores they end where time does.
+    """Train from random weights. Sizes grow, so that most epochs are cheap; on two cores they end where time does.
 
         cars train stanford_cars --recipe scratch
 
@@ -214,7 +215,7 @@ def _scratch(gpu: bool, epochs: int | None, size: int) -> Plan:
 
 
 def _finetune(gpu: bool, epochs: int | None, size: int) -> Plan:
-    """From a published version at its own size, early layers slower; ends on the moving average of the weights.
+    """Continue from a published version at its own size, early layers slower; end on the moving average.
 
         cars train listings --recipe finetune --init VERSION
 
@@ -237,7 +238,7 @@ def _finetune(gpu: bool, epochs: int | None, size: int) -> Plan:
 
 
 def _distill(gpu: bool, epochs: int | None, size: int) -> Plan:
-    """From a teacher's logits on the very image that the student sees, with hard crops and mixup, for many epochs.
+    """Learn from a teacher's logits on the very image that the student sees, with hard crops and mixup, for long.
 
         cars train stanford_cars --recipe distill --teacher teacher.onnx --init resnet18.safetensors
 

@@ -40,7 +40,7 @@ _DEFAULT_INIT = {"original": "imagenet", "scratch": "scratch"}
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a run gives. ``report`` is the card's recipe; ``image_sizes`` are what publishing may choose from."""
+    """What a run gives. `report` is the card's recipe; `image_sizes` are what publishing may choose from."""
 
     weights: Mapping[str, torch.Tensor]
     report: Mapping[str, JsonValue]
@@ -64,15 +64,15 @@ def train(
     pretrained: Path | None = None,
     options: Mapping[str, JsonValue] | None = None,
 ) -> Trained:
-    """Trains by a recipe in ``run_folder``; called again after a kill with the same folder, it goes on.
+    """Train by a recipe in `run_folder`; called again after a kill with the same folder, it continues.
 
-    ``init``: `scratch`, `imagenet` (from the file ``pretrained`` if given), a published version's folder or a
-    .safetensors file; what the recipe starts from if None. ``teacher``: for `distill`, a published version's folder
+    `init`: `scratch`, `imagenet` (from the file `pretrained` if given), a published version's folder or a
+    .safetensors file; what the recipe starts from if None. `teacher`: for `distill`, a published version's folder
     or an .onnx file with its JSON beside it (see `open_teacher`). `options` replace fields of the
     recipe's plan.
     `on_progress` is called every few seconds and after each epoch.
-    ``on_note`` gets what is worth keeping beside them, a line each: what the start is made of, how it is computed.
-    Raises TrainingStopped once ``should_stop()`` is true, TrainingFailed, DatasetError, or the errors of
+    `on_note` gets what is worth keeping beside them, a line each: what the start is made of, how it is computed.
+    Raises TrainingStopped once `should_stop()` is true, TrainingFailed, DatasetError, or the errors of
     `cards.verify`.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,9 @@ def train(
 
 
 def _teacher(place: Path | None, recipe: str, classes: Sequence[str]) -> Teacher | None:
-    """The run's teacher, opened and tried. Raises TrainingFailed where the recipe needs one or has no use for it."""
+    """Return the run's teacher, opened and tried. Raises TrainingFailed where the recipe needs one or has no use for
+    it.
+    """
     if (place is not None) != (recipe == "distill"):
         raise TrainingFailed(
             "the recipe distill learns from a teacher: give `--teacher` with an .onnx file or a version"
@@ -157,7 +159,7 @@ def _device(name: str) -> torch.device:
 
 
 def _begun_plan(folder: Path, identity: Mapping[str, JsonValue]) -> Plan | None:
-    """The plan that the folder's run began with, or None if none has begun."""
+    """Return the plan that the folder's run began with, or None if none has begun."""
     file = folder / _PLAN
     if not file.exists():
         return None
@@ -174,12 +176,12 @@ def _write_plan(folder: Path, identity: Mapping[str, JsonValue], plan: Plan) -> 
 
 
 def _name_of(start: str | Path) -> str:
-    """What a run starts from, by the name that it keeps wherever it lies."""
+    """Return what a run starts from, by the name that it keeps wherever it lies."""
     return cards.read(Path(start)).name if Path(start).is_dir() else Path(start).name
 
 
 def _of_version(start: str | Path) -> tuple[int | None, LossKind | None]:
-    """The image size and the loss of the version that a run starts from."""
+    """Return the image size and the loss of the version that a run starts from."""
     if str(start) in _DEFAULT_INIT.values() or not Path(start).is_dir():
         return None, None
     card = cards.read(Path(start))
@@ -248,7 +250,7 @@ def _speed(trainer: Trainer) -> dict[str, JsonValue]:
 
 
 def with_plain_statistics(network: nn.Module, table: PhotoTable, size: int, device: torch.device) -> nn.Module:
-    """A copy whose batch norms have the statistics of plain photos, `size` pixels, of some of the table's photos.
+    """Return a copy whose batch norms have the statistics of some of the table's photos at `size`.
 
     Augmented images have others, and a moving average of weights has no statistics of its own: those that were averaged
     along belong to no weights at all. `torch.optim.swa_utils.update_bn` is PyTorch's own remedy.

@@ -108,7 +108,7 @@ class Trainer:
                 self._phase(number, phase, loaders, here)
 
     def _settle(self, train: PhotoLoader) -> None:
-        """Lets the norms that came folded take on the statistics of some training photos."""
+        """Let the norms that came folded take on the statistics of some training photos."""
         size = self.plan.size_at(0)
         some = islice(replace(train, device=self.device), _SETTLED_ON)
         photos = settle(self.network, self.start.folded, (normalize(resized(photos, size)) for photos, _ in some))
@@ -191,7 +191,7 @@ class Trainer:
         learner.fit(phase.epochs, cbs=[ParamScheduler({"lr": schedule}), *callbacks], start_epoch=done)
 
     def _find_rate(self, number: int, phase: Phase, learner: Learner) -> float:
-        """The rate that fastai's valley rule suggests; its plot goes to the run's folder."""
+        """Return the rate that fastai's valley rule suggests; its plot goes to the run's folder."""
         torch.manual_seed(self.seed)
         steps = self.plan.finder_steps
         fractions = _layer_rates(self.plan, phase.layer_lr_decay)
@@ -242,8 +242,9 @@ def _head_groups(plan: Plan) -> int:
 
 
 def _groups(plan: Plan, network: nn.Module) -> list[list[nn.Parameter]]:
-    """Parameters from the photo to the head: body and head for Adam, where fastai itself spares norms and biases the
-    weight decay; for the others three sections, each once with and once without it."""
+    """Return parameters from the photo to the head: body and head for Adam, where fastai itself spares norms and biases
+    the weight decay; for the others three sections, each once with and once without it.
+    """
     sections: list[list[nn.Parameter]] = [[], [], []]
     for name, parameter in network.named_parameters():
         sections[2 if name.startswith("fc.") else 1 if name.startswith(("layer3", "layer4")) else 0].append(parameter)
