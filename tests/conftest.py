@@ -16,6 +16,9 @@ from PIL import Image
 from tests.support import processes
 from tests.support.processes import CHECKOUT, WorkerProcess
 from tests.support.servers import Postgres, Redis
+from tests.support.threads import one_torch_thread
+
+__all__ = ["one_torch_thread"]
 
 _LOGS = pytest.StashKey[list[Path]]()
 

@@ -6,14 +6,13 @@ import csv
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 from unittest.mock import Mock
 
 import pytest
-import torch
 
 from jobs import Client
 from jobs.errors import ImageNotFound, JobNotFound, NotPossible, OutputError, SettingsInvalid
@@ -26,15 +25,9 @@ from workers.runtime import Runtime
 from workers.training.corrections import corrected
 from workers.training.task import train_model
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 BMW, ACURA = "BMW M3 Coupe 2012", "Acura TL Sedan 2012"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sqlalchemy import update
 
@@ -25,6 +24,8 @@ from tests.support.drawn_cars import LOOKS, Car, draw, write_catalogue
 from tests.support.labelled_photos import COLORS, picture, write_folders
 from workers.runtime import Runtime
 from workers.training.task import take_back_runs, train_model
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 PLAN: dict[str, Any] = {
     "progressive_sizes": [[1.0, 24]],
@@ -48,14 +49,6 @@ TINY_IN_0_2_0 = {  # the same in the names that releases before had
 }
 embedded = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
 server = pytest.mark.parametrize("backend", ["server"], indirect=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
