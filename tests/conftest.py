@@ -16,6 +16,9 @@ from tests.support import processes
 from tests.support.backends import Backend
 from tests.support.processes import CHECKOUT, WorkerProcess
 from tests.support.servers import Postgres, Redis
+from tests.support.threads import one_torch_thread
+
+__all__ = ["one_torch_thread"]
 
 _LOGS = pytest.StashKey[list[Path]]()
 
@@ -109,17 +112,6 @@ def server_backend(
 ) -> Backend:
     """Return PostgreSQL and Redis only, for tests of the broker's own faults."""
     return _backend("server", tmp_path, home, (migrated_pg_url, broker_url), monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Let torch compute in one thread, so that the same seed gives the same weights."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

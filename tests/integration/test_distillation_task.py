@@ -19,10 +19,9 @@ from tests.support.teachers import write_teacher
 from workers.runtime import Runtime
 from workers.training.task import train_model
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 CLASSES = sorted(COLORS)
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

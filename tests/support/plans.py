@@ -7,13 +7,13 @@ from typing import Any
 __all__ = ["LEARNS", "PLAN", "TINY"]
 
 PLAN: dict[str, Any] = {
-    "sizes": [[1.0, 24]],
-    "test_sizes": [24],
-    "batch": 8,
-    "views": {"crop": 1.0, "strong": False},
-    "stages": [{"epochs": 5, "peak": 0.02}],
+    "progressive_sizes": [[1.0, 24]],
+    "eval_sizes": [24],
+    "batch_size": 8,
+    "augmentation": {"crop": 1.0, "strong": False},
+    "phases": [{"epochs": 5, "lr_max": 0.02}],
     "loss": "cross_entropy",
     "bfloat16": False,
 }
-LEARNS = {**PLAN, "sizes": [[1.0, 32]], "test_sizes": [32], "stages": [{"epochs": 8, "peak": 0.02}]}
-TINY = {**PLAN, "stages": [{"epochs": 2, "peak": 0.001}], "batch": 16}
+LEARNS = {**PLAN, "progressive_sizes": [[1.0, 32]], "eval_sizes": [32], "phases": [{"epochs": 8, "lr_max": 0.02}]}
+TINY = {**PLAN, "phases": [{"epochs": 2, "lr_max": 0.001}], "batch_size": 16}

@@ -18,7 +18,7 @@ from jobs.sources import Source
 from jobs.states import ImageErrorCode
 from model import pipeline
 from model.cards import Card
-from model.decision import calibrate, decide_all
+from model.decision import decide_all, softmax
 from model.errors import ModelError
 from workers import logs
 from workers.classification.faults import Broken, Fault, ImageAtFault, VersionUnusable, diagnose
@@ -264,7 +264,7 @@ def _predictions(outcomes: Sequence[pipeline.Outcome], card: Card) -> list[predi
     if not inferred:
         return []
     logits = np.stack(list(inferred.values()))
-    stored = _halved(calibrate(logits, card.temperature))
+    stored = _halved(softmax(logits, temperature=card.temperature))
     found = decide_all(stored.astype(np.float32), card, logits)
     labels = card.labels
     rows = []
