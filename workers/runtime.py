@@ -1,4 +1,4 @@
-"""What a worker process holds once: settings, database, doorbell, loaded engines, open sources.
+"""What a worker process holds once: settings, database, notifier, loaded engines, open sources.
 
 The parent and each of its children have their own; nothing of it survives a fork.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -63,7 +62,7 @@ class Runtime:
         settings: Settings,
         *,
         identity: str,
-        ring: Callable[..., bool],
+        notify: Callable[..., bool],
         device: str | None = None,
         shared: Shared | None = None,
         index: int = 0,
@@ -71,10 +70,9 @@ class Runtime:
         self.settings = settings
         self.identity = identity
         self.owner = f"{identity}:{os.getpid()}"
-        self.host = socket.gethostname()
         self.device = device or settings.device
         self.database = Database(settings.database)
-        self.ring = ring
+        self.notify = notify
         self.child_memory: int | None = None  # bytes that classifying a batch may use; None: no limit
         self.engine_failed = False  # in this process, which should not go on
         self.shared = shared or Shared()

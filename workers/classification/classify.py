@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.broker import CLASSIFY_BATCH
 from jobs.db.queries import batches, images, jobs, predictions
 from jobs.errors import CarClassifierError, DatabaseUnavailable, SourceError
+from jobs.queues import CLASSIFY_BATCH
 from jobs.sources import Source
 from jobs.states import ImageErrorCode
 from model import pipeline
@@ -102,7 +102,7 @@ def _narrow(runtime: Runtime, held: batches.Claim, error: str) -> None:
         running = narrowed and jobs.lock_running(connection, held.job_id)
         sent = batches.dispatch(connection, held.job_id, window=runtime.window(connection)) if running else []
     for batch_id in sent:
-        runtime.ring(CLASSIFY_BATCH, held.job_id, batch_id)
+        runtime.notify(CLASSIFY_BATCH, held.job_id, batch_id)
     if not sent:
         finish_job(runtime, held.job_id)
 
@@ -141,7 +141,7 @@ def _work(runtime: Runtime, held: batches.Claim, job: Any, pending: Sequence[tup
         extra={"images": len(outcomes), "seconds": round(seconds, 3)},
     )
     for batch_id in sent:
-        runtime.ring(CLASSIFY_BATCH, held.job_id, batch_id)
+        runtime.notify(CLASSIFY_BATCH, held.job_id, batch_id)
     if not sent:
         finish_job(runtime, held.job_id)
 

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from itertools import islice
 
-from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
 from jobs.db.queries import batches, images, jobs, listed_files
 from jobs.errors import CarClassifierError, DatabaseError
+from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
 from jobs.sources import Source
 from workers import logs
 from workers.classification.finish import finish_job
@@ -25,8 +25,8 @@ CHUNK = 4_096  # rows a transaction, about
 
 
 def scan_job(runtime: Runtime, job_id: int) -> None:
-    """List a slice of the job's source and ring for the next one; harmless when another process does, or all is
-    listed."""
+    """List a slice of the job's source and send a message for the next one; harmless when another process does, or
+    all is listed."""
     if job_id in runtime.scan_backoff.blocked():
         return
     with runtime.database.write() as connection:
@@ -56,7 +56,7 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
     if done:
         finish_job(runtime, job_id)
     else:
-        runtime.ring(SCAN_JOB, job_id)
+        runtime.notify(SCAN_JOB, job_id)
 
 
 def _put_off(runtime: Runtime, job_id: int, error: Exception, *, attempt: int) -> None:
@@ -126,4 +126,4 @@ def _add(runtime: Runtime, job_id: int, found: list[images.Found], *, attempt: i
             raise LeaseLost
         sent = batches.dispatch(connection, job_id, window=runtime.window(connection))
     for batch_id in sent:
-        runtime.ring(CLASSIFY_BATCH, job_id, batch_id)
+        runtime.notify(CLASSIFY_BATCH, job_id, batch_id)

@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jobs.broker import TRAIN_MODEL
 from jobs.db.queries import training_runs
 from jobs.errors import CarClassifierError, DatabaseUnavailable
+from jobs.queues import TRAIN_MODEL
 from jobs.states import RunState
 from model.errors import ImageError, ModelError, StoreUnavailable
 from workers.lease import Lease, LeaseLost
 from workers.runtime import Runtime
 
-__all__ = ["FOLDER", "Stopped", "Watch", "ring_for_runs", "take_back_runs", "train_model"]
+__all__ = ["FOLDER", "Stopped", "Watch", "notify_runs", "take_back_runs", "train_model"]
 
 logger = logging.getLogger(__name__)
 FOLDER = "training"  # of CARS_HOME: what runs keep on this machine, as ID-TOKEN-ATTEMPT
@@ -243,14 +243,14 @@ def take_back_runs(runtime: Runtime, is_alive: Callable[[str], bool]) -> None:
     _sweep(runtime)
 
 
-def ring_for_runs(runtime: Runtime, rung: dict[int, float], *, idle: bool, patience: float) -> None:
-    """Ring for every run that waits: once, and now and then while this worker has nothing to do."""
+def notify_runs(runtime: Runtime, last_notified: dict[int, float], *, idle: bool, patience: float) -> None:
+    """Send a message for every run that waits: once, and now and then while this worker has nothing to do."""
     with runtime.database.read() as connection:
         queued = training_runs.waiting(connection, patience=patience)
     now = time.monotonic()
     for run_id in queued:
-        if run_id not in rung or (idle and now - rung[run_id] > AGAIN_SECONDS):
-            rung[run_id] = now
-            runtime.ring(TRAIN_MODEL, run_id)
-    for run_id in rung.keys() - set(queued):
-        del rung[run_id]
+        if run_id not in last_notified or (idle and now - last_notified[run_id] > AGAIN_SECONDS):
+            last_notified[run_id] = now
+            runtime.notify(TRAIN_MODEL, run_id)
+    for run_id in last_notified.keys() - set(queued):
+        del last_notified[run_id]

@@ -46,7 +46,8 @@ def add(connection: Connection, job_id: int, *, first: int, last: int, size: int
 
 
 def dispatch(connection: Connection, job_id: int, *, window: int) -> list[int]:
-    """Move waiting batches into the window of a running job; returns the ids to ring for after the commit.
+    """Move waiting batches into the window of a running job; returns the ids to send messages for after the
+    commit.
 
     The caller holds the job's lock, so that nobody else fills the window meanwhile.
     """
