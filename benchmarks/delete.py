@@ -33,7 +33,7 @@ JOB = """INSERT INTO jobs (name, source, state, version_id, top_k, priority, tot
     SELECT 'x', '/x', CAST(:state AS text), min(id), 5, 0, :n, :ok, now(),
         CASE WHEN CAST(:state AS text) = 'completed' THEN now() END
     FROM model_versions RETURNING id"""
-IMAGES = """INSERT INTO images (job_id, ordinal, path, status, deaths)
+IMAGES = """INSERT INTO images (job_id, ordinal, path, status, crashes)
     SELECT :job, n, 'folder/' || n || '.jpg', 'pending', 0 FROM generate_series(0, :n - 1) AS n"""
 SETTLED = """UPDATE images SET status = 'ok', finished_at = now(),
         content_hash = sha256(CAST(:contents || CAST(ordinal AS text) AS bytea))

@@ -270,7 +270,7 @@ def test_storing_the_same_predictions_in_any_order_at_once(client: Client, runti
 
 def test_everything_at_once(client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers commit batches with common photos while leases are taken back and a job is canceled."""
-    monkeypatch.setattr(batches, "MAX_DEATHS", 10**4)
+    monkeypatch.setattr(batches, "MAX_CRASHES", 10**4)
     folder = photos(30, 16)
     mirrored = folder.parent / "mirrored"
     mirrored.mkdir()

@@ -263,7 +263,7 @@ def test_a_process_that_dies_while_loading_has_looked_at_nothing(
             connection.execute(text("UPDATE batches SET sent_at = '2020-01-01 00:00:00'"))
     assert "died while it loaded" in job.status()["waiting"]
     with client.database.read() as connection:
-        assert connection.scalar(text("SELECT max(deaths) FROM images")) == 0
+        assert connection.scalar(text("SELECT max(crashes) FROM images")) == 0
     drain(worker)
     assert (check_honest(client, job)["state"], job.status()["ok"]) == ("completed", 8)
 

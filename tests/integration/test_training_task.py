@@ -236,7 +236,7 @@ def killed_while_removing(worker: Runtime, run: Training) -> None:
 def give_up(client: Client, run: Training) -> None:
     """Its process dies, time and again."""
     with client.database.write() as connection:
-        for _ in range(training_runs.MAX_DEATHS):
+        for _ in range(training_runs.MAX_CRASHES):
             assert training_runs.claim(connection, int(run.id), owner="w:1", seconds=60)
             assert not training_runs.claim(connection, int(run.id), owner="w:2", seconds=60)
             training_runs.take_back(connection, int(run.id), owner="w:1")
@@ -425,7 +425,7 @@ def test_a_fault_that_does_not_pass_ends_the_run_at_last(
     run, canceled = (client.train(data, recipe="scratch", plan=TINY) for _ in range(2))
     monkeypatch.setattr("workers.training.attempt.open_dataset", full)
     monkeypatch.setattr(training_runs, "FIRST_PAUSE", 0.0)
-    for attempt in range(1, training_runs.MAX_DEATHS + 1):
+    for attempt in range(1, training_runs.MAX_CRASHES + 1):
         assert (run.status()["state"], run.status()["attempt"]) == ("queued", attempt - 1)
         assert train_model(worker, int(run.id))
     assert run.status()["state"] == "failed"

@@ -16,7 +16,7 @@ from jobs.states import BatchState, ImageErrorCode, ImageStatus, JobState
 __all__ = ["Claim", "add", "claim", "close", "dispatch", "narrow", "release", "renew", "set_loading", "take_back"]
 
 IN_FLIGHT = (BatchState.SENT, BatchState.LEASED)
-MAX_DEATHS = 3  # an image whose process dies for the third time is given up
+MAX_CRASHES = 3  # an image whose process dies for the third time is given up
 MAX_FAILURES = 3  # an image on which alone the engine fails for the third time is given up
 
 
@@ -228,13 +228,13 @@ def take_back(connection: Connection, batch_id: int, *, job_id: int, owner: str 
         _put_off(connection, batch_id, job_id)
         return 0
     pending = _pending_of(job_id, batch.first, batch.last)
-    connection.execute(update(ImageRow).where(pending).values(deaths=ImageRow.deaths + 1))
+    connection.execute(update(ImageRow).where(pending).values(crashes=ImageRow.crashes + 1))
     crashed = _fail(
         connection,
         job_id,
-        and_(pending, ImageRow.deaths >= MAX_DEATHS),
+        and_(pending, ImageRow.crashes >= MAX_CRASHES),
         code=ImageErrorCode.WORKER_CRASHED,
-        message=f"the process that worked on this image died {MAX_DEATHS} times",
+        message=f"the process that worked on this image died {MAX_CRASHES} times",
     )
     rest = list(connection.scalars(select(ImageRow.ordinal).where(pending).order_by(ImageRow.ordinal)))
     if rest:

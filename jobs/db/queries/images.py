@@ -69,7 +69,7 @@ def add(
         return False
     good = [f for f in found if f.error is None]
     bad = [f for f in found if f.error is not None]
-    columns = ("job_id", "ordinal", "path", "listing", "status", "deaths")
+    columns = ("job_id", "ordinal", "path", "listing", "status", "crashes")
     ordinals = range(job.total, job.total + len(found))
     rows = (
         (job_id, at, f.path, f.listing, (ImageStatus.FAILED if f.error else ImageStatus.PENDING).value, 0)

@@ -263,7 +263,7 @@ def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None
         return 0
     cleared = {
         "status": ImageStatus.PENDING,
-        "deaths": 0,
+        "crashes": 0,
         "error_code": None,
         "error_message": None,
         "finished_at": None,

@@ -26,7 +26,7 @@ __all__ = [
     "report",
 ]
 
-MAX_DEATHS = 5  # a run that is tried so often without finishing an epoch is given up
+MAX_CRASHES = 5  # a run that is tried so often without finishing an epoch is given up
 FIRST_PAUSE = 60.0  # seconds before a run that met a passing fault is tried again; four times as long with each try
 
 
@@ -114,7 +114,7 @@ def cancel_requested(connection: Connection, held: Claim) -> bool | None:
 
 def report(connection: Connection, held: Claim, progress: Mapping[str, Any], *, epoch_done: bool = False) -> bool:
     """Write down how far the run is; False when the lease was lost."""
-    values: dict[str, Any] = {"progress": dict(progress), **({"deaths": 0} if epoch_done else {})}
+    values: dict[str, Any] = {"progress": dict(progress), **({"crashes": 0} if epoch_done else {})}
     return bool(connection.execute(update(TrainingRunRow).where(_held(held)).values(values)).rowcount)
 
 
@@ -181,7 +181,7 @@ def take_back(connection: Connection, run_id: int, *, owner: str | None = None) 
     """
     gone = TrainingRunRow.owner == owner if owner is not None else TrainingRunRow.expires_at < now()
     lost = and_(TrainingRunRow.id == run_id, TrainingRunRow.state == RunState.RUNNING, gone)
-    given_up = f"the process that trained died {MAX_DEATHS} times without finishing an epoch; is its memory enough?"
+    given_up = f"the process that trained died {MAX_CRASHES} times without finishing an epoch; is its memory enough?"
     return _try_again(connection, lost, given_up=given_up)
 
 
@@ -189,25 +189,25 @@ def postpone(connection: Connection, held: Claim, error: str) -> RunState | None
     """Give a run back that met a passing fault, with the fault as its error: queued to be tried again after a pause, or
     ended where it was canceled or has been tried too often; None when the lease was lost.
     """
-    given_up = f"tried {MAX_DEATHS} times without finishing an epoch: {error}"
+    given_up = f"tried {MAX_CRASHES} times without finishing an epoch: {error}"
     return _try_again(connection, _held(held), given_up=given_up, error=error, pause=FIRST_PAUSE)
 
 
 def _try_again(
     connection: Connection, these: Any, *, given_up: str, error: str | None = None, pause: float | None = None
 ) -> RunState | None:
-    columns = (TrainingRunRow.id, TrainingRunRow.deaths, TrainingRunRow.cancel_requested)
+    columns = (TrainingRunRow.id, TrainingRunRow.crashes, TrainingRunRow.cancel_requested)
     row = connection.execute(select(*columns).where(these).with_for_update()).one_or_none()
     if row is None:
         return None
     state = RunState.QUEUED
     if row.cancel_requested:
         state, error = RunState.CANCELED, None
-    elif row.deaths + 1 >= MAX_DEATHS:
+    elif row.crashes + 1 >= MAX_CRASHES:
         state, error = RunState.FAILED, given_up
     values: dict[str, Any] = {
         "state": state,
-        "deaths": row.deaths + 1,
+        "crashes": row.crashes + 1,
         "owner": None,
         "expires_at": None,
         "error": error,
@@ -215,6 +215,6 @@ def _try_again(
     if state.terminal:
         values["finished_at"] = now()
     elif pause is not None:
-        values["expires_at"] = later(pause * 4**row.deaths)
+        values["expires_at"] = later(pause * 4**row.crashes)
     connection.execute(update(TrainingRunRow).where(TrainingRunRow.id == row.id).values(values))
     return state
