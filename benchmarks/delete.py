@@ -94,7 +94,7 @@ def commit(database: Database, job: int, ordinals: range, *, victim: str, seed: 
     began = time.perf_counter()
     with database.write() as connection:
         predictions.store(connection, version, new)
-        predictions.hold(connection, version, reused)
+        predictions.protect(connection, version, reused)
         jobs.count_up(connection, job, jobs.Counts(ok=len(new), failed=0, cached=0))
         settled = [images.Outcome(at, one, None) for at, one in zip(ordinals, mine, strict=True)]
         images.settle(connection, job, settled)

@@ -49,7 +49,7 @@ class NoopEngine:
         return logits
 
     def unload(self) -> None:
-        """Nothing to give back."""
+        """Nothing to close."""
 
 
 def make_photos(folder: Path, count: int) -> None:

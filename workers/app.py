@@ -257,7 +257,7 @@ def _pids(worker: Any) -> list[int]:
 
 def _start_anew(worker: Any) -> None:
     """The last resort; what this worker was asked to do stands, also if that is to end."""
-    termination.hold()
+    termination.block()
     pids = _pids(worker)
     kill(pids)
     if _Process.asked:

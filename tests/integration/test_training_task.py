@@ -24,7 +24,7 @@ from model.evaluation.metrics import evaluate_version
 from tests.support.drawn_cars import LOOKS, Car, draw, write_catalogue
 from tests.support.labelled_photos import COLORS, picture, write_folders
 from workers.runtime import Runtime
-from workers.training.task import take_back_runs, train_model
+from workers.training.task import reclaim_runs, train_model
 
 PLAN: dict[str, Any] = {
     "sizes": [[1.0, 24]],
@@ -183,7 +183,7 @@ def test_a_run_that_was_taken_back_is_left_alone(client: Client, runtime: Callab
     run = client.train(data, recipe="scratch", plan=TINY)
 
     def lose() -> bool:
-        take_back_runs(worker, lambda _owner: False)
+        reclaim_runs(worker, lambda _owner: False)
         return False
 
     assert train_model(worker, int(run.id), closing=when(run, lambda status: status["epoch"] == 1, lose))
@@ -202,7 +202,7 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
     folder = worker.settings.home / "training"
     other = folder / f"{run.id}-0-1"  # of another database's run
     other.mkdir()
-    take_back_runs(worker, lambda _owner: True)
+    reclaim_runs(worker, lambda _owner: True)
     assert run.status()["state"] == "queued"
     assert len(list(folder.iterdir())) == 2  # the run goes on from there
     if end == "canceled":
@@ -213,7 +213,7 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
         killed_while_removing(worker, run)
     assert run.status()["state"] == end
     assert len(list(folder.iterdir())) == 2
-    take_back_runs(worker, lambda _owner: True)
+    reclaim_runs(worker, lambda _owner: True)
     assert list(folder.iterdir()) == [other]
 
 
@@ -239,7 +239,7 @@ def give_up(client: Client, run: Training) -> None:
         for _ in range(training_runs.MAX_CRASHES):
             assert training_runs.claim(connection, int(run.id), owner="w:1", seconds=60)
             assert not training_runs.claim(connection, int(run.id), owner="w:2", seconds=60)
-            training_runs.take_back(connection, int(run.id), owner="w:1")
+            training_runs.reclaim(connection, int(run.id), owner="w:1")
 
 
 @embedded

@@ -43,71 +43,71 @@ class _Pruned(Exception):
 def classify_batch(runtime: Runtime) -> bool:
     """Claim the batch that is next in turn and classify it; False when there is none, or the worker is broken.
 
-    A batch that cannot be done goes back, and no attempt is counted: to wait for what may pass, to another worker if
-    this one is broken, or in halves if one of its images makes the engine fail.
+    A batch that cannot be done is released, and no attempt is counted: it waits for what may pass, goes to another
+    worker if this one is broken, or is split in halves if one of its images makes the engine fail.
     """
     if runtime.shared.broken is not None:
         return False
     blocked = runtime.backoff.blocked()
     with runtime.database.write(durable=False) as connection:
-        held = batches.claim(
+        claim = batches.claim(
             connection, owner=runtime.owner, seconds=runtime.settings.lease_seconds, except_jobs=blocked
         )
-        if held is None:
+        if claim is None:
             return False
-        logs.bind(job=held.job_id, batch=held.id)
-        job = jobs.work(connection, held.job_id)
-        pending = images.pending(connection, held)
+        logs.bind(job=claim.job_id, batch=claim.id)
+        job = jobs.work(connection, claim.job_id)
+        pending = images.pending(connection, claim)
     try:
         with runtime.slot.work(), memory.limited(runtime.child_memory):
-            _work(runtime, held, job, pending)
-        runtime.backoff.worked(held.job_id)
+            _work(runtime, claim, job, pending)
+        runtime.backoff.worked(claim.job_id)
     except LeaseLost:
-        logger.warning("batch %d was taken back meanwhile; nothing of it was written", held.id)
+        logger.warning("batch %d was reclaimed meanwhile; nothing of it was written", claim.id)
     except DatabaseUnavailable:
         raise  # the lease runs out
     except _Pruned:
-        logger.info("batch %d is looked at again: a prediction it reused was pruned meanwhile", held.id)
-        _give_back(runtime, held)
+        logger.info("batch %d is done again: a prediction that it reused was pruned meanwhile", claim.id)
+        _release(runtime, claim)
     except Fault as fault:
-        _put_right(runtime, held, fault)
+        _respond_to(runtime, claim, fault)
     return True
 
 
-def _give_back(runtime: Runtime, held: batches.Claim, waiting: str | None = None) -> None:
+def _release(runtime: Runtime, claim: batches.Claim, waiting: str | None = None) -> None:
     with runtime.database.write() as connection:
-        batches.release(connection, held, waiting=waiting)
+        batches.release(connection, claim, waiting=waiting)
 
 
-def _put_right(runtime: Runtime, held: batches.Claim, fault: Fault) -> None:
+def _respond_to(runtime: Runtime, claim: batches.Claim, fault: Fault) -> None:
     """Do with a batch what its fault asks for."""
     match fault:
         case ImageAtFault():
-            logger.warning("batch %d of job %d is narrowed to the image at fault: %s", held.id, held.job_id, fault)
-            _narrow(runtime, held, f"the engine fails on this image: {fault}")
+            logger.warning("batch %d of job %d is narrowed to the image at fault: %s", claim.id, claim.job_id, fault)
+            _narrow(runtime, claim, f"the engine fails on this image: {fault}")
         case Broken():
             runtime.shared.broken = str(fault)
             runtime.engine_failed = True
-            logger.error("batch %d of job %d goes back: this worker is broken: %s", held.id, held.job_id, fault)
-            _give_back(runtime, held, str(fault))
+            logger.error("batch %d of job %d is released: this worker is broken: %s", claim.id, claim.job_id, fault)
+            _release(runtime, claim, str(fault))
         case _:
-            seconds = runtime.backoff.failed(held.job_id)
-            logger.warning("job %d waits; tried again in %.1f s: %s", held.job_id, seconds, fault)
-            _give_back(runtime, held, str(fault))
+            seconds = runtime.backoff.failed(claim.job_id)
+            logger.warning("job %d waits; tried again in %.1f s: %s", claim.job_id, seconds, fault)
+            _release(runtime, claim, str(fault))
 
 
-def _narrow(runtime: Runtime, held: batches.Claim, error: str) -> None:
+def _narrow(runtime: Runtime, claim: batches.Claim, error: str) -> None:
     with runtime.database.write() as connection:
-        narrowed = batches.narrow(connection, held, error=error)
-        running = narrowed and jobs.lock_running(connection, held.job_id)
-        sent = batches.dispatch(connection, held.job_id, window=runtime.window(connection)) if running else []
+        narrowed = batches.narrow(connection, claim, error=error)
+        running = narrowed and jobs.lock_running(connection, claim.job_id)
+        sent = batches.dispatch(connection, claim.job_id, window=runtime.window(connection)) if running else []
     for batch_id in sent:
-        runtime.notify(CLASSIFY_BATCH, held.job_id, batch_id)
+        runtime.notify(CLASSIFY_BATCH, claim.job_id, batch_id)
     if not sent:
-        finish_job(runtime, held.job_id)
+        finish_job(runtime, claim.job_id)
 
 
-def _work(runtime: Runtime, held: batches.Claim, job: Any, pending: Sequence[tuple[int, str]]) -> None:
+def _work(runtime: Runtime, claim: batches.Claim, job: Any, pending: Sequence[tuple[int, str]]) -> None:
     """Classify and commit; raises LeaseLost, DatabaseUnavailable, _Pruned or a Fault."""
     if job is None:
         raise LeaseLost
@@ -115,21 +115,21 @@ def _work(runtime: Runtime, held: batches.Claim, job: Any, pending: Sequence[tup
 
     def renew() -> bool:
         with runtime.database.write(durable=False) as connection:
-            return batches.renew(connection, held, seconds=runtime.settings.lease_seconds)
+            return batches.renew(connection, claim, seconds=runtime.settings.lease_seconds)
 
     start = time.monotonic()
     with Lease(renew, seconds=runtime.settings.lease_seconds, stall_seconds=runtime.settings.stall_seconds) as lease:
         try:
-            card = _load(runtime, held, version).card
+            card = _load(runtime, claim, version).card
             lease.progress()
             outcomes = _infer(runtime, job, version, pending, lease)
             lease.check()
-            sent = _commit_patiently(runtime, held, version.id, outcomes, card, lease)
+            sent = _commit_patiently(runtime, claim, version.id, outcomes, card, lease)
         except (LeaseLost, DatabaseUnavailable, _Pruned):
             raise
         except Exception as exc:
             if not isinstance(exc, CarClassifierError | ModelError | VersionUnusable):
-                logger.exception("batch %d of job %d failed", held.id, held.job_id)
+                logger.exception("batch %d of job %d failed", claim.id, claim.job_id)
             lease.progress()
             raise diagnose(runtime, version, exc) from exc
     seconds = time.monotonic() - start
@@ -137,22 +137,22 @@ def _work(runtime: Runtime, held: batches.Claim, job: Any, pending: Sequence[tup
     rate = len(outcomes) / seconds if seconds else 0.0
     logger.info(
         "batch %d of job %d: %d images, %.0f a second",
-        *(held.id, held.job_id, len(outcomes), rate),
+        *(claim.id, claim.job_id, len(outcomes), rate),
         extra={"images": len(outcomes), "seconds": round(seconds, 3)},
     )
     for batch_id in sent:
-        runtime.notify(CLASSIFY_BATCH, held.job_id, batch_id)
+        runtime.notify(CLASSIFY_BATCH, claim.job_id, batch_id)
     if not sent:
-        finish_job(runtime, held.job_id)
+        finish_job(runtime, claim.job_id)
 
 
-def _load(runtime: Runtime, held: batches.Claim, version: Any) -> Loaded:
+def _load(runtime: Runtime, claim: batches.Claim, version: Any) -> Loaded:
     """The engine of the job's version. While it is loaded, the batch says so: a process that dies then has not looked
     at an image yet. Raises VersionUnusable."""
     loading = not runtime.has_loaded(version)
     if loading:
         with runtime.database.write(durable=False) as connection:
-            batches.set_loading(connection, held, True)
+            batches.set_loading(connection, claim, True)
     try:
         with runtime.slot.load() if loading else nullcontext():
             loaded = runtime.load(version)
@@ -160,7 +160,7 @@ def _load(runtime: Runtime, held: batches.Claim, version: Any) -> Loaded:
         raise VersionUnusable(version.name) from exc
     if loading:
         with runtime.database.write(durable=False) as connection:
-            batches.set_loading(connection, held, False)
+            batches.set_loading(connection, claim, False)
     return loaded
 
 
@@ -212,7 +212,7 @@ def _limits(runtime: Runtime, source: str) -> pipeline.Limits:
 
 def _commit_patiently(
     runtime: Runtime,
-    held: batches.Claim,
+    claim: batches.Claim,
     version_id: int,
     outcomes: Sequence[pipeline.Outcome],
     card: Card,
@@ -223,11 +223,11 @@ def _commit_patiently(
     deadline = time.monotonic() + runtime.settings.lease_seconds
     while True:
         try:
-            return _commit(runtime, held, version_id, outcomes, rows)
+            return _commit(runtime, claim, version_id, outcomes, rows)
         except DatabaseUnavailable:
             if time.monotonic() > deadline:
                 raise
-            logger.warning("the database does not answer; batch %d is committed when it is back", held.id)
+            logger.warning("the database does not answer; batch %d is committed when it is back", claim.id)
             time.sleep(COMMIT_PAUSE_SECONDS)
             lease.progress()
             lease.check()
@@ -235,7 +235,7 @@ def _commit_patiently(
 
 def _commit(
     runtime: Runtime,
-    held: batches.Claim,
+    claim: batches.Claim,
     version_id: int,
     outcomes: Sequence[pipeline.Outcome],
     rows: Sequence[predictions.Prediction],
@@ -249,12 +249,12 @@ def _commit(
     counts = jobs.Counts(ok=len(outcomes) - failed, failed=failed, cached=cached)
     with runtime.database.write() as connection:
         theirs = predictions.store(connection, version_id, rows) < len(rows)  # another worker has stored some meanwhile
-        if not predictions.hold(connection, version_id, reused | fresh if theirs else reused):
+        if not predictions.protect(connection, version_id, reused | fresh if theirs else reused):
             raise _Pruned
-        if not (jobs.count_up(connection, held.job_id, counts) and batches.close(connection, held)):
+        if not (jobs.count_up(connection, claim.job_id, counts) and batches.close(connection, claim)):
             raise LeaseLost
-        images.settle(connection, held.job_id, settled)
-        return batches.dispatch(connection, held.job_id, window=runtime.window(connection))
+        images.settle(connection, claim.job_id, settled)
+        return batches.dispatch(connection, claim.job_id, window=runtime.window(connection))
 
 
 def _predictions(outcomes: Sequence[pipeline.Outcome], card: Card) -> list[predictions.Prediction]:

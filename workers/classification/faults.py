@@ -1,8 +1,8 @@
 """What an exception in a batch says: of the worker, of the job's source or version, or of an image.
 
 Fault
-├── MustWait      what may pass, or what another worker may be able to do: the batch goes back
-├── Broken        this worker cannot work: the batch goes back and the worker takes no other
+├── MustWait      what may pass, or what another worker may be able to do: the batch is released
+├── Broken        this worker cannot work: the batch is released and the worker takes no other
 └── ImageAtFault  the engine is sound: one of the images makes it fail
 """
 

@@ -21,7 +21,7 @@ from workers.runtime import Runtime
 from workers.supervision import supervisor
 from workers.supervision.children import Watch
 from workers.supervision.supervisor import Supervisor
-from workers.training.task import notify_runs, take_back_runs
+from workers.training.task import notify_runs, reclaim_runs
 
 __all__ = ["Recovery", "recover"]
 
@@ -43,7 +43,7 @@ def recover(
     process last sent a message for the scan of which job; one is sent at once and then every few seconds, since a busy
     worker has the message already.
     """
-    _take_back(runtime)
+    _reclaim(runtime)
     with runtime.database.read() as connection:
         stalled = batches.stalled(connection)
         finishable = jobs.finishable(connection)
@@ -73,24 +73,24 @@ def _give_up(runtime: Runtime) -> None:
 
 def recover_runs(runtime: Runtime, *, idle: bool, trains: bool, last_notified: dict[int, float]) -> None:
     """The same for training runs; only a worker that trains sends messages for them: nobody else would receive one."""
-    take_back_runs(runtime, _is_alive)
+    reclaim_runs(runtime, _is_alive)
     if trains:
         notify_runs(runtime, last_notified, idle=idle, patience=0.0 if runtime.settings.embedded else PATIENCE)
 
 
-def _take_back(runtime: Runtime) -> None:
+def _reclaim(runtime: Runtime) -> None:
     with runtime.database.read() as connection:
         expired = batches.expired(connection)
-        mine = batches.held_by(connection, f"{runtime.identity}:")
+        mine = batches.leased_by(connection, f"{runtime.identity}:")
         scans = jobs.scanning_owners(connection, f"{runtime.identity}:")
     dead = [(batch, job, owner) for batch, job, owner in mine if not _is_alive(owner)]
     lost: list[tuple[int, int, str | None]] = [*((batch, job, None) for batch, job in expired), *dead]
     for batch_id, job_id, owner in lost:
         with runtime.database.write() as connection:
-            crashed = batches.take_back(connection, batch_id, job_id=job_id, owner=owner)
-        why = "the process that held it died" if owner else "its lease ran out"
+            crashed = batches.reclaim(connection, batch_id, job_id=job_id, owner=owner)
+        why = "its process crashed" if owner else "its lease expired"
         logger.warning(
-            "batch %d of job %d is taken back: %s (%d images given up)",
+            "batch %d of job %d is reclaimed: %s (%d images given up)",
             *(batch_id, job_id, why, crashed),
             extra={"job": job_id, "batch": batch_id},
         )
@@ -178,9 +178,9 @@ class Recovery:
     def leave(self) -> None:
         """For the thread itself: the children are dead, and this process is about to be another worker."""
         try:
-            _take_back(self._runtime)
+            _reclaim(self._runtime)
         except DatabaseError as exc:
-            logger.warning("what this worker held comes back when its leases end: %s", exc)
+            logger.warning("what this worker had claimed is reclaimed when its leases expire: %s", exc)
         self._forget()
 
     def _run(self) -> None:
@@ -213,10 +213,10 @@ class Recovery:
             if self._retired:
                 self._supervisor.ending()
                 self._forget()
-                _take_back(self._runtime)
+                _reclaim(self._runtime)
                 return
             if self._watch.broken is None:
-                self._supervisor.check()  # first, and only reading: a child may hold up every write
+                self._supervisor.check()  # first, and only reading: a child may block every write
             self._beat()
             concurrency = self._row["concurrency"]
             can_work = self._watch.broken is None and self._is_idle()
@@ -226,7 +226,7 @@ class Recovery:
         except DatabaseError as exc:
             logger.warning("recovery waits: %s", exc)
         except Exception:
-            logger.exception("recovery failed; it goes on at the next tick")
+            logger.exception("recovery failed; it continues at the next tick")
 
     def _beat(self) -> None:
         if time.monotonic() < self._beat_due and self._watch.broken == self._told_broken:

@@ -13,7 +13,7 @@ from jobs.db.queries import jobs
 from jobs.db.tables import BatchRow, ImageRow, JobRow
 from jobs.states import BatchState, ImageErrorCode, ImageStatus, JobState
 
-__all__ = ["Claim", "add", "claim", "close", "dispatch", "narrow", "release", "renew", "set_loading", "take_back"]
+__all__ = ["Claim", "add", "claim", "close", "dispatch", "narrow", "reclaim", "release", "renew", "set_loading"]
 
 IN_FLIGHT = (BatchState.SENT, BatchState.LEASED)
 MAX_CRASHES = 3  # an image whose process dies for the third time is given up
@@ -89,59 +89,61 @@ def claim(connection: Connection, *, owner: str, seconds: float, except_jobs: Co
     return Claim(*row) if row else None
 
 
-def _held(held: Claim) -> Any:
-    return and_(BatchRow.id == held.id, BatchRow.attempt == held.attempt, BatchRow.state == BatchState.LEASED)
+def _is_current(claim: Claim) -> Any:
+    return and_(BatchRow.id == claim.id, BatchRow.attempt == claim.attempt, BatchRow.state == BatchState.LEASED)
 
 
-def renew(connection: Connection, held: Claim, *, seconds: float) -> bool:
+def renew(connection: Connection, claim: Claim, *, seconds: float) -> bool:
     """Push the lease ahead; False when it was lost."""
-    return bool(connection.execute(update(BatchRow).where(_held(held)).values(expires_at=later(seconds))).rowcount)
+    return bool(
+        connection.execute(update(BatchRow).where(_is_current(claim)).values(expires_at=later(seconds))).rowcount
+    )
 
 
-def close(connection: Connection, held: Claim) -> bool:
+def close(connection: Connection, claim: Claim) -> bool:
     """Mark the batch done; False when the lease was lost, and then nothing of it may be committed."""
     done = {"state": BatchState.DONE, "expires_at": None}
-    return bool(connection.execute(update(BatchRow).where(_held(held)).values(done)).rowcount)
+    return bool(connection.execute(update(BatchRow).where(_is_current(claim)).values(done)).rowcount)
 
 
-def release(connection: Connection, held: Claim, *, waiting: str | None = None) -> bool:
+def release(connection: Connection, claim: Claim, *, waiting: str | None = None) -> bool:
     """Give a batch back; no attempt is counted. False when the lease was lost.
 
     The batch stays in the window with no message: a worker with nothing to do finds it. `waiting`: why nothing of the
     job could be done.
     """
-    jobs.lock(connection, held.job_id)
+    jobs.lock(connection, claim.job_id)
     again = {"state": BatchState.SENT, "owner": None, "expires_at": None, "sent_at": now(), "loading": False}
-    if not connection.execute(update(BatchRow).where(_held(held)).values(again)).rowcount:
+    if not connection.execute(update(BatchRow).where(_is_current(claim)).values(again)).rowcount:
         return False
     if waiting is not None:
-        jobs.wait_for(connection, held.job_id, waiting)
+        jobs.wait_for(connection, claim.job_id, waiting)
     return True
 
 
-def set_loading(connection: Connection, held: Claim, loading: bool) -> None:
+def set_loading(connection: Connection, claim: Claim, loading: bool) -> None:
     """Whether the batch's worker is loading the model version and has not looked at an image yet."""
-    connection.execute(update(BatchRow).where(_held(held)).values(loading=loading))
+    connection.execute(update(BatchRow).where(_is_current(claim)).values(loading=loading))
 
 
-def narrow(connection: Connection, held: Claim, *, error: str) -> bool:
+def narrow(connection: Connection, claim: Claim, *, error: str) -> bool:
     """Replace a batch on which a sound engine has failed by its halves; False when the lease was lost.
 
     A batch of one image is tried again, and at the third failure the image fails with `error`.
     """
-    job = jobs.lock(connection, held.job_id)
-    if job is None or not close(connection, held):
+    job = jobs.lock(connection, claim.job_id)
+    if job is None or not close(connection, claim):
         return False
-    pending = _pending_of(held.job_id, held.first, held.last)
+    pending = _pending_of(claim.job_id, claim.first, claim.last)
     ordinals = list(connection.scalars(select(ImageRow.ordinal).where(pending).order_by(ImageRow.ordinal)))
-    failures = connection.scalar(select(BatchRow.failures).where(BatchRow.id == held.id)) or 0
+    failures = connection.scalar(select(BatchRow.failures).where(BatchRow.id == claim.id)) or 0
     if len(ordinals) == 1 and failures + 1 >= MAX_FAILURES:
-        _fail(connection, held.job_id, pending, code=ImageErrorCode.ENGINE_ERROR, message=error)
+        _fail(connection, claim.job_id, pending, code=ImageErrorCode.ENGINE_ERROR, message=error)
         return True
     middle = (len(ordinals) + 1) // 2
     parts = [part for part in (ordinals[:middle], ordinals[middle:]) if part]
     common = {
-        "job_id": held.job_id,
+        "job_id": claim.job_id,
         "state": BatchState.WAITING,
         "priority": job.priority,
         "failures": failures + 1 if len(ordinals) == 1 else 0,
@@ -173,7 +175,7 @@ def _fail(connection: Connection, job_id: int, which: Any, *, code: ImageErrorCo
 
 
 def expired(connection: Connection) -> list[tuple[int, int]]:
-    """(batch id, job id) of leases that ran out."""
+    """(batch id, job id) of expired leases."""
     out = and_(BatchRow.state == BatchState.LEASED, BatchRow.expires_at < now())
     return [
         (a, b)
@@ -181,10 +183,10 @@ def expired(connection: Connection) -> list[tuple[int, int]]:
     ]
 
 
-def held_by(connection: Connection, prefix: str) -> Sequence[tuple[int, int, str]]:
+def leased_by(connection: Connection, prefix: str) -> Sequence[tuple[int, int, str]]:
     """(batch id, job id, owner) of leases whose owner's name begins so."""
-    held = and_(BatchRow.state == BatchState.LEASED, BatchRow.owner.startswith(prefix, autoescape=True))
-    rows = connection.execute(select(BatchRow.id, BatchRow.job_id, BatchRow.owner).where(held))
+    leased = and_(BatchRow.state == BatchState.LEASED, BatchRow.owner.startswith(prefix, autoescape=True))
+    rows = connection.execute(select(BatchRow.id, BatchRow.job_id, BatchRow.owner).where(leased))
     return [(batch_id, job_id, owner) for batch_id, job_id, owner in rows if owner is not None]
 
 
@@ -207,7 +209,7 @@ def stalled(connection: Connection) -> list[int]:
     )
 
 
-def take_back(connection: Connection, batch_id: int, *, job_id: int, owner: str | None = None) -> int:
+def reclaim(connection: Connection, batch_id: int, *, job_id: int, owner: str | None = None) -> int:
     """Requeue a lost batch as batches of one image; images whose process died for the third time fail. Returns how
     many failed.
 

@@ -91,11 +91,11 @@ def add(
     return True
 
 
-def pending(connection: Connection, held: batches.Claim) -> list[tuple[int, str]]:
+def pending(connection: Connection, claim: batches.Claim) -> list[tuple[int, str]]:
     """(ordinal, path) of the batch's images that nobody has settled yet."""
-    of_batch = ImageRow.ordinal.between(held.first, held.last)
+    of_batch = ImageRow.ordinal.between(claim.first, claim.last)
     query = select(ImageRow.ordinal, ImageRow.path).where(
-        ImageRow.job_id == held.job_id, of_batch, ImageRow.status == ImageStatus.PENDING
+        ImageRow.job_id == claim.job_id, of_batch, ImageRow.status == ImageStatus.PENDING
     )
     return [(ordinal, path) for ordinal, path in connection.execute(query.order_by(ImageRow.ordinal))]
 

@@ -194,8 +194,8 @@ def wait_for(connection: Connection, job_id: int, reason: str) -> float:
 
     While another worker holds a batch of it, it does not wait.
     """
-    held = select(BatchRow.id).where(BatchRow.job_id == job_id, BatchRow.state == BatchState.LEASED).exists()
-    running = and_(JobRow.id == job_id, JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]), ~held)
+    leased = select(BatchRow.id).where(BatchRow.job_id == job_id, BatchRow.state == BatchState.LEASED).exists()
+    running = and_(JobRow.id == job_id, JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]), ~leased)
     since = connection.execute(
         update(JobRow)
         .where(running)

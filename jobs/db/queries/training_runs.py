@@ -96,52 +96,52 @@ def _due() -> Any:
     return and_(row.state == RunState.QUEUED, or_(row.expires_at.is_(None), row.expires_at <= now()))
 
 
-def _held(held: Claim) -> Any:
+def _is_current(claim: Claim) -> Any:
     row = TrainingRunRow
-    return and_(row.id == held.id, row.attempt == held.attempt, row.state == RunState.RUNNING)
+    return and_(row.id == claim.id, row.attempt == claim.attempt, row.state == RunState.RUNNING)
 
 
-def renew(connection: Connection, held: Claim, *, seconds: float) -> bool:
+def renew(connection: Connection, claim: Claim, *, seconds: float) -> bool:
     """Push the lease ahead; False when it was lost."""
-    ahead = update(TrainingRunRow).where(_held(held)).values(expires_at=later(seconds))
+    ahead = update(TrainingRunRow).where(_is_current(claim)).values(expires_at=later(seconds))
     return bool(connection.execute(ahead).rowcount)
 
 
-def cancel_requested(connection: Connection, held: Claim) -> bool | None:
+def cancel_requested(connection: Connection, claim: Claim) -> bool | None:
     """Whether somebody wants it to stop; None when the lease was lost."""
-    return connection.scalar(select(TrainingRunRow.cancel_requested).where(_held(held)))
+    return connection.scalar(select(TrainingRunRow.cancel_requested).where(_is_current(claim)))
 
 
-def report(connection: Connection, held: Claim, progress: Mapping[str, Any], *, epoch_done: bool = False) -> bool:
+def report(connection: Connection, claim: Claim, progress: Mapping[str, Any], *, epoch_done: bool = False) -> bool:
     """Write down how far the run is; False when the lease was lost."""
     values: dict[str, Any] = {"progress": dict(progress), **({"crashes": 0} if epoch_done else {})}
-    return bool(connection.execute(update(TrainingRunRow).where(_held(held)).values(values)).rowcount)
+    return bool(connection.execute(update(TrainingRunRow).where(_is_current(claim)).values(values)).rowcount)
 
 
-def release(connection: Connection, held: Claim) -> bool:
+def release(connection: Connection, claim: Claim) -> bool:
     """Give a run back, to be gone on with by another worker; False when the lease was lost."""
     again = {"state": RunState.QUEUED, "owner": None, "expires_at": None}
-    return bool(connection.execute(update(TrainingRunRow).where(_held(held)).values(again)).rowcount)
+    return bool(connection.execute(update(TrainingRunRow).where(_is_current(claim)).values(again)).rowcount)
 
 
-def finish(connection: Connection, held: Claim, ending: Ending) -> bool:
+def finish(connection: Connection, claim: Claim, ending: Ending) -> bool:
     """End a run with its version; False when the lease was lost, and then nothing of it may be committed."""
-    return _end(connection, held, dict(ending._asdict()))
+    return _end(connection, claim, dict(ending._asdict()))
 
 
-def fail(connection: Connection, held: Claim, error: str) -> bool:
+def fail(connection: Connection, claim: Claim, error: str) -> bool:
     """End a run that makes no version; False when the lease was lost."""
-    return _end(connection, held, {"state": RunState.FAILED, "error": error})
+    return _end(connection, claim, {"state": RunState.FAILED, "error": error})
 
 
-def stop(connection: Connection, held: Claim) -> bool:
+def stop(connection: Connection, claim: Claim) -> bool:
     """End a run that was canceled; False when the lease was lost."""
-    return _end(connection, held, {"state": RunState.CANCELED})
+    return _end(connection, claim, {"state": RunState.CANCELED})
 
 
-def _end(connection: Connection, held: Claim, values: Mapping[str, Any]) -> bool:
+def _end(connection: Connection, claim: Claim, values: Mapping[str, Any]) -> bool:
     done = {**values, "owner": None, "expires_at": None, "finished_at": now()}
-    return bool(connection.execute(update(TrainingRunRow).where(_held(held)).values(done)).rowcount)
+    return bool(connection.execute(update(TrainingRunRow).where(_is_current(claim)).values(done)).rowcount)
 
 
 def cancel(connection: Connection, run_id: int) -> None:
@@ -161,19 +161,19 @@ def waiting(connection: Connection, *, patience: float) -> list[int]:
 
 
 def expired(connection: Connection) -> list[int]:
-    """Runs whose lease ran out."""
+    """Runs whose lease has expired."""
     out = and_(TrainingRunRow.state == RunState.RUNNING, TrainingRunRow.expires_at < now())
     return list(connection.scalars(select(TrainingRunRow.id).where(out)))
 
 
-def held_by(connection: Connection, prefix: str) -> list[tuple[int, str]]:
+def leased_by(connection: Connection, prefix: str) -> list[tuple[int, str]]:
     """(run id, owner) of leases whose owner's name begins so."""
     mine = and_(TrainingRunRow.state == RunState.RUNNING, TrainingRunRow.owner.startswith(prefix, autoescape=True))
     rows = connection.execute(select(TrainingRunRow.id, TrainingRunRow.owner).where(mine))
     return [(run_id, owner) for run_id, owner in rows if owner is not None]
 
 
-def take_back(connection: Connection, run_id: int, *, owner: str | None = None) -> RunState | None:
+def reclaim(connection: Connection, run_id: int, *, owner: str | None = None) -> RunState | None:
     """Take a lost run from its owner: queued again, or ended where it was canceled or has died too often; None when
     it is not lost.
 
@@ -185,12 +185,12 @@ def take_back(connection: Connection, run_id: int, *, owner: str | None = None) 
     return _try_again(connection, lost, given_up=given_up)
 
 
-def postpone(connection: Connection, held: Claim, error: str) -> RunState | None:
+def postpone(connection: Connection, claim: Claim, error: str) -> RunState | None:
     """Give a run back that met a passing fault, with the fault as its error: queued to be tried again after a pause, or
     ended where it was canceled or has been tried too often; None when the lease was lost.
     """
     given_up = f"tried {MAX_CRASHES} times without finishing an epoch: {error}"
-    return _try_again(connection, _held(held), given_up=given_up, error=error, pause=FIRST_PAUSE)
+    return _try_again(connection, _is_current(claim), given_up=given_up, error=error, pause=FIRST_PAUSE)
 
 
 def _try_again(
