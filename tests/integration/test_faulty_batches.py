@@ -261,7 +261,7 @@ def test_a_process_that_dies_while_loading_has_looked_at_nothing(
         assert states(client, job) == {"sent": 2}
         with client.database.write() as connection:
             connection.execute(text("UPDATE batches SET sent_at = '2020-01-01 00:00:00'"))
-    assert "died while it loaded" in job.status()["waiting"]
+    assert "crashed while it loaded" in job.status()["waiting"]
     with client.database.read() as connection:
         assert connection.scalar(text("SELECT max(crashes) FROM images")) == 0
     drain(worker)

@@ -247,7 +247,7 @@ def test_a_run_that_keeps_killing_its_process_is_given_up(client: Client, data: 
     run = client.train(data, recipe="scratch")
     give_up(client, run)
     assert run.status()["state"] == "failed"
-    assert "died 5 times" in run.status()["error"]
+    assert "crashed 5 times" in run.status()["error"]
 
 
 @embedded

@@ -234,7 +234,7 @@ class Recovery:
         self._told_broken = self._watch.broken
         self._beat_due = time.monotonic() + HEARTBEAT_SECONDS
         with self._runtime.database.write(durable=False) as connection:
-            workers.beat(connection, {**self._row, **self._watch.row()})
+            workers.heartbeat(connection, {**self._row, **self._watch.row()})
         self._listed = True
 
     def _forget(self) -> None:

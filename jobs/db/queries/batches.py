@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 
 from jobs.backoff import pause
 from jobs.db.database import later, now
@@ -13,10 +13,22 @@ from jobs.db.queries import jobs
 from jobs.db.tables import BatchRow, ImageRow, JobRow
 from jobs.states import BatchState, ImageErrorCode, ImageStatus, JobState
 
-__all__ = ["Claim", "add", "claim", "close", "dispatch", "narrow", "reclaim", "release", "renew", "set_loading"]
+__all__ = [
+    "Claim",
+    "Leased",
+    "add",
+    "claim",
+    "close",
+    "dispatch",
+    "narrow",
+    "reclaim",
+    "release",
+    "renew",
+    "set_loading",
+]
 
 IN_FLIGHT = (BatchState.SENT, BatchState.LEASED)
-MAX_CRASHES = 3  # an image whose process dies for the third time is given up
+MAX_CRASHES = 3  # an image whose process crashes for the third time is given up
 MAX_FAILURES = 3  # an image on which alone the engine fails for the third time is given up
 
 
@@ -28,6 +40,14 @@ class Claim(NamedTuple):
     first: int
     last: int
     attempt: int
+
+
+class Leased(NamedTuple):
+    """A batch that a process works on."""
+
+    id: int
+    job_id: int
+    owner: str
 
 
 def add(connection: Connection, job_id: int, *, first: int, last: int, size: int, priority: int) -> None:
@@ -89,7 +109,7 @@ def claim(connection: Connection, *, owner: str, seconds: float, except_jobs: Co
     return Claim(*row) if row else None
 
 
-def _is_current(claim: Claim) -> Any:
+def _is_current(claim: Claim) -> ColumnElement[bool]:
     return and_(BatchRow.id == claim.id, BatchRow.attempt == claim.attempt, BatchRow.state == BatchState.LEASED)
 
 
@@ -107,9 +127,9 @@ def close(connection: Connection, claim: Claim) -> bool:
 
 
 def release(connection: Connection, claim: Claim, *, waiting: str | None = None) -> bool:
-    """Give a batch back; no attempt is counted. False when the lease was lost.
+    """Release a batch; no attempt is counted. False when the lease was lost.
 
-    The batch stays in the window with no message: a worker with nothing to do finds it. `waiting`: why nothing of the
+    The batch stays in the window without a message: a worker with nothing to do finds it. `waiting`: why nothing of the
     job could be done.
     """
     jobs.lock(connection, claim.job_id)
@@ -153,12 +173,14 @@ def narrow(connection: Connection, claim: Claim, *, error: str) -> bool:
     return True
 
 
-def _pending_of(job_id: int, first: int, last: int) -> Any:
+def _pending_of(job_id: int, first: int, last: int) -> ColumnElement[bool]:
     of_batch = ImageRow.ordinal.between(first, last)
     return and_(ImageRow.job_id == job_id, of_batch, ImageRow.status == ImageStatus.PENDING)
 
 
-def _fail(connection: Connection, job_id: int, which: Any, *, code: ImageErrorCode, message: str) -> int:
+def _fail(
+    connection: Connection, job_id: int, which: ColumnElement[bool], *, code: ImageErrorCode, message: str
+) -> int:
     """Fail pending images of a running job and count them; the caller holds the job's lock. How many."""
     failed = connection.execute(
         update(ImageRow)
@@ -175,7 +197,7 @@ def _fail(connection: Connection, job_id: int, which: Any, *, code: ImageErrorCo
 
 
 def expired(connection: Connection) -> list[tuple[int, int]]:
-    """(batch id, job id) of expired leases."""
+    """List (batch id, job id) of expired leases."""
     out = and_(BatchRow.state == BatchState.LEASED, BatchRow.expires_at < now())
     return [
         (a, b)
@@ -183,11 +205,11 @@ def expired(connection: Connection) -> list[tuple[int, int]]:
     ]
 
 
-def leased_by(connection: Connection, prefix: str) -> Sequence[tuple[int, int, str]]:
-    """(batch id, job id, owner) of leases whose owner's name begins so."""
+def leased_by(connection: Connection, prefix: str) -> list[Leased]:
+    """List the leases whose owner's name begins with `prefix`."""
     leased = and_(BatchRow.state == BatchState.LEASED, BatchRow.owner.startswith(prefix, autoescape=True))
     rows = connection.execute(select(BatchRow.id, BatchRow.job_id, BatchRow.owner).where(leased))
-    return [(batch_id, job_id, owner) for batch_id, job_id, owner in rows if owner is not None]
+    return [Leased(batch_id, job_id, owner) for batch_id, job_id, owner in rows if owner is not None]
 
 
 def sent_for(connection: Connection, *, patience: float, limit: int) -> int:
@@ -210,11 +232,11 @@ def stalled(connection: Connection) -> list[int]:
 
 
 def reclaim(connection: Connection, batch_id: int, *, job_id: int, owner: str | None = None) -> int:
-    """Requeue a lost batch as batches of one image; images whose process died for the third time fail. Returns how
+    """Requeue a lost batch as batches of one image; images whose process crashed for the third time fail. Return how
     many failed.
 
-    With `owner` the batch is taken from that (dead) owner at once, otherwise only if its lease has run out. Where the
-    process died while it loaded the model version, nobody has looked at an image: the batch comes back whole, later.
+    With `owner`, a process that has crashed, the batch is reclaimed at once, otherwise only if its lease has expired.
+    Where the process crashed while it loaded the model version, no image was read: the batch is requeued whole, later.
     """
     job = jobs.lock(connection, job_id)
     gone = BatchRow.owner == owner if owner is not None else BatchRow.expires_at < now()
@@ -236,7 +258,7 @@ def reclaim(connection: Connection, batch_id: int, *, job_id: int, owner: str | 
         job_id,
         and_(pending, ImageRow.crashes >= MAX_CRASHES),
         code=ImageErrorCode.WORKER_CRASHED,
-        message=f"the process that worked on this image died {MAX_CRASHES} times",
+        message=f"the process that worked on this image crashed {MAX_CRASHES} times",
     )
     rest = list(connection.scalars(select(ImageRow.ordinal).where(pending).order_by(ImageRow.ordinal)))
     if rest:
@@ -247,7 +269,7 @@ def reclaim(connection: Connection, batch_id: int, *, job_id: int, owner: str | 
 
 def _put_off(connection: Connection, batch_id: int, job_id: int) -> None:
     """Let nobody claim this batch, nor those of its job that are in the window, for a while."""
-    waited = jobs.wait_for(connection, job_id, "a worker's process died while it loaded the model version")
+    waited = jobs.wait_for(connection, job_id, "a worker's process crashed while it loaded the model version")
     window = and_(BatchRow.job_id == job_id, BatchRow.state == BatchState.SENT)
     again = {"state": BatchState.SENT, "owner": None, "loading": False}
     connection.execute(
