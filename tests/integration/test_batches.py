@@ -19,8 +19,8 @@ from jobs.client import Job
 from jobs.db.database import Database
 from jobs.db.queries import batches, images, predictions
 from jobs.db.queries import jobs as job_queries
+from jobs.states import ImageErrorCode, ImageFailure
 from tests.support.engines import inferences
-from workers.classification import classify
 from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
 from workers.recovery.thread import recover
@@ -137,15 +137,15 @@ def test_a_worker_that_lost_its_lease_commits_nothing(
 ) -> None:
     worker = runtime()
     job = listed(client, worker, photos(3, 16))
-    commit = classify._commit
+    commit = worker.storage.commit
 
-    def too_late(*args: Any) -> list[int]:
+    def too_late(*args: Any, **options: Any) -> list[int]:
         with client.database.write() as connection:
             connection.execute(text("UPDATE batches SET expires_at = '2020-01-01 00:00:00'"))
-        recover(worker, idle=False)  # somebody else takes the batch back
-        return commit(*args)
+        recover(worker, idle=False)  # somebody else reclaims the batch
+        return commit(*args, **options)
 
-    monkeypatch.setattr(classify, "_commit", too_late)
+    monkeypatch.setattr(worker.storage, "commit", too_late)
     assert classify_batch(worker)
     assert check_honest(client, job)["pending"] == 3
     with client.database.read() as connection:
@@ -319,20 +319,20 @@ def test_everything_at_once(client: Client, runtime: Make, photos: Photos, monke
 def test_prune_beside_a_commit_that_reuses_a_prediction(
     client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pruned between look-up and commit: the batch is looked at again and its photo classified anew."""
+    """Pruned between look-up and commit: the batch is done again and its photo classified anew."""
     worker = runtime()
     folder = photos(3, 16)
     first = listed(client, worker, folder)
     drain(worker)
     second = listed(client, worker, folder)
-    commit = classify._commit
+    commit = worker.storage.commit
 
-    def prune_first(*args: Any) -> list[int]:
+    def prune_first(*args: Any, **options: Any) -> list[int]:
         monkeypatch.undo()
         first.delete()
-        return commit(*args)
+        return commit(*args, **options)
 
-    monkeypatch.setattr(classify, "_commit", prune_first)
+    monkeypatch.setattr(worker.storage, "commit", prune_first)
     drain(worker)
     status = check_honest(client, second)
     assert (status["state"], status["ok"], status["cached"]) == ("completed", 3, 0)
@@ -372,13 +372,13 @@ def test_stored_by_another_and_pruned_before_the_commit(
     worker, other = runtime("a"), runtime("b")
     folder = photos(3, 16)
     first, second = (listed(client, worker, folder) for _ in range(2))
-    commit, store = classify._commit, predictions.store
+    commit, store = worker.storage.commit, predictions.store
 
-    def let_the_other_commit(*args: Any) -> list[int]:
-        monkeypatch.setattr(classify, "_commit", commit)
+    def let_the_other_commit(*args: Any, **options: Any) -> list[int]:
+        monkeypatch.setattr(worker.storage, "commit", commit)
         assert classify_batch(other)
         monkeypatch.setattr(predictions, "store", store_then_delete)
-        return commit(*args)
+        return commit(*args, **options)
 
     def store_then_delete(*args: Any) -> int:
         monkeypatch.setattr(predictions, "store", store)
@@ -386,7 +386,7 @@ def test_stored_by_another_and_pruned_before_the_commit(
         second.delete()
         return new
 
-    monkeypatch.setattr(classify, "_commit", let_the_other_commit)
+    monkeypatch.setattr(worker.storage, "commit", let_the_other_commit)
     assert classify_batch(worker)
     drain(worker)
     assert second.id not in [status["id"] for status in client.jobs()]
@@ -398,7 +398,9 @@ def test_pending_is_what_nobody_settled(client: Client, runtime: Make, photos: P
     job = listed(client, worker, photos(4, 16))
     claimed = claim(client.database)
     with client.database.write() as connection:
-        images.settle(connection, claimed.job_id, [images.Outcome(1, None, ("unreadable", "nul\0byte"))])
+        images.settle(
+            connection, claimed.job_id, [images.Outcome(1, None, ImageFailure(ImageErrorCode.UNREADABLE, "nul\0byte"))]
+        )
         assert [ordinal for ordinal, _ in images.pending(connection, claimed)] == [0, 2, 3]
     (error,) = job.errors()
     assert error["message"].startswith("nul")

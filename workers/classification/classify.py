@@ -6,23 +6,21 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from jobs.db.queries import batches, images, jobs, predictions
+from jobs.db.queries.versions import VersionRecord
 from jobs.errors import CarClassifierError, DatabaseUnavailable, SourceError
 from jobs.queues import CLASSIFY_BATCH
 from jobs.sources import Source
-from jobs.states import ImageErrorCode
+from jobs.states import ImageErrorCode, ImageFailure
 from model import pipeline
 from model.cards import Card
-from model.decision import calibrate, decide_all
 from model.errors import ModelError
 from workers import logs
+from workers.classification.commit import Pruned
 from workers.classification.faults import Broken, Fault, ImageAtFault, VersionUnusable, diagnose
 from workers.classification.finish import finish_job
+from workers.classification.probabilities import predict
 from workers.lease import Lease, LeaseLost
 from workers.runtime import Loaded, Runtime
 from workers.supervision import memory
@@ -32,12 +30,8 @@ __all__ = ["classify_batch"]
 logger = logging.getLogger(__name__)
 COMMIT_PAUSE_SECONDS = 1.0
 UNSURE = (ImageErrorCode.VANISHED, ImageErrorCode.UNREADABLE)  # of an image, or of its whole source
-LOOKUP = 128  # images a question to the database
+LOOKUP = 128  # images per question to the database
 REMOTE_READERS = 16
-
-
-class _Pruned(Exception):
-    """A prediction that was there when its image was looked at is gone."""
 
 
 def classify_batch(runtime: Runtime) -> bool:
@@ -66,7 +60,7 @@ def classify_batch(runtime: Runtime) -> bool:
         logger.warning("batch %d was reclaimed meanwhile; nothing of it was written", claim.id)
     except DatabaseUnavailable:
         raise  # the lease runs out
-    except _Pruned:
+    except Pruned:
         logger.info("batch %d is done again: a prediction that it reused was pruned meanwhile", claim.id)
         _release(runtime, claim)
     except Fault as fault:
@@ -107,8 +101,8 @@ def _narrow(runtime: Runtime, claim: batches.Claim, error: str) -> None:
         finish_job(runtime, claim.job_id)
 
 
-def _work(runtime: Runtime, claim: batches.Claim, job: Any, pending: Sequence[tuple[int, str]]) -> None:
-    """Classify and commit; raises LeaseLost, DatabaseUnavailable, _Pruned or a Fault."""
+def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending: Sequence[tuple[int, str]]) -> None:
+    """Classify and commit; raises LeaseLost, DatabaseUnavailable, Pruned or a Fault."""
     if job is None:
         raise LeaseLost
     version = runtime.version(job.version_id)
@@ -124,8 +118,8 @@ def _work(runtime: Runtime, claim: batches.Claim, job: Any, pending: Sequence[tu
             lease.progress()
             outcomes = _infer(runtime, job, version, pending, lease)
             lease.check()
-            sent = _commit_patiently(runtime, claim, version.id, outcomes, card, lease)
-        except (LeaseLost, DatabaseUnavailable, _Pruned):
+            sent = _commit(runtime, claim, version_id=version.id, outcomes=outcomes, card=card, lease=lease)
+        except (LeaseLost, DatabaseUnavailable, Pruned):
             raise
         except Exception as exc:
             if not isinstance(exc, CarClassifierError | ModelError | VersionUnusable):
@@ -146,7 +140,7 @@ def _work(runtime: Runtime, claim: batches.Claim, job: Any, pending: Sequence[tu
         finish_job(runtime, claim.job_id)
 
 
-def _load(runtime: Runtime, claim: batches.Claim, version: Any) -> Loaded:
+def _load(runtime: Runtime, claim: batches.Claim, version: VersionRecord) -> Loaded:
     """The engine of the job's version. While it is loaded, the batch says so: a process that dies then has not looked
     at an image yet. Raises VersionUnusable."""
     loading = not runtime.has_loaded(version)
@@ -165,7 +159,7 @@ def _load(runtime: Runtime, claim: batches.Claim, version: Any) -> Loaded:
 
 
 def _infer(
-    runtime: Runtime, job: Any, version: Any, pending: Sequence[tuple[int, str]], lease: Lease
+    runtime: Runtime, job: jobs.Work, version: VersionRecord, pending: Sequence[tuple[int, str]], lease: Lease
 ) -> list[pipeline.Outcome]:
     def known(hashes: set[bytes]) -> set[bytes]:
         with runtime.database.read() as connection:
@@ -193,7 +187,7 @@ def _infer(
 
 
 def _reader(source: Source) -> Callable[[str], bytes]:
-    """Reads an image; what says nothing of the image (no more file descriptors, say) is the source's error."""
+    """Return what reads an image; what says nothing of the image (no descriptors left, say) is the source's error."""
 
     def read(path: str) -> bytes:
         try:
@@ -210,7 +204,7 @@ def _limits(runtime: Runtime, source: str) -> pipeline.Limits:
     return pipeline.Limits(max_pixels=runtime.settings.max_pixels, lookup=LOOKUP, read_threads=readers)
 
 
-def _commit_patiently(
+def _commit(
     runtime: Runtime,
     claim: batches.Claim,
     version_id: int,
@@ -219,11 +213,13 @@ def _commit_patiently(
     lease: Lease,
 ) -> list[int]:
     """Commit, over a restart of the database if need be, for as long as the lease is not known to be lost."""
-    rows = _predictions(outcomes, card)
+    inferred = {o.content_hash: o.logits for o in outcomes if o.logits is not None and o.content_hash is not None}
+    rows = predict(inferred, card)
+    written = [images.Outcome(o.key, o.content_hash, _failure(o)) for o in outcomes]
     deadline = time.monotonic() + runtime.settings.lease_seconds
     while True:
         try:
-            return _commit(runtime, claim, version_id, outcomes, rows)
+            return runtime.storage.commit(claim, version_id=version_id, outcomes=written, rows=rows)
         except DatabaseUnavailable:
             if time.monotonic() > deadline:
                 raise
@@ -233,64 +229,9 @@ def _commit_patiently(
             lease.check()
 
 
-def _commit(
-    runtime: Runtime,
-    claim: batches.Claim,
-    version_id: int,
-    outcomes: Sequence[pipeline.Outcome],
-    rows: Sequence[predictions.Prediction],
-) -> list[int]:
-    """Everything about a batch in one transaction; returns the batches that entered the window. Raises LeaseLost."""
-    fresh = {row.content_hash for row in rows}
-    settled = [images.Outcome(o.key, o.content_hash, o.error) for o in outcomes]
-    failed = sum(o.error is not None for o in outcomes)
-    reused = {o.content_hash for o in outcomes if o.error is None and o.content_hash is not None} - fresh
-    cached = sum(o.error is None and o.content_hash in reused for o in outcomes)
-    counts = jobs.Counts(ok=len(outcomes) - failed, failed=failed, cached=cached)
-    with runtime.database.write() as connection:
-        theirs = predictions.store(connection, version_id, rows) < len(rows)  # another worker has stored some meanwhile
-        if not predictions.protect(connection, version_id, reused | fresh if theirs else reused):
-            raise _Pruned
-        if not (jobs.count_up(connection, claim.job_id, counts) and batches.close(connection, claim)):
-            raise LeaseLost
-        images.settle(connection, claim.job_id, settled)
-        return batches.dispatch(connection, claim.job_id, window=runtime.window(connection))
-
-
-def _predictions(outcomes: Sequence[pipeline.Outcome], card: Card) -> list[predictions.Prediction]:
-    """A row for each content that was inferred. Confidences are those of the stored float16, so that they agree with
-    it."""
-    inferred = {o.content_hash: o.logits for o in outcomes if o.logits is not None and o.content_hash is not None}
-    if not inferred:
-        return []
-    logits = np.stack(list(inferred.values()))
-    stored = _halved(calibrate(logits, card.temperature))
-    found = decide_all(stored.astype(np.float32), card, logits)
-    labels = card.labels
-    rows = []
-    for content_hash, top, confidence, decision, make, probabilities in zip(
-        inferred, found.top.tolist(), found.confidence.tolist(), found.decision, found.make, stored, strict=True
-    ):
-        label = labels[top]
-        rows.append(
-            predictions.Prediction(
-                content_hash=content_hash,
-                label=label.name,
-                make=make if decision == "make" else label.make,
-                model=label.model,
-                body=label.body,
-                year=label.year,
-                confidence=confidence,
-                decision=decision,
-                probabilities=probabilities.tobytes(),
-            )
-        )
-    return rows
-
-
-def _halved(probabilities: NDArray[np.float32]) -> NDArray[np.float16]:
-    """The same as `astype("<f2")`, six times as fast: numbers below float16's normal range are rounded to its steps
-    first, since each one that the conversion itself has to round raises a floating-point exception."""
-    steps = np.float32(2**24)
-    small = np.rint(probabilities * steps) / steps
-    return np.where(probabilities < np.float32(2**-14), small, probabilities).astype("<f2")
+def _failure(outcome: pipeline.Outcome) -> ImageFailure | None:
+    """Return why an image failed; the one place where a code of `model` becomes one of the database's."""
+    if outcome.error is None:
+        return None
+    code, message = outcome.error
+    return ImageFailure(ImageErrorCode(code), message)
