@@ -76,5 +76,5 @@ class ImageError(Exception):
         self.message = message
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
-        """Crossing a process boundary needs both arguments, which `Exception` would not keep."""
+        """Keep both arguments across a process boundary, which `Exception` would not."""
         return (type(self), (self.code, self.message))

@@ -135,25 +135,25 @@ def evaluate(
     """Evaluate a registered version on labelled photos, by this machine's engine."""
     settings = configuration.load()
     _prepare(settings)
-    from model.data.ood_images import open_other_photos
+    from model.data.ood_images import open_ood_images
     from model.evaluation.metrics import evaluate_version
     from workers.runtime import Runtime
 
-    others = open_other_photos(other) if other else None
+    ood_images = open_ood_images(other) if other else None
     runtime = Runtime(settings, identity="evaluate", notify=lambda *_: False)
     try:
         with runtime.database.read() as connection:
             row = model_registry.resolve(connection, version)
         folder, _ = runtime.artifact(row)
         found = evaluate_version(
-            folder, dataset, split=split, engine=settings.engine, device=settings.device, others=others
+            folder, dataset, split=split, engine=settings.engine, device=settings.device, ood_images=ood_images
         )
     finally:
         runtime.close()
     if found["left_out"]:
         names = ", ".join(f"{row['label']} ({row['images']})" for row in found["left_out"])
         print(f"left out, as when {version} was trained: {names}", file=sys.stderr)
-    _print_evaluation(found, form)
+    _print_evaluation(dict(found), form)
 
 
 def _print_evaluation(found: dict[str, Any], form: Format | None) -> None:
@@ -164,7 +164,7 @@ def _print_evaluation(found: dict[str, Any], form: Format | None) -> None:
         return
     print("\nas framing loosens (area: how much of the picture the car's own photo covers)")
     print_rows(found["framing"], [Column(name) for name in found["framing"][0]], form)
-    if others := found.get("other_photos"):
+    if others := found.get("ood_images"):
         print("\nphotos that show no car of the classes")
         columns = ["split", "images", "rejected", "decided_model", "decided_make", "model_fraction"]
         rows = [{"split": split} | numbers for split, numbers in others.items()]

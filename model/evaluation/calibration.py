@@ -18,19 +18,19 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 def log_softmax(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Natural log of the probabilities, (N, C)."""
+    """Return the natural log of the probabilities, (N, C)."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True)
     return np.asarray(scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True)))
 
 
 def negative_log_likelihood(logits: Floats, labels: Labels, temperature: float = 1.0) -> float:
-    """Mean -ln p(label) in nats."""
+    """Return the mean of -ln p(label) in nats."""
     return float(-log_softmax(logits, temperature)[np.arange(len(labels)), labels].mean())
 
 
 def fit_temperature(logits: Floats, labels: Labels, *, low: float = 0.02, high: float = 50.0) -> float:
-    """The temperature between ``low`` and ``high`` with the least negative log-likelihood.
+    """Return the temperature between `low` and `high` with the least negative log-likelihood.
 
     The likelihood is unimodal in the temperature, so a golden-section search on its logarithm finds the one minimum
     (to a relative 1e-4) without an optimizer.
@@ -44,16 +44,16 @@ def fit_temperature(logits: Floats, labels: Labels, *, low: float = 0.02, high: 
 
 
 def expected_calibration_error(confidence: Floats, hit: Hits, *, bins: int = ECE_BINS) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, weighted by the photos in each (0..1)."""
+    """Return the mean gap between confidence and accuracy over equal-width bins, weighted by photos (0..1)."""
     return float(_gaps(_bins(confidence, bins), confidence, hit[None].astype(np.float64), bins)[0])
 
 
 def simulated_error_limit(
     confidence: Floats, *, bins: int = ECE_BINS, percentile: float = 95, rounds: int = 2000, seed: int = 0
 ) -> float:
-    """The given percentile of the error that perfectly calibrated confidences would show at this sample size.
+    """Return the given percentile of the error that perfectly calibrated confidences would show at this sample size.
 
-    Draws each photo's outcome from its own confidence ``rounds`` times: an error below this limit cannot be told
+    Draws each photo's outcome from its own confidence `rounds` times: an error below this limit cannot be told
     from perfect calibration with this many photos.
     """
     random, bin_of = np.random.default_rng(seed), _bins(confidence, bins)
@@ -70,7 +70,7 @@ def _bins(confidence: Floats, bins: int) -> npt.NDArray[np.intp]:
 
 
 def _gaps(bin_of: npt.NDArray[np.intp], confidence: Floats, hits: Floats, bins: int) -> Floats:
-    """The calibration error of each row of ``hits`` (R, N)."""
+    """Return the calibration error of each row of `hits` (R, N)."""
     member = np.eye(bins)[bin_of]  # (N, bins)
     return np.asarray(
         np.abs(hits @ member - np.asarray(confidence, dtype=np.float64) @ member).sum(1) / len(confidence)

@@ -56,7 +56,7 @@ _FETCH: Final = "fetch the image again"
 
 
 def isobmff_brands(data: bytes) -> frozenset[bytes]:
-    """The brands of an ISO base media file (ISO 14496-12, 4.3), main and compatible ones; none of another file."""
+    """Return the brands of an ISO base media file (ISO 14496-12, 4.3), main and compatible; none of another file."""
     if data[4:8] != b"ftyp":
         return frozenset()
     box = data[8 : min(int.from_bytes(data[:4], "big"), 4096)]
@@ -64,7 +64,7 @@ def isobmff_brands(data: bytes) -> frozenset[bytes]:
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether a container says that it is longer than the data."""
+    """Return whether a container says that it is longer than the data."""
     if data[:4] == b"RIFF":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if data[:4] in (b"II*\0", b"MM\0*"):
@@ -87,7 +87,7 @@ def _boxes_end(data: bytes) -> int:
 
 
 def no_image(data: bytes) -> ImageError:
-    """The error of a file in which no image was found."""
+    """Return the error of a file in which no image was found."""
     if not data:
         return ImageError("undecodable", "The file is empty.")
     for offset, magic, kind, advice in _FORMATS:
@@ -122,7 +122,7 @@ def _iso_media(data: bytes) -> ImageError:
 
 
 def _text(head: bytes) -> str:
-    """What a text is, and what to do; empty where it is no text."""
+    """Return what a text is, and what to do; empty where it is no text."""
     lower = head[:200].lower()
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
         return "a Git LFS pointer, not the image itself; fetch it: git lfs pull"

@@ -67,7 +67,7 @@ class Header:
 
 
 def read_header(data: bytes) -> Header | None:
-    """The header of a JPEG; None if it has none that is whole. What lies between segments is passed over."""
+    """Return the header of a JPEG; None if it has none that is whole. What lies between segments is passed over."""
     header, at = Header(), 2
     while (found := _MARKER.search(data, at)) is not None:
         at, marker = found.start(), found[0][1]
@@ -89,7 +89,7 @@ def read_header(data: bytes) -> Header | None:
 
 
 def load(image: Image.Image, data: bytes) -> None:
-    """Loads an opened JPEG of these bytes; raises ImageError where its data do not fit its picture.
+    """Load an opened JPEG of these bytes; raises ImageError where its data do not fit its picture.
 
     `damaged`: data were lost, overwritten or added. `truncated`: the file ends before the picture does; one that only
     lacks its end marker loads.
@@ -147,8 +147,9 @@ class _Feed(io.RawIOBase):
 
 
 def _zeros_mean_nothing(header: Header) -> bool:
-    """Whether bits of zero say "no more coefficients" in each table: then a plain area is a long run of them. In others
-    they say coefficient after coefficient, which no encoder writes for a whole block."""
+    """Return whether bits of zero say "no more coefficients" in each table: then a plain area is a long run of them. In
+    others they say coefficient after coefficient, which no encoder writes for a whole block.
+    """
     for segment in header.tables:
         at = 0
         while at + 17 < len(segment):
@@ -176,7 +177,7 @@ def _load_several_scans(image: Image.Image, data: bytes, header: Header) -> None
 
 
 def _is_like_text(data: bytes, start: int, end: int) -> bool:
-    """Whether each line feed has a carriage return before it, as after a transfer in text mode."""
+    """Return whether each line feed has a carriage return before it, as after a transfer in text mode."""
     at, feeds = start, 0
     while (at := data.find(b"\n", at, end)) >= 0 and data[at - 1] == 0x0D:
         at, feeds = at + 1, feeds + 1
@@ -184,7 +185,7 @@ def _is_like_text(data: bytes, start: int, end: int) -> bool:
 
 
 def _is_intact(data: bytes, image: Image.Image) -> bool:
-    """Whether JPEG XL's lossless transcoder, which reads a JPEG to the last bit, takes it. Slow where it does."""
+    """Return whether JPEG XL's lossless transcoder, which reads a JPEG to the last bit, takes it; slow if so."""
     try:
         from pillow_jxl import Encoder
     except ImportError:

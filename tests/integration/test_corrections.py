@@ -69,7 +69,7 @@ def test_a_corrected_photo_is_learned_although_it_is_gone(
     copy = tmp_path / "copy.png"
     picture(BMW, int(next(photo for photo in judged if photo.file.parent.name == BMW).file.stem), side=48).save(copy)
     client.label(str(copy), BMW)
-    run = client.train(data, recipe="scratch", force=True, plan={**TINY, "stages": [{"epochs": 1, "peak": 0.001}]})
+    run = client.train(data, recipe="scratch", force=True, plan={**TINY, "phases": [{"epochs": 1, "lr_max": 0.001}]})
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
     assert status["state"] == "published", status["error"]

@@ -27,16 +27,25 @@ from workers.runtime import Runtime
 from workers.training.task import reclaim_runs, train_model
 
 PLAN: dict[str, Any] = {
-    "sizes": [[1.0, 24]],
-    "test_sizes": [24],
-    "batch": 8,
-    "views": {"crop": 1.0, "strong": False},
-    "stages": [{"epochs": 5, "peak": 0.02}],
+    "progressive_sizes": [[1.0, 24]],
+    "eval_sizes": [24],
+    "batch_size": 8,
+    "augmentation": {"crop": 1.0, "strong": False},
+    "phases": [{"epochs": 5, "lr_max": 0.02}],
     "loss": "cross_entropy",
     "bfloat16": False,
 }
-LEARNS = {**PLAN, "sizes": [[1.0, 32]], "test_sizes": [32], "stages": [{"epochs": 8, "peak": 0.02}]}
-TINY = {**PLAN, "stages": [{"epochs": 2, "peak": 0.001}], "batch": 16}
+LEARNS = {**PLAN, "progressive_sizes": [[1.0, 32]], "eval_sizes": [32], "phases": [{"epochs": 8, "lr_max": 0.02}]}
+TINY = {**PLAN, "phases": [{"epochs": 2, "lr_max": 0.001}], "batch_size": 16}
+TINY_IN_0_2_0 = {  # the same in the names that releases before had
+    "sizes": [[1.0, 24]],
+    "test_sizes": [24],
+    "batch": 16,
+    "views": {"crop": 1.0, "strong": False},
+    "stages": [{"epochs": 2, "peak": 0.001}],
+    "loss": "cross_entropy",
+    "bfloat16": False,
+}
 embedded = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
 server = pytest.mark.parametrize("backend", ["server"], indirect=True)
 
@@ -109,7 +118,7 @@ def test_photos_that_show_no_car_are_fitted_to(
     run = client.train(data, recipe="scratch", other=folder, force=True, promote=False, plan=TINY)
     assert train_model(worker, int(run.id))
     card = client.model(run.status()["model_version"])
-    assert card["metrics"]["other_photos"]["holdout"]["images"] == 3
+    assert card["metrics"]["ood_images"]["holdout"]["images"] == 3
 
 
 @embedded
@@ -163,7 +172,7 @@ def test_cancel(client: Client, runtime: Callable[..., Runtime], data: Path) -> 
     waiting = client.train(data, recipe="scratch", plan=TINY)
     assert waiting.cancel()["state"] == "canceled"
     assert not train_model(worker, int(waiting.id))
-    run = client.train(data, recipe="scratch", plan={**TINY, "stages": [{"epochs": 50, "peak": 0.001}]})
+    run = client.train(data, recipe="scratch", plan={**TINY, "phases": [{"epochs": 50, "lr_max": 0.001}]})
 
     def cancel() -> bool:
         run.cancel()
@@ -197,7 +206,7 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
     end: str, client: Client, runtime: Callable[..., Runtime], data: Path
 ) -> None:
     worker = runtime(engine="onnx")
-    run = client.train(data, recipe="scratch", force=True, plan={**TINY, "stages": [{"epochs": 1, "peak": 0.001}]})
+    run = client.train(data, recipe="scratch", force=True, plan={**TINY, "phases": [{"epochs": 1, "lr_max": 0.001}]})
     assert train_model(worker, int(run.id), closing=lambda: True)
     folder = worker.settings.home / "training"
     other = folder / f"{run.id}-0-1"  # of another database's run
@@ -322,7 +331,7 @@ def test_a_run_that_an_earlier_release_enqueued_goes_on(
     data = write_folders(tmp_path / "data", photos=8, labels=tuple(COLORS)[:3])
     write_folders(data, photos=2, labels=tuple(COLORS)[3:])
     run = client.train(data, recipe="scratch", force=True, plan=TINY)
-    before = {"min_gain": 0.0, "force": True, "promote": True, "seed": 0, "plan": TINY, **options}
+    before = {"min_gain": 0.0, "force": True, "promote": True, "seed": 0, "plan": TINY_IN_0_2_0, **options}
     with client.database.write() as connection:
         connection.execute(update(TrainingRunRow).values(options=before))
     assert train_model(runtime(engine="onnx"), int(run.id))
@@ -441,7 +450,7 @@ def test_what_production_was_judged_on_is_not_learned(
     client: Client, runtime: Callable[..., Runtime], data: Path, tmp_path: Path
 ) -> None:
     worker = runtime(engine="onnx")
-    plan = {**TINY, "stages": [{"epochs": 1, "peak": 0.001}]}
+    plan = {**TINY, "phases": [{"epochs": 1, "lr_max": 0.001}]}
     first = client.train(data, recipe="scratch", force=True, plan=plan)
     assert train_model(worker, int(first.id))
     again = client.train(data, recipe="finetune", seed=5, force=True, promote=False, plan=plan)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from jobs.db.queries.predictions import Prediction
 from model.cards import Card
-from model.decision import calibrate, decide_all
+from model.decision import decide_all, softmax
 
 __all__ = ["predict", "to_float16"]
 
@@ -22,7 +22,7 @@ def predict(logits: Mapping[bytes, NDArray[np.float32]], card: Card) -> list[Pre
     if not logits:
         return []
     raw = np.stack(list(logits.values()))
-    stored = to_float16(calibrate(raw, card.temperature))
+    stored = to_float16(softmax(raw, temperature=card.temperature))
     found = decide_all(stored.astype(np.float32), card, raw)
     labels = card.labels
     rows = []

@@ -19,9 +19,9 @@ from jobs.states import RunState, VersionState
 from model import cards
 from model.cards import Card
 from model.data.dataset import SPLITS, Dataset, open_dataset
-from model.data.ood_images import OtherPhotos, open_other_photos
+from model.data.ood_images import OodImages, open_ood_images
 from model.errors import DatasetError, ModelError, StoreUnavailable
-from model.evaluation.metrics import top1_of_version
+from model.evaluation.metrics import accuracy_of_version
 from model.publishing.publish import publish
 from model.training.train import Trained, TrainingStopped, train
 from workers.lease import LeaseLost
@@ -75,12 +75,12 @@ class Learning:
             _permitted(place.with_suffix(".json"), roots=self._settings.roots)
         return place
 
-    def _others(self) -> OtherPhotos | None:
+    def _others(self) -> OodImages | None:
         """The photos that show no car, if the run was given some. Raises DatasetError and the errors of `_place`."""
         place = self._row.options.get("other")
         if place is None:
             return None
-        others = open_other_photos(self._place(place))
+        others = open_ood_images(self._place(place))
         for photo in others.photos:
             _permitted(photo.file, roots=self._settings.roots)
         return others
@@ -172,7 +172,7 @@ class Learning:
         self._watch.stage("publishing")
         return self._publish(trained, dataset, others=others)
 
-    def _publish(self, trained: Trained, dataset: Dataset, *, others: OtherPhotos | None) -> Path:
+    def _publish(self, trained: Trained, dataset: Dataset, *, others: OodImages | None) -> Path:
         def report(line: str) -> None:
             logger.info("run %d: %s", self._row.id, line)
             self._watch.check()
@@ -186,7 +186,7 @@ class Learning:
             recipe={**trained.report, "init": Path(self._row.init).name, "run": self._row.id},
             name=self._name,
             training_plots=trained.plots,
-            others=others,
+            ood_images=others,
             seed=self._row.options["seed"],
             report=report,
         )
@@ -196,11 +196,11 @@ class Learning:
 
     def _judge(self, folder: Path, dataset: Dataset) -> Judged:
         holdout = dataset.labels("holdout")
-        found = top1_of_version(
+        found = accuracy_of_version(
             folder, dataset, split="holdout", engine=self._settings.engine, device=self._runtime.device
         )
         card = cards.read(folder)
-        return Judged.of(card.name, found, holdout.tolist(), classes=card.classes)
+        return Judged.of(card.name, found.fraction, holdout.tolist(), classes=card.classes)
 
     def _judge_production(self, version: Any, dataset: Dataset) -> Judged | str:
         """The live version on the same photos, or why it cannot be judged here."""

@@ -18,6 +18,7 @@ from jobs.errors import CarClassifierError, DatabaseUnavailable
 from jobs.queues import TRAIN_MODEL
 from jobs.states import RunState
 from model.errors import ImageError, ModelError, StoreUnavailable
+from model.training.progress import RunProgress
 from workers.lease import Lease, LeaseLost
 from workers.runtime import Runtime
 
@@ -68,16 +69,16 @@ class Watch:
         if shown not in notes and len(notes) < MOST_NOTES:
             notes.append(shown)
 
-    def trained(self, record: Mapping[str, Any]) -> None:
+    def trained(self, progress: RunProgress) -> None:
         """Take what the training reports of itself. Raises LeaseLost."""
-        whole = record["accuracy"] is not None
-        self._progress |= {name: value for name, value in record.items() if value is not None}
+        whole = progress.is_whole_epoch
+        self._progress |= {name: value for name, value in progress.to_json().items() if value is not None}
         if whole:
             self._progress["epochs_run"] = self._progress.get("epochs_run", 0) + 1
             logger.info(
                 "run %d: epoch %d of %d: loss %.3f, validation %.3f, accuracy %.1f %%, %.3g images a second%s",
-                *(self._claim.id, record["epoch"], record["epochs"], record["train_loss"], record["valid_loss"]),
-                *(100 * record["accuracy"], record["images_per_second"], _of_limit(record)),
+                *(self._claim.id, progress.epoch, progress.epochs, progress.train_loss, progress.valid_loss),
+                *(100 * (progress.accuracy or 0), progress.images_per_second, _of_limit(progress)),
             )
         if whole or time.monotonic() - self._written >= TELL_SECONDS:
             self._write(epoch_done=whole)
@@ -130,10 +131,10 @@ class Watch:
             raise LeaseLost
 
 
-def _of_limit(record: Mapping[str, Any]) -> str:
+def _of_limit(progress: RunProgress) -> str:
     """How near the training comes to the speed of the network alone, in words."""
-    limit = record.get("network_images_per_second")
-    return f", {record['images_per_second'] / limit:.0%} of the network's own limit of {limit:.3g}" if limit else ""
+    limit = progress.network_images_per_second
+    return f", {progress.images_per_second / limit:.0%} of the network's own limit of {limit:.3g}" if limit else ""
 
 
 def train_model(runtime: Runtime, run_id: int, *, closing: Callable[[], bool] = lambda: False) -> bool:
