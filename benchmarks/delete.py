@@ -33,7 +33,7 @@ JOB = """INSERT INTO jobs (name, source, state, version_id, top_k, priority, tot
     SELECT 'x', '/x', CAST(:state AS text), min(id), 5, 0, :n, :ok, now(),
         CASE WHEN CAST(:state AS text) = 'completed' THEN now() END
     FROM model_versions RETURNING id"""
-IMAGES = """INSERT INTO images (job_id, ordinal, path, status, deaths)
+IMAGES = """INSERT INTO images (job_id, ordinal, path, status, crashes)
     SELECT :job, n, 'folder/' || n || '.jpg', 'pending', 0 FROM generate_series(0, :n - 1) AS n"""
 SETTLED = """UPDATE images SET status = 'ok', finished_at = now(),
         content_hash = sha256(CAST(:contents || CAST(ordinal AS text) AS bytea))
@@ -94,7 +94,7 @@ def commit(database: Database, job: int, ordinals: range, *, victim: str, seed: 
     began = time.perf_counter()
     with database.write() as connection:
         predictions.store(connection, version, new)
-        predictions.hold(connection, version, reused)
+        predictions.protect(connection, version, reused)
         jobs.count_up(connection, job, jobs.Counts(ok=len(new), failed=0, cached=0))
         settled = [images.Outcome(at, one, None) for at, one in zip(ordinals, mine, strict=True)]
         images.settle(connection, job, settled)

@@ -21,6 +21,7 @@ from jobs.errors import ClientClosed, JobNotFound, KeyInUse, NotPossible, Settin
 from jobs.filters import checked_order, make_filter
 from jobs.job import Request
 from jobs.polling import brief_interrupt, wait
+from jobs.queues import SCAN_JOB, TRAIN_MODEL
 from jobs.redaction import redacted
 from jobs.results import Results
 from jobs.settings import Settings
@@ -29,7 +30,7 @@ from jobs.training_run import Training
 from jobs.wake import wake
 
 if TYPE_CHECKING:
-    from jobs import broker
+    from jobs.notifier import Notifier
 
 __all__ = ["Client", "Job"]
 
@@ -51,7 +52,7 @@ class Client:
             raise SettingsInvalid("give either settings, or database_url and broker_url")
         self.settings = settings or configuration.load(database_url=database_url, broker_url=broker_url)
         self._database: Database | None = Database(self.settings.database)
-        self._doorbell: broker.Doorbell | None = None
+        self._notifier: Notifier | None = None
         self._checked = False
 
     def __enter__(self) -> Self:
@@ -66,9 +67,9 @@ class Client:
         """Give connections back; the client cannot be used any more."""
         if self._database is not None:
             self._database.close()
-        if self._doorbell is not None:
-            self._doorbell.close()
-        self._database = self._doorbell = None
+        if self._notifier is not None:
+            self._notifier.close()
+        self._database = self._notifier = None
 
     @property
     def database(self) -> Database:
@@ -111,7 +112,7 @@ class Client:
         job_id, new = self._add_job(request)
         if not new:
             return Job(self, str(job_id)) if reuse else self._same(job_id, request)
-        self._ring("scan", job_id)
+        self._notify("scan", job_id)
         return Job(self, str(job_id))
 
     def _by_key(self, key: str) -> int | None:
@@ -150,15 +151,15 @@ class Client:
                 raise
             return known, False
 
-    def _ring(self, work: Literal["scan", "train"], number: int) -> None:
+    def _notify(self, work: Literal["scan", "train"], number: int) -> None:
         if self.settings.embedded:
             wake(self.settings.home)
             return
-        from jobs import broker  # Celery is slow to load, and most commands ring for nothing
+        from jobs.notifier import Notifier  # Celery is slow to load, and most commands send no message
 
-        if self._doorbell is None:
-            self._doorbell = broker.Doorbell(self.settings)
-        self._doorbell.ring({"scan": broker.SCAN_JOB, "train": broker.TRAIN_MODEL}[work], number)
+        if self._notifier is None:
+            self._notifier = Notifier(self.settings)
+        self._notifier.notify({"scan": SCAN_JOB, "train": TRAIN_MODEL}[work], number)
 
     def job(self, id: str) -> Job:
         """The job with this id. Raises JobNotFound."""
@@ -315,7 +316,7 @@ class Client:
             min_gain=min_gain,
             options={**options, "plan": dict(plan or {})},
         )
-        self._ring("train", int(run.id))
+        self._notify("train", int(run.id))
         return run
 
     def training(self, id: str) -> Training:
@@ -413,7 +414,7 @@ class Job:
         if again is None:
             raise NotPossible(f"job {self.id} is {status['state']}: wait for its end, or cancel it")
         if status["state"] == JobState.RUNNING:
-            self._client._ring("scan", self._client._id(self))  # harmless where all is listed
+            self._client._notify("scan", self._client._id(self))  # harmless where all is listed
         return status
 
     def skipped(self) -> list[dict[str, Any]]:

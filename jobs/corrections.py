@@ -183,7 +183,7 @@ class _Finder:
             for path, one in wanted.items():
                 yield path, self._keep(source, path, one, expected=rows[path].content_hash)
 
-    def _keep(self, source: sources.Source, path: str, one: _Wanted, *, expected: bytes) -> bytes:
+    def _keep(self, source: sources.Source, path: str, one: _Wanted, *, expected: bytes | None) -> bytes:
         try:
             content_hash = self._photos.keep(source.read(path))
         except ImageUnavailable as exc:

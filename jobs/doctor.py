@@ -109,9 +109,9 @@ def _workers(client: Client) -> dict[str, Any]:
 def _broker(client: Client) -> dict[str, Any]:
     if client.settings.embedded:
         return _check("broker", True, "inside each worker")
-    reason = broker.answers(client.settings)
+    reason = broker.connection_error(client.settings)
     return _check(
-        "broker", reason is None, reason or broker.shown(client.settings.broker_url), "start it, or set CARS_BROKER_URL"
+        "broker", reason is None, reason or redacted(client.settings.broker_url), "start it, or set CARS_BROKER_URL"
     )
 
 

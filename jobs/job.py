@@ -58,7 +58,7 @@ class Request:
     def store_files(self, connection: Connection, job_id: int) -> None:
         """Keep the list of files, if that is the source; a file's listing is the folder it is in, as in a scan."""
         if self.listed.files is not None:
-            files = ((path.rpartition("/")[0] or None, path) for path in self.listed.files)
+            files = (listed_files.ListedFile(path.rpartition("/")[0] or None, path) for path in self.listed.files)
             listed_files.add(connection, job_id, files)
 
     def differences(self, connection: Connection, job_id: int) -> Iterator[str]:

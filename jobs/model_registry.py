@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 
 from jobs import records
 from jobs.db.database import Database
@@ -15,7 +15,7 @@ from jobs.states import VersionState
 __all__ = ["describe", "history", "listing", "promote", "resolve", "retire", "rollback", "usable"]
 
 
-def resolve(connection: Connection, name: str | None) -> Row[Any]:
+def resolve(connection: Connection, name: str | None) -> versions.VersionRecord:
     """The row of a version by name; None or "production" mean the one in production. Raises VersionNotFound."""
     row = versions.production(connection) if name in {None, "production"} else versions.by_name(connection, name or "")
     if row is None and name in {None, "production"}:
@@ -27,7 +27,7 @@ def resolve(connection: Connection, name: str | None) -> Row[Any]:
     return row
 
 
-def usable(connection: Connection, name: str | None) -> Row[Any]:
+def usable(connection: Connection, name: str | None) -> versions.VersionRecord:
     """The version that a new job is pinned to; see `resolve`. Raises NotPossible for one that is retired."""
     row = resolve(connection, name)
     if row.state == VersionState.RETIRED:

@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from jobs.redaction import redacted
+
 if TYPE_CHECKING:
     from jobs.client import Client
     from jobs.settings import Settings
@@ -90,14 +92,12 @@ class _BrokerCheck:
             self._reason = f"nothing for {BROKER_PATIENCE:g} s"
         if self._reason is None:
             return None
-        from jobs import broker
-
         return (
-            f"the broker at {broker.shown(self._settings.broker_url)} does not answer ({self._reason}); start Redis or "
+            f"the broker at {redacted(self._settings.broker_url)} does not answer ({self._reason}); start Redis or "
             "correct CARS_BROKER_URL; until then workers find the work in the database, later than they could"
         )
 
     def _ask(self) -> None:
         from jobs import broker
 
-        self._reason = broker.answers(self._settings)
+        self._reason = broker.connection_error(self._settings)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
-from sqlalchemy import Row
-
 from jobs.redaction import redacted
 from jobs.states import ImageStatus
 
@@ -50,7 +48,7 @@ class Result:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def result(row: Row[Any], *, classes: Sequence[str], top_k: int | None) -> Result:
+def result(row: Any, *, classes: Sequence[str], top_k: int | None) -> Result:
     """A row of `queries.results.page`, with the classes of its model version in the card's order."""
     failed = row.status == ImageStatus.FAILED
     return Result(
@@ -83,7 +81,7 @@ def top(probabilities: bytes, *, classes: Sequence[str], k: int) -> list[Top]:
     return [{"label": classes[i], "confidence": float(values[i])} for i in best]
 
 
-def status(row: Row[Any]) -> dict[str, Any]:
+def status(row: Any) -> dict[str, Any]:
     """A row of `queries.jobs.get` as a status. The rate is that of the whole run so far; times are ISO 8601 in UTC."""
     done = row.ok + row.failed
     pending = row.total - done - row.canceled
@@ -116,7 +114,7 @@ def status(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _waiting(row: Row[Any]) -> str | None:
+def _waiting(row: Any) -> str | None:
     """Why nothing of the job can be done at present, and since when, by this machine's clock."""
     if row.waiting is None:
         return None
@@ -125,18 +123,18 @@ def _waiting(row: Row[Any]) -> str | None:
     return f"since {since.strftime(form)}: {row.waiting}"
 
 
-def failure(row: Row[Any], job_id: int) -> dict[str, str]:
+def failure(row: Any, job_id: int) -> dict[str, str]:
     """A failed image."""
     return {"job": str(job_id), "path": row.path, "code": row.error_code, "message": row.error_message or ""}
 
 
-def skipped(row: Row[Any]) -> list[dict[str, Any]]:
+def skipped(row: Any) -> list[dict[str, Any]]:
     """How many files of a row of `queries.jobs.get` are no images, by suffix (None: they have none), most first."""
     counts = sorted(row.skipped_suffixes.items(), key=lambda item: (-item[1], item[0]))
     return [{"job": str(row.id), "suffix": suffix or None, "files": files} for suffix, files in counts]
 
 
-def version(row: Row[Any], *, production: bool) -> dict[str, Any]:
+def version(row: Any, *, production: bool) -> dict[str, Any]:
     """A model version as a line of the registry's list."""
     metrics: Mapping[str, Any] = row.card.get("metrics") or {}
     return {
@@ -156,7 +154,7 @@ def iso(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def worker(row: Row[Any], *, work: Sequence[str], alive_seconds: float) -> dict[str, Any]:
+def worker(row: Any, *, work: Sequence[str], alive_seconds: float) -> dict[str, Any]:
     """A worker's heartbeat row. `work`: what its processes have in hand."""
     age = max((row.now - row.seen_at).total_seconds(), 0.0)
     return {

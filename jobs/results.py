@@ -82,7 +82,7 @@ class Results:
             found["status"][row.status] += row.images
             if row.decision is not None:
                 found["decision"][row.decision] += row.images
-            if row.decision in ("model", "make"):
+            if row.make is not None and row.decision in ("model", "make"):
                 found["make"][row.make] += row.images
             if row.error_code is not None:
                 failed[row.error_code] += row.images

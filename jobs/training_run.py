@@ -11,8 +11,6 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row
-
 from jobs import model_registry, records
 from jobs.db.queries import training_runs
 from jobs.errors import (
@@ -228,7 +226,7 @@ def listing(client: Client, *, limit: int | None = None) -> Iterator[dict[str, A
         before, left = rows[-1].id, left - len(rows)
 
 
-def shape(row: Row[Any]) -> dict[str, Any]:
+def shape(row: training_runs.RunRecord) -> dict[str, Any]:
     """A row of `queries.training_runs.get` as a status. Losses and rate are the newest; times are ISO 8601 in UTC."""
     progress: Mapping[str, Any] = row.progress or {}
     running = row.state == RunState.RUNNING

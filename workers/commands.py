@@ -12,13 +12,13 @@ import typer
 
 from jobs import model_registry
 from jobs import settings as configuration
-from jobs.broker import QUEUES
 from jobs.cli.local_worker import require_training_packages
 from jobs.cli.output.formats import Format, print_record, print_rows
 from jobs.cli.output.table import Column
 from jobs.db import migrate
 from jobs.db.database import Database
 from jobs.errors import CarClassifierError, SettingsInvalid
+from jobs.queues import QUEUES
 from workers import footprint
 
 __all__ = ["main"]
@@ -110,7 +110,7 @@ def export_(version: str, folder: Path) -> None:
 
     settings = configuration.load()
     _prepare(settings)
-    runtime = Runtime(settings, identity="export", ring=lambda *_: False)
+    runtime = Runtime(settings, identity="export", notify=lambda *_: False)
     try:
         with runtime.database.read() as connection:
             row = model_registry.resolve(connection, version)
@@ -141,7 +141,7 @@ def evaluate(
     from workers.runtime import Runtime
 
     ood_images = open_ood_images(other) if other else None
-    runtime = Runtime(settings, identity="evaluate", ring=lambda *_: False)
+    runtime = Runtime(settings, identity="evaluate", notify=lambda *_: False)
     try:
         with runtime.database.read() as connection:
             row = model_registry.resolve(connection, version)

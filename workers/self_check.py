@@ -68,7 +68,7 @@ def check(settings: Settings) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for index in reversed(range(devices.count(settings))):
-        runtime = Runtime(settings, identity="check", ring=lambda *_: False, device=devices.of_child(settings, index))
+        runtime = Runtime(settings, identity="check", notify=lambda *_: False, device=devices.of_child(settings, index))
         try:
             found = _check_device(runtime)
         finally:

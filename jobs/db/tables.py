@@ -189,7 +189,7 @@ class ImageRow(Base):
     path: Mapped[str]
     listing: Mapped[str | None]
     status: Mapped[str] = mapped_column(String(10))
-    deaths: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # processes that died while working on it
+    crashes: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # processes that died while working on it
     content_hash: Mapped[bytes | None]
     error_code: Mapped[str | None] = mapped_column(String(20))
     error_message: Mapped[str | None]
@@ -278,7 +278,7 @@ class TrainingRunRow(Base):
     error: Mapped[str | None]
     owner: Mapped[str | None] = mapped_column(String(120))
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")  # grows with each claim: the fencing token
-    deaths: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # since the last whole epoch
+    crashes: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # since the last whole epoch
     expires_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(Boolean, server_default=false())
     created_at: Mapped[datetime]

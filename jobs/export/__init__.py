@@ -68,8 +68,8 @@ def to_pandas(results: Iterable[Row]) -> "pandas.DataFrame":
     without the extra `tables`."""
     try:
         import pandas
-    except ImportError as error:
-        raise _missing("pandas", "A DataFrame") from error
+    except ImportError as exc:
+        raise _missing("pandas", "A DataFrame") from exc
     rows = [[row[column] for column in COLUMNS] for row in map(flat, results)]
     types = dict.fromkeys(COLUMNS, "string") | {"year": "Int16", "confidence": "float64", "top": "object"}
     del types["finished_at"]
@@ -188,8 +188,8 @@ def _write_parquet(results: Iterable[Row], stream: BinaryIO) -> int:
     try:
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise _missing("pyarrow", "Parquet") from error
+    except ImportError as exc:
+        raise _missing("pyarrow", "Parquet") from exc
     choice = pyarrow.struct([("label", pyarrow.string()), ("confidence", pyarrow.float64())])
     types = dict.fromkeys(COLUMNS, pyarrow.string()) | {
         "year": pyarrow.int16(), "confidence": pyarrow.float64(), "top": pyarrow.list_(choice),
@@ -234,8 +234,8 @@ def _replacing(file: Path) -> Iterator[BinaryIO]:
         with open(draft, "xb") as stream:
             yield stream
         draft.replace(target)
-    except OSError as error:
-        raise OutputError(f"{file} cannot be written: {trouble(error, target.parent)}.") from error
+    except OSError as exc:
+        raise OutputError(f"{file} cannot be written: {trouble(exc, target.parent)}.") from exc
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)

@@ -63,8 +63,8 @@ def canonical(source: str | os.PathLike[str]) -> str:
         if protocol in ("file", "local"):
             return _absolute(_file_path(rest))
         return encode(os.fsencode(f"{protocol}://{rest.rstrip('/')}"))
-    except UnicodeEncodeError as error:
-        raise SourceMissing(f"{text!r} names no folder: it has characters that no path can have.") from error
+    except UnicodeEncodeError as exc:
+        raise SourceMissing(f"{text!r} names no folder: it has characters that no path can have.") from exc
 
 
 def _absolute(path: str) -> str:
@@ -82,8 +82,8 @@ def parse(source: str) -> Address:
     """What `canonical` returned, taken apart; raises `SourceNotAllowed` for a chained URL or one with `..` in it."""
     try:
         raw = decode(source)
-    except ValueError as error:
-        raise SourceError(f"{source!r} is no canonical source ({error}): it must come from canonical().") from error
+    except ValueError as exc:
+        raise SourceError(f"{source!r} is no canonical source ({exc}): it must come from canonical().") from exc
     text = os.fsdecode(raw)
     if _CHAIN.match(text):
         raise SourceNotAllowed(
@@ -125,8 +125,8 @@ def permitted_folder(address: Address, roots: Sequence[str] | None) -> bytes:
     """The real path of a local source, every link on the way followed; raises `SourceNotAllowed` outside the roots."""
     try:
         real = os.path.realpath(address.folder)
-    except ValueError as error:
-        raise SourceMissing(f"{address.text}: {error}.") from error
+    except ValueError as exc:
+        raise SourceMissing(f"{address.text}: {exc}.") from exc
     if roots is not None and not any(_contains(root, real) for root in roots):
         raise SourceNotAllowed(_outside(address.text, roots))
     return real
@@ -158,13 +158,13 @@ def local_root(address: Address, real: bytes) -> int:
                 descriptor = os.open(name, _STEP, dir_fd=above)
                 os.close(above)
         return os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=descriptor)
-    except NotADirectoryError as error:
-        raise SourceMissing(f"{address.text} is not a folder: give the folder that has the images.") from error
-    except FileNotFoundError as error:
+    except NotADirectoryError as exc:
+        raise SourceMissing(f"{address.text} is not a folder: give the folder that has the images.") from exc
+    except FileNotFoundError as exc:
         advice = "check the path, and that workers see the same disk"
-        raise SourceMissing(f"{address.text} does not exist: {advice}.") from error
-    except OSError as error:
-        raise SourceMissing(f"{address.text} cannot be opened: {error.strerror}.") from error
+        raise SourceMissing(f"{address.text} does not exist: {advice}.") from exc
+    except OSError as exc:
+        raise SourceMissing(f"{address.text} cannot be opened: {exc.strerror}.") from exc
     finally:
         os.close(descriptor)
 

@@ -9,10 +9,10 @@ from typing import Generic, NamedTuple, Self, TypeVar
 from jobs.errors import ImageUnavailable, SourceMissing
 from jobs.sources.kinds import LeftOut, suffix
 from jobs.sources.paths import decode, encode, resume_point
+from jobs.states import ImageErrorCode, ImageFailure
 
-__all__ = ["EXHAUSTED", "MAX_DEPTH", "OTHER", "UNSURE", "Entry", "Failure", "Source", "TreeSource", "too_large", "why"]
+__all__ = ["EXHAUSTED", "MAX_DEPTH", "OTHER", "UNSURE", "Entry", "Source", "TreeSource", "too_large", "why"]
 
-Failure = tuple[str, str]
 Folder = TypeVar("Folder")
 
 MAX_DEPTH = 100
@@ -30,7 +30,7 @@ _SLASH = ord("/")
 
 
 class Entry(NamedTuple):
-    """One image of a source, or one thing in it that cannot be read: then `error` is its (code, message).
+    """One image of a source, or one thing in it that cannot be read: then `error` says why.
 
     `path` is relative to the source and encoded (see `paths.encode`); that of a folder which cannot be listed ends in a
     slash. `listing` is the encoded folder the file is in, None at the top of the source.
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
     path: str
     listing: str | None
-    error: Failure | None = None
+    error: ImageFailure | None = None
 
 
 class Source(ABC):
@@ -110,7 +110,7 @@ class TreeSource(Source, Generic[Folder]):
     def _keys(self, folder: Folder, floor: bytes) -> Iterator[bytes]:
         """The sorted keys from `floor` on: a name, with a slash for a folder, else with nothing, OTHER or UNSURE."""
 
-    def _examine(self, path: str) -> tuple[bool, Failure | None]:
+    def _examine(self, path: str) -> tuple[bool, ImageFailure | None]:
         """Of a key that is UNSURE: whether it makes an entry, and the entry's error.
 
         What cannot be looked at makes one, so that it is told why."""
@@ -124,16 +124,16 @@ class TreeSource(Source, Generic[Folder]):
             while levels:
                 try:
                     yield from self._until_folder(levels)
-                except OSError as error:
-                    if len(levels) == 1 or error.errno in EXHAUSTED:
+                except OSError as exc:
+                    if len(levels) == 1 or exc.errno in EXHAUSTED:
                         raise
                     failed = levels.pop()
                     self._leave(failed.folder)
-                    yield _unlisted(failed.prefix, why(error))
-        except OSError as error:
-            if error.errno in EXHAUSTED:
+                    yield _unlisted(failed.prefix, why(exc))
+        except OSError as exc:
+            if exc.errno in EXHAUSTED:
                 raise
-            raise SourceMissing(f"{self._text} cannot be listed: {why(error)}.") from error
+            raise SourceMissing(f"{self._text} cannot be listed: {why(exc)}.") from exc
         finally:
             for level in levels:
                 self._leave(level.folder)
@@ -153,11 +153,11 @@ class TreeSource(Source, Generic[Folder]):
                 try:
                     name, inside = level.resumed
                     levels.append(self._level(key[:-1], within=level, after=inside if key == name else b""))
-                except OSError as error:
-                    if error.errno in EXHAUSTED:
+                except OSError as exc:
+                    if exc.errno in EXHAUSTED:
                         raise
-                    if not isinstance(error, FileNotFoundError):
-                        yield _unlisted(within, why(error))
+                    if not isinstance(exc, FileNotFoundError):
+                        yield _unlisted(within, why(exc))
                     continue
                 return
             if last:
@@ -183,7 +183,9 @@ class TreeSource(Source, Generic[Folder]):
 
 def _unlisted(path: str, reason: str) -> Entry:
     parent = path[:-1].rpartition("/")[0]
-    return Entry(path, parent or None, ("unreadable", f"the folder cannot be listed: {reason}"))
+    return Entry(
+        path, parent or None, ImageFailure(ImageErrorCode.UNREADABLE, f"the folder cannot be listed: {reason}")
+    )
 
 
 def why(error: BaseException) -> str:
@@ -194,4 +196,6 @@ def why(error: BaseException) -> str:
 def too_large(size: int | None, limit: int) -> ImageUnavailable:
     """The error of a file of `size` bytes, None where all that is known is that it passes the limit."""
     has = "the file has" if size is None else f"the file has {size / 1e6:,.1f} MB,"
-    return ImageUnavailable("too_large", f"{has} more than the {limit / 1e6:,.1f} MB allowed (CARS_MAX_FILE_MB)")
+    return ImageUnavailable(
+        ImageErrorCode.TOO_LARGE, f"{has} more than the {limit / 1e6:,.1f} MB allowed (CARS_MAX_FILE_MB)"
+    )

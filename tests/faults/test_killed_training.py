@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import text
 
 from jobs import Client, Training
-from jobs.broker import TRAIN_MODEL, Doorbell
+from jobs.notifier import Notifier
+from jobs.queues import TRAIN_MODEL
 from jobs.states import RunState
 from tests.support.backends import Backend
 from tests.support.labelled_photos import COLORS, write_folders
@@ -82,10 +83,10 @@ def test_killed_in_the_third_epoch(backend: Backend, worker: Callable[..., Worke
             workers[0].kill_all()
             workers.append(worker(env, *TRAINS))
             wait_until(lambda: run.status()["attempt"] == 2, SECONDS, lambda: str(run.status()))
-            doorbell = Doorbell(client.settings)
+            notifier = Notifier(client.settings)
             for _ in range(5):
-                assert doorbell.ring(TRAIN_MODEL, int(run.id))
-            doorbell.close()
+                assert notifier.notify(TRAIN_MODEL, int(run.id))
+            notifier.close()
         status = ended(run)
         assert (status["state"], status["error"], status["attempt"]) == ("published", None, 2)
         assert status["epochs_run"] <= 6

@@ -54,7 +54,7 @@ def test_deadly_image(backend: Backend, photos: Callable[..., Path], worker: Cal
         assert [(e["path"], e["code"]) for e in job.errors()] == [("001000x.png", "worker_crashed")]
         check_whole(client, job, total=PHOTOS)
     assert running.process.poll() is None
-    assert running.output().count("is taken back: the process that held it died") == 3
+    assert running.output().count("is reclaimed: its process crashed") == 3
 
 
 def freeze(running: WorkerProcess, backend: Backend) -> bool:

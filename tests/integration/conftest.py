@@ -1,4 +1,4 @@
-"""The workers' steps by hand: a client, model versions of a few bytes, and runtimes whose doorbell only takes notes."""
+"""The workers' steps by hand: a client, model versions of a few bytes, and runtimes that only note their messages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from workers.runtime import Runtime
 
 
 class Notes:
-    """A doorbell that writes down what it was asked to ring."""
+    """A notifier that writes down what it was asked to send."""
 
     def __init__(self) -> None:
-        self.rung: list[tuple[str, *tuple[int, ...]]] = []
+        self.sent: list[tuple[str, *tuple[int, ...]]] = []
 
     def __call__(self, task: str, *numbers: int) -> bool:
-        self.rung.append((task, *numbers))
+        self.sent.append((task, *numbers))
         return True
 
 
@@ -53,14 +53,14 @@ def publish(client: Client, tmp_path: Path) -> Callable[..., str]:
 def runtime(client: Client, publish: Callable[..., str]) -> Iterator[Callable[..., Runtime]]:
     """`runtime(identity="a", **settings)`: a worker process's runtime; the version `tiny` is in production.
 
-    Its engine is the ScriptedEngine; its `ring` is a `Notes`.
+    Its engine is the ScriptedEngine; its `notify` is a `Notes`.
     """
     client.promote(publish("tiny"))
     made = []
 
     def make(identity: str = "a", **changes: Any) -> Runtime:
         settings = configuration.load(**{"engine": SCRIPTED["CARS_ENGINE"], **changes})
-        made.append(Runtime(settings, identity=identity, ring=Notes()))
+        made.append(Runtime(settings, identity=identity, notify=Notes()))
         return made[-1]
 
     yield make

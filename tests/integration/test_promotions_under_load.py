@@ -72,7 +72,7 @@ def _hashes(folder: Path, files: Sequence[str]) -> dict[str, str]:
 @pytest.fixture
 def readers(three: list[str]) -> Iterator[list[Runtime]]:
     """Runtimes of their own, as worker processes have."""
-    runtimes = [Runtime(configuration.load(), identity="reader", ring=lambda *_: False) for _ in range(READERS)]
+    runtimes = [Runtime(configuration.load(), identity="reader", notify=lambda *_: False) for _ in range(READERS)]
     yield runtimes
     for one in runtimes:
         one.close()

@@ -26,7 +26,7 @@ from tests.support.labelled_photos import COLORS, picture, write_folders
 from tests.support.plans import LEARNS, TINY
 from tests.support.steps import versions
 from workers.runtime import Runtime
-from workers.training.task import take_back_runs, train_model
+from workers.training.task import reclaim_runs, train_model
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
@@ -171,7 +171,7 @@ def test_a_run_that_was_taken_back_is_left_alone(client: Client, runtime: Callab
     run = client.train(data, recipe="scratch", plan=TINY)
 
     def lose() -> bool:
-        take_back_runs(worker, lambda _owner: False)
+        reclaim_runs(worker, lambda _owner: False)
         return False
 
     assert train_model(worker, int(run.id), closing=when(run, lambda status: status["epoch"] == 1, lose))
@@ -190,7 +190,7 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
     folder = worker.settings.home / "training"
     other = folder / f"{run.id}-0-1"  # of another database's run
     other.mkdir()
-    take_back_runs(worker, lambda _owner: True)
+    reclaim_runs(worker, lambda _owner: True)
     assert run.status()["state"] == "queued"
     assert len(list(folder.iterdir())) == 2  # the run goes on from there
     if end == "canceled":
@@ -201,7 +201,7 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
         killed_while_removing(worker, run)
     assert run.status()["state"] == end
     assert len(list(folder.iterdir())) == 2
-    take_back_runs(worker, lambda _owner: True)
+    reclaim_runs(worker, lambda _owner: True)
     assert list(folder.iterdir()) == [other]
 
 
@@ -224,10 +224,10 @@ def killed_while_removing(worker: Runtime, run: Training) -> None:
 def give_up(client: Client, run: Training) -> None:
     """Its process dies, time and again."""
     with client.database.write() as connection:
-        for _ in range(training_runs.MAX_DEATHS):
+        for _ in range(training_runs.MAX_CRASHES):
             assert training_runs.claim(connection, int(run.id), owner="w:1", seconds=60)
             assert not training_runs.claim(connection, int(run.id), owner="w:2", seconds=60)
-            training_runs.take_back(connection, int(run.id), owner="w:1")
+            training_runs.reclaim(connection, int(run.id), owner="w:1")
 
 
 @embedded
@@ -235,7 +235,7 @@ def test_a_run_that_keeps_killing_its_process_is_given_up(client: Client, data: 
     run = client.train(data, recipe="scratch")
     give_up(client, run)
     assert run.status()["state"] == "failed"
-    assert "died 5 times" in run.status()["error"]
+    assert "crashed 5 times" in run.status()["error"]
 
 
 @embedded
@@ -413,7 +413,7 @@ def test_a_fault_that_does_not_pass_ends_the_run_at_last(
     run, canceled = (client.train(data, recipe="scratch", plan=TINY) for _ in range(2))
     monkeypatch.setattr("workers.training.attempt.open_dataset", full)
     monkeypatch.setattr(training_runs, "FIRST_PAUSE", 0.0)
-    for attempt in range(1, training_runs.MAX_DEATHS + 1):
+    for attempt in range(1, training_runs.MAX_CRASHES + 1):
         assert (run.status()["state"], run.status()["attempt"]) == ("queued", attempt - 1)
         assert train_model(worker, int(run.id))
     assert run.status()["state"] == "failed"

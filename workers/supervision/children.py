@@ -85,7 +85,7 @@ class Watch:
         """A child has died. In the midst of loading, the engine is under suspicion until a check has passed."""
         self._pulses.pop(slot, None)
         if slot.loading:
-            self._recheck.suspect("the engine's process died while it loaded a model version")
+            self._recheck.suspect("the engine's process crashed while it loaded a model version")
         slot.clear()
 
     def _look_at(self, slot: Slot, step: float) -> None:

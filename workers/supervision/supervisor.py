@@ -124,9 +124,9 @@ class Supervisor:
         if not pids:
             return []
         with self._runtime.database.read() as connection:
-            owners = {owner for _, _, owner in batches.held_by(connection, self._prefix)}
+            owners = {owner for _, _, owner in batches.leased_by(connection, self._prefix)}
             owners |= set(jobs.scanning_owners(connection, self._prefix))
-            owners |= {owner for _, owner in training_runs.held_by(connection, self._prefix)}
+            owners |= {owner for _, owner in training_runs.leased_by(connection, self._prefix)}
         return [pid for pid in pids if f"{self._prefix}{pid}" not in owners]
 
 

@@ -38,14 +38,14 @@ logger = logging.getLogger(__name__)
 class Learning:
     """One attempt at a run. What it leaves behind in its folder, the next attempt goes on from."""
 
-    def __init__(self, runtime: Runtime, held: training_runs.Claim, row: Any, watch: Watch) -> None:
+    def __init__(self, runtime: Runtime, claim: training_runs.Claim, row: Any, watch: Watch) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
-        self._held = held
+        self._claim = claim
         self._row = row
         self._watch = watch
         self._name = f"{row.recipe}-{row.id}-{row.token}"
-        self._folder = _take_folder(runtime.settings, row, held.attempt, watch)
+        self._folder = _take_folder(runtime.settings, row, claim.attempt, watch)
 
     def go(self) -> None:
         """See the run to its end. Raises Stopped, LeaseLost, and whatever makes it fail."""
@@ -238,7 +238,7 @@ class Learning:
             if (now_live and now_live.id) != (live and live.id):
                 return False
             version_id = _registered(connection, card, mark, verdict)
-            if not training_runs.finish(connection, self._held, ending._replace(version_id=version_id)):
+            if not training_runs.finish(connection, self._claim, ending._replace(version_id=version_id)):
                 raise LeaseLost
             if promote:
                 versions.promote(connection, version_id, reason="training")

@@ -1,4 +1,4 @@
-"""The training task: one run at a time, held by a lease, gone on with wherever its last worker left it.
+"""The training task: one run at a time, under a lease, continued where its last worker left it.
 
 What needs torch is loaded when a run begins (`workers.training.attempt`), in a child: the parent imports this module
 too.
@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jobs.broker import TRAIN_MODEL
 from jobs.db.queries import training_runs
 from jobs.errors import CarClassifierError, DatabaseUnavailable
+from jobs.queues import TRAIN_MODEL
 from jobs.states import RunState
 from model.errors import ImageError, ModelError, StoreUnavailable
 from model.training.progress import RunProgress
 from workers.lease import Lease, LeaseLost
 from workers.runtime import Runtime
 
-__all__ = ["FOLDER", "Stopped", "Watch", "ring_for_runs", "take_back_runs", "train_model"]
+__all__ = ["FOLDER", "Stopped", "Watch", "notify_runs", "reclaim_runs", "train_model"]
 
 logger = logging.getLogger(__name__)
 FOLDER = "training"  # of CARS_HOME: what runs keep on this machine, as ID-TOKEN-ATTEMPT
@@ -44,10 +44,10 @@ class Watch:
     """Between a run and the database: writes its progress, and notices when it is to stop."""
 
     def __init__(
-        self, runtime: Runtime, held: training_runs.Claim, *, progress: Mapping[str, Any], closing: Callable[[], bool]
+        self, runtime: Runtime, claim: training_runs.Claim, *, progress: Mapping[str, Any], closing: Callable[[], bool]
     ) -> None:
         self._database = runtime.database
-        self._held = held
+        self._claim = claim
         self._closing = closing
         self._progress = dict(progress)
         self._written = self._looked = float("-inf")
@@ -56,7 +56,7 @@ class Watch:
 
     def stage(self, name: str) -> None:
         """Say what the run is busy with now. Raises Stopped or LeaseLost."""
-        logger.info("run %d: %s", self._held.id, name)
+        logger.info("run %d: %s", self._claim.id, name)
         self._progress["stage"] = name
         self._write()
         self.check()
@@ -64,7 +64,7 @@ class Watch:
     def note(self, text: str) -> None:
         """Keep a remark for whoever looks at the run."""
         shown = _storable(text)
-        logger.info("run %d: %s", self._held.id, shown)
+        logger.info("run %d: %s", self._claim.id, shown)
         notes = self._progress.setdefault("notes", [])
         if shown not in notes and len(notes) < MOST_NOTES:
             notes.append(shown)
@@ -77,7 +77,7 @@ class Watch:
             self._progress["epochs_run"] = self._progress.get("epochs_run", 0) + 1
             logger.info(
                 "run %d: epoch %d of %d: loss %.3f, validation %.3f, accuracy %.1f %%, %.3g images a second%s",
-                *(self._held.id, progress.epoch, progress.epochs, progress.train_loss, progress.valid_loss),
+                *(self._claim.id, progress.epoch, progress.epochs, progress.train_loss, progress.valid_loss),
                 *(100 * (progress.accuracy or 0), progress.images_per_second, _of_limit(progress)),
             )
         if whole or time.monotonic() - self._written >= TELL_SECONDS:
@@ -104,7 +104,7 @@ class Watch:
             return
         try:
             with self._database.read() as connection:
-                canceled = training_runs.cancel_requested(connection, self._held)
+                canceled = training_runs.cancel_requested(connection, self._claim)
         except DatabaseUnavailable:  # training goes on without it for as long as the lease is not known to be lost
             return
         if canceled is None:
@@ -123,11 +123,11 @@ class Watch:
         self._written = time.monotonic()
         try:
             with self._database.write(durable=False) as connection:
-                held = training_runs.report(connection, self._held, self._progress, epoch_done=epoch_done)
+                leased = training_runs.report(connection, self._claim, self._progress, epoch_done=epoch_done)
         except DatabaseUnavailable as exc:
-            logger.warning("the progress of run %d is not written: %s", self._held.id, exc)
+            logger.warning("the progress of run %d is not written: %s", self._claim.id, exc)
             return
-        if not held:
+        if not leased:
             raise LeaseLost
 
 
@@ -144,58 +144,58 @@ def train_model(runtime: Runtime, run_id: int, *, closing: Callable[[], bool] = 
     """
     seconds = runtime.settings.lease_seconds
     with runtime.database.write() as connection:
-        held = training_runs.claim(connection, run_id, owner=runtime.owner, seconds=seconds)
+        claim = training_runs.claim(connection, run_id, owner=runtime.owner, seconds=seconds)
         row = training_runs.get(connection, run_id)
-    if held is None or row is None:
+    if claim is None or row is None:
         return False
-    logger.info("run %d: attempt %d, %s on %s", run_id, held.attempt, row.recipe, row.dataset)
+    logger.info("run %d: attempt %d, %s on %s", run_id, claim.attempt, row.recipe, row.dataset)
     try:
-        _held_run(runtime, held, row, closing)
+        _run_claimed(runtime, claim, row, closing)
     except LeaseLost:
-        logger.warning("run %d was taken back meanwhile; nothing more of it is written here", run_id)
+        logger.warning("run %d was reclaimed meanwhile; nothing more of it is written here", run_id)
     except Stopped as exc:
-        _write(runtime, training_runs.stop if exc.canceled else training_runs.release, held, f"run {run_id}: {exc}")
+        _write(runtime, training_runs.stop if exc.canceled else training_runs.release, claim, f"run {run_id}: {exc}")
     except DatabaseUnavailable:
         raise  # the lease runs out, and the run goes on from its checkpoint
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as exc:  # will be so again
-        _fail(runtime, held, str(exc))
+        _fail(runtime, claim, str(exc))
     except (StoreUnavailable, OSError) as exc:  # a store that is away, a full disk: that may pass
-        _postpone(runtime, held, str(exc))
+        _postpone(runtime, claim, str(exc))
     except (ModelError, ImageError, CarClassifierError) as exc:
-        _fail(runtime, held, str(exc))
+        _fail(runtime, claim, str(exc))
     except ModuleNotFoundError as exc:
-        _fail(runtime, held, f"this worker cannot train: {exc}; pip install 'car-classifier[train]'")
+        _fail(runtime, claim, f"this worker cannot train: {exc}; pip install 'car-classifier[train]'")
     except Exception as exc:
         logger.exception("run %d failed", run_id)
-        _fail(runtime, held, f"{type(exc).__name__}: {exc}")
+        _fail(runtime, claim, f"{type(exc).__name__}: {exc}")
     _sweep(runtime)
     return True
 
 
-def _held_run(runtime: Runtime, held: training_runs.Claim, row: Any, closing: Callable[[], bool]) -> None:
+def _run_claimed(runtime: Runtime, claim: training_runs.Claim, row: Any, closing: Callable[[], bool]) -> None:
     def renew() -> bool:
         with runtime.database.write(durable=False) as connection:
-            return training_runs.renew(connection, held, seconds=runtime.settings.lease_seconds)
+            return training_runs.renew(connection, claim, seconds=runtime.settings.lease_seconds)
 
-    watch = Watch(runtime, held, progress=row.progress, closing=closing)
+    watch = Watch(runtime, claim, progress=row.progress, closing=closing)
     stall = max(runtime.settings.stall_seconds, STALL_SECONDS)
     with Lease(renew, seconds=runtime.settings.lease_seconds, stall_seconds=stall) as lease:
         watch.lease = lease
         from workers.training.attempt import Learning  # torch and fastai
 
-        Learning(runtime, held, row, watch).go()
+        Learning(runtime, claim, row, watch).go()
 
 
-def _fail(runtime: Runtime, held: training_runs.Claim, error: str) -> None:
+def _fail(runtime: Runtime, claim: training_runs.Claim, error: str) -> None:
     shown = _storable(error)
-    _write(runtime, lambda c, h: training_runs.fail(c, h, shown), held, f"run {held.id} failed: {shown}")
+    _write(runtime, lambda c, h: training_runs.fail(c, h, shown), claim, f"run {claim.id} failed: {shown}")
 
 
-def _postpone(runtime: Runtime, held: training_runs.Claim, error: str) -> None:
+def _postpone(runtime: Runtime, claim: training_runs.Claim, error: str) -> None:
     shown = _storable(error)
     with runtime.database.write() as connection:
-        state = training_runs.postpone(connection, held, shown)
-    logger.warning("run %d is %s after attempt %d: %s", held.id, state or "another's", held.attempt, shown)
+        state = training_runs.postpone(connection, claim, shown)
+    logger.warning("run %d is %s after attempt %d: %s", claim.id, state or "another's", claim.attempt, shown)
 
 
 def _storable(text: str) -> str:
@@ -204,11 +204,11 @@ def _storable(text: str) -> str:
 
 
 def _write(
-    runtime: Runtime, statement: Callable[[Any, training_runs.Claim], bool], held: training_runs.Claim, words: str
+    runtime: Runtime, statement: Callable[[Any, training_runs.Claim], bool], claim: training_runs.Claim, words: str
 ) -> None:
     with runtime.database.write() as connection:
-        written = statement(connection, held)
-    logger.warning("%s", words if written else f"run {held.id} was taken back meanwhile ({words})")
+        written = statement(connection, claim)
+    logger.warning("%s", words if written else f"run {claim.id} was reclaimed meanwhile ({words})")
 
 
 def _sweep(runtime: Runtime) -> None:
@@ -224,7 +224,7 @@ def _sweep(runtime: Runtime) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def take_back_runs(runtime: Runtime, is_alive: Callable[[str], bool]) -> None:
+def reclaim_runs(runtime: Runtime, is_alive: Callable[[str], bool]) -> None:
     """Queue again the runs whose lease ran out, and those whose process, one of this worker's, is dead.
 
     What runs that have ended left on this machine is removed: their process may have died before it came to that, or
@@ -232,26 +232,26 @@ def take_back_runs(runtime: Runtime, is_alive: Callable[[str], bool]) -> None:
     """
     with runtime.database.read() as connection:
         expired = training_runs.expired(connection)
-        mine = training_runs.held_by(connection, f"{runtime.identity}:")
+        mine = training_runs.leased_by(connection, f"{runtime.identity}:")
     lost: list[tuple[int, str | None]] = [(run_id, None) for run_id in expired]
     lost += [(run_id, owner) for run_id, owner in mine if not is_alive(owner)]
     for run_id, owner in lost:
         with runtime.database.write() as connection:
-            state = training_runs.take_back(connection, run_id, owner=owner)
+            state = training_runs.reclaim(connection, run_id, owner=owner)
         if state is not None:
-            why = "the process that held it died" if owner else "its lease ran out"
-            logger.warning("run %d is taken back: %s; it is %s now", run_id, why, state)
+            why = "the process that claim it died" if owner else "its lease expired"
+            logger.warning("run %d is reclaimed: %s; it is %s now", run_id, why, state)
     _sweep(runtime)
 
 
-def ring_for_runs(runtime: Runtime, rung: dict[int, float], *, idle: bool, patience: float) -> None:
-    """Ring for every run that waits: once, and now and then while this worker has nothing to do."""
+def notify_runs(runtime: Runtime, last_notified: dict[int, float], *, idle: bool, patience: float) -> None:
+    """Send a message for every run that waits: once, and now and then while this worker has nothing to do."""
     with runtime.database.read() as connection:
         queued = training_runs.waiting(connection, patience=patience)
     now = time.monotonic()
     for run_id in queued:
-        if run_id not in rung or (idle and now - rung[run_id] > AGAIN_SECONDS):
-            rung[run_id] = now
-            runtime.ring(TRAIN_MODEL, run_id)
-    for run_id in rung.keys() - set(queued):
-        del rung[run_id]
+        if run_id not in last_notified or (idle and now - last_notified[run_id] > AGAIN_SECONDS):
+            last_notified[run_id] = now
+            runtime.notify(TRAIN_MODEL, run_id)
+    for run_id in last_notified.keys() - set(queued):
+        del last_notified[run_id]

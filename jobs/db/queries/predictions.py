@@ -31,9 +31,9 @@ __all__ = [
     "begin_deletion",
     "count_unused",
     "delete_unused",
-    "hold",
     "known",
     "only_of",
+    "protect",
     "renew_deletion",
     "store",
     "unused",
@@ -70,20 +70,20 @@ def known(connection: Connection, version_id: int, hashes: Collection[bytes]) ->
     return {bytes(row[0]) for row in connection.exec_driver_sql(sql, (version_id, list(hashes)))}
 
 
-def hold(connection: Connection, version_id: int, hashes: Collection[bytes]) -> bool:
+def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) -> bool:
     """Keep these predictions from being deleted until the end of the transaction, and from a deletion that goes on at
     this moment for good; False when one is gone already."""
     if not hashes:
         return True
     mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(hashes))
     deleting = _is_deleting(connection)
-    held = (
+    locked = (
         select(PredictionRow.content_hash)
         .where(mine)
         .order_by(PredictionRow.content_hash)
         .with_for_update(read=not deleting, key_share=True)
     )
-    found = connection.scalars(held).all()
+    found = connection.scalars(locked).all()
     if deleting:
         connection.execute(update(PredictionRow).where(mine).values(created_at=now()))
     return len(found) == len(set(hashes))
@@ -138,7 +138,7 @@ def count_unused(connection: Connection, *, without_jobs_before: datetime) -> in
 def delete_unused(connection: Connection, places: Sequence[Sequence[Any]], *, since: datetime) -> int:
     """Delete those of the predictions at these places that were not stored or taken into use `since`; returns how many.
 
-    Nothing referred to them then. Those that a commit holds at this moment are passed over. While the statement that
+    Nothing referred to them then. Those that a commit protects at this moment are passed over. While the statement that
     found the places is being read PostgreSQL gives none of them to another row; that row would be a later one anyway.
     """
     if connection.dialect.name == "sqlite":
@@ -173,7 +173,7 @@ def begin_deletion(connection: Connection) -> None:
 def wait_for_commits(connection: Connection) -> datetime:
     """Wait for the commits that began before `begin_deletion`, a moment only; returns the time at which none was left.
 
-    From that time on a commit dates the predictions that it takes into use (`hold`), so that `delete_unused` leaves
+    From that time on a commit dates the predictions that it takes into use (`protect`), so that `delete_unused` leaves
     them, and so no statement has to look through the images again.
     """
     if connection.dialect.name == "postgresql":
