@@ -10,7 +10,7 @@ from sqlalchemy import Connection, insert, select, text, update
 from jobs.db.database import now
 from jobs.db.tables import CorrectionRow, ImageRow
 
-__all__ = ["Correction", "images", "page", "put"]
+__all__ = ["Correction", "by_hash", "images", "page", "put"]
 
 TOGETHER = 500  # paths asked for in one statement
 
@@ -43,6 +43,12 @@ def page(connection: Connection, *, after: int, limit: int) -> Sequence[Any]:
     columns = CorrectionRow.__table__.columns
     query = select(*columns).where(CorrectionRow.id > after).order_by(CorrectionRow.id).limit(limit)
     return connection.execute(query).all()
+
+
+def by_hash(connection: Connection, content_hash: bytes) -> Any:
+    """Return the correction of these bytes, which there is."""
+    found = CorrectionRow.content_hash == content_hash
+    return connection.execute(select(*CorrectionRow.__table__.columns).where(found)).one()
 
 
 def images(connection: Connection, job_id: int, paths: Sequence[str]) -> Mapping[str, Any]:

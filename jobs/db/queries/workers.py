@@ -16,6 +16,8 @@ __all__ = ["ALIVE_SECONDS", "alive", "beat", "classifiers", "forget", "page", "w
 ALIVE_SECONDS = 15
 FORGOTTEN_SECONDS = 7 * 86_400
 
+_IS_ALIVE = WorkerRow.seen_at > later(-ALIVE_SECONDS)
+
 
 def beat(connection: Connection, row: dict[str, Any]) -> None:
     """Write a worker's heartbeat, and what changes in its row; it is made the first time."""
@@ -33,16 +35,13 @@ def forget(connection: Connection, worker_id: str) -> None:
 
 def alive(connection: Connection) -> Sequence[Any]:
     """Workers with a fresh heartbeat."""
-    return connection.execute(
-        select(*WorkerRow.__table__.columns).where(WorkerRow.seen_at > later(-ALIVE_SECONDS))
-    ).all()
+    return connection.execute(select(*WorkerRow.__table__.columns).where(_IS_ALIVE)).all()
 
 
 def page(connection: Connection) -> Sequence[Any]:
-    """All known workers, the last seen first, with `now` (the database's clock)."""
-    return connection.execute(
-        select(*WorkerRow.__table__.columns, now().label("now")).order_by(WorkerRow.seen_at.desc())
-    ).all()
+    """All known workers, the last seen first, with `alive` and `now` (the database's clock)."""
+    columns = (*WorkerRow.__table__.columns, _IS_ALIVE.label("alive"), now().label("now"))
+    return connection.execute(select(*columns).order_by(WorkerRow.seen_at.desc())).all()
 
 
 def work(connection: Connection) -> dict[str, list[str]]:

@@ -1,0 +1,64 @@
+"""What every operation takes: the settings, the database, and a way to notify workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from jobs.db import migrate
+from jobs.db.database import Database
+from jobs.errors import ClientClosed
+from jobs.settings import Settings
+from jobs.wake import wake
+
+if TYPE_CHECKING:
+    from jobs.broker import Doorbell
+
+__all__ = ["Backend"]
+
+
+class Backend:
+    """Settings, database and notifier, until it is closed. Raises DatabaseUnavailable."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._database: Database | None = Database(settings.database)
+        self._doorbell: Doorbell | None = None
+        self._prepared = False
+
+    @property
+    def database(self) -> Database:
+        """The database, migrated if it is the embedded one, else checked (once per backend).
+
+        Raises ClientClosed, DatabaseUnavailable, SchemaMissing, SchemaTooNew or ForeignDatabase.
+        """
+        database = self.unprepared_database
+        if not self._prepared:
+            migrate.prepare(database)
+            self._prepared = True
+        return database
+
+    @property
+    def unprepared_database(self) -> Database:
+        """The database with whatever schema it has. Raises ClientClosed."""
+        if self._database is None:
+            raise ClientClosed("this client is closed; make a new one")
+        return self._database
+
+    def notify(self, work: Literal["scan", "train"], number: int) -> None:
+        """Tell workers, after the commit, that there is a job to scan or a run to train; losing it loses nothing."""
+        if self.settings.embedded:
+            wake(self.settings.home)
+            return
+        from jobs import broker  # Celery is slow to load, and most commands send nothing
+
+        if self._doorbell is None:
+            self._doorbell = broker.Doorbell(self.settings)
+        self._doorbell.ring({"scan": broker.SCAN_JOB, "train": broker.TRAIN_MODEL}[work], number)
+
+    def close(self) -> None:
+        """Close all connections; the backend cannot be used any more."""
+        if self._database is not None:
+            self._database.close()
+        if self._doorbell is not None:
+            self._doorbell.close()
+        self._database = self._doorbell = None
