@@ -16,7 +16,7 @@ from jobs import export, records, sources
 from jobs.db.queries import corrections, jobs, versions
 from jobs.disk import trouble
 from jobs.errors import ImageNotFound, ImageUnavailable, JobNotFound, NotPossible, OutputError, SettingsInvalid
-from jobs.photo_store import KeptPhotos
+from jobs.photo_store import CorrectionPhotoStore
 from jobs.sources.kinds import HEAD_BYTES, starts_like_an_image
 from jobs.states import ImageStatus
 
@@ -87,7 +87,7 @@ def _put(client: Client, wanted: Sequence[_Wanted], *, base: Path, new_class: bo
     for one in wanted:
         if one.label not in known and not (new_class and one.label):
             raise NotPossible(one.where + _strange(one.label, known))
-    photos = KeptPhotos(client.settings.model_store)
+    photos = CorrectionPhotoStore(client.settings.model_store)
     found = _Finder(client, photos, base).find(wanted)
     with client.database.write() as connection:
         corrections.put(connection, found)
@@ -115,7 +115,7 @@ def _strange(name: str, known: Collection[str]) -> str:
 class _Finder:
     """Finds the photos that corrections mean, and keeps their bytes."""
 
-    def __init__(self, client: Client, photos: KeptPhotos, base: Path) -> None:
+    def __init__(self, client: Client, photos: CorrectionPhotoStore, base: Path) -> None:
         self._client, self._photos, self._base = client, photos, base
 
     def find(self, wanted: Sequence[_Wanted]) -> list[corrections.Correction]:
@@ -161,7 +161,7 @@ class _Finder:
             raise NotPossible(
                 f"{one.where}{file} is not an image that can be classified: give JOB:PATH, or an image file"
             )
-        return self._photos.keep(content)
+        return self._photos.store(content)
 
     def _of_job(self, job_id: int, wanted: Mapping[str, _Wanted]) -> Iterator[tuple[str, bytes]]:
         with self._client.database.read() as connection:
@@ -185,7 +185,7 @@ class _Finder:
 
     def _keep(self, source: sources.Source, path: str, one: _Wanted, *, expected: bytes | None) -> bytes:
         try:
-            content_hash = self._photos.keep(source.read(path))
+            content_hash = self._photos.store(source.read(path))
         except ImageUnavailable as exc:
             raise ImageNotFound(f"{one.where}{path} cannot be read any more: {exc.message}") from exc
         if content_hash != expected:

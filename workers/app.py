@@ -45,7 +45,7 @@ __all__ = ["app", "remote_control"]
 
 logger = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.0005  # the thread that commits and infers must not wait 5 ms each time for those that decode
-RECYCLE = 0x9B  # the exit code of a child that the pool replaces without a word
+RECYCLE = 0x9B  # the exit code of a child that the pool replaces silently
 if "celery.bin.worker" in sys.modules and "worker" in sys.argv:  # `celery -A workers.app worker`
     termination.ends_at_once()
 settings = configuration.load()
@@ -55,7 +55,7 @@ app = make_app(settings)
 app.conf.update(
     worker_consumer="workers.messages:GuardedConsumer",
     worker_pool="workers.supervision.pool:TaskPool",
-    worker_proc_alive_timeout=60.0,  # a child is no worse for coming up slowly on a busy machine
+    worker_proc_alive_timeout=60.0,  # a child may come up slowly on a busy machine
     worker_lost_wait=2.0,
 )
 
@@ -150,7 +150,7 @@ def _work(queues: Sequence[str]) -> dict[str, Work]:
 
 @signals.celeryd_init.connect
 def _begins(instance: Any, **_kw: Any) -> None:
-    """Before Celery says its first word."""
+    """Before Celery writes its first line."""
     logs.setup(settings.log_format)
     if settings.log_format == "json":
         instance.quiet = True  # no banner
@@ -321,7 +321,7 @@ def _prepare() -> None:
 
 
 def _classify(runtime: Runtime) -> bool:
-    """A child whose engine failed makes room for a new process: a fault of CUDA stays with the old one."""
+    """Classify a batch; a child whose engine failed is replaced: a fault of CUDA stays with the old process."""
     found = classify.classify_batch(runtime)
     if runtime.engine_failed:
         runtime.database.close()

@@ -29,10 +29,10 @@ commands = typer.Typer(add_completion=False, no_args_is_help=True, pretty_except
 @commands.command()
 def worker(
     queues: Annotated[str, typer.Option(help="Of control, classify and train.")] = "control,classify",
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Engine processes; default: one a device.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Engine processes; default: one per device.")] = None,
     beat: Annotated[bool, typer.Option("--beat", help="Tick the schedules too.")] = False,
 ) -> None:
-    """Work until stopped: a prefork parent with one engine child a device."""
+    """Work until stopped: a prefork parent with one engine child per device."""
     names = [name.strip() for name in queues.split(",") if name.strip()]
     if not names or not set(names) <= set(QUEUES):
         raise SettingsInvalid(f"--queues {queues!r}: choose of {', '.join(QUEUES)}")

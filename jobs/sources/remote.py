@@ -33,13 +33,14 @@ _GONE = ("NoSuchKey", "NoSuchBucket", "404")
 
 
 def open_remote(address: Address, *, max_file_bytes: int) -> Source:
-    """A source for a URL that is permitted; raises `SourceError` where the package for its protocol is missing."""
+    """Return a source for a URL that is permitted; raises `SourceError` where the package for its protocol is
+    missing."""
     try:
         fsspec.get_filesystem_class(address.protocol)
     except ImportError as exc:
         advice = PROTOCOLS[address.protocol]
         raise SourceError(
-            f"{redacted(address.text)} needs a package that is not installed here ({exc}): {advice}."
+            f"{redacted(address.text)} needs a package that is not installed here ({exc}): {advice}"
         ) from exc
     if address.protocol == "s3":
         return S3Source(address, max_file_bytes=max_file_bytes)
@@ -68,7 +69,7 @@ class _Filesystem:
 
 
 class S3Source(Source):
-    """An S3 prefix: listed a page at a time in the order that S3 keeps, which is that of the raw paths.
+    """An S3 prefix: listed one page at a time in the order that S3 keeps, which is that of the raw paths.
 
     Credentials, region and endpoint (`AWS_ENDPOINT_URL`) are those of the usual AWS environment and files.
     """
@@ -97,13 +98,13 @@ class S3Source(Source):
                     self.left_out.add(suffix(_name(raw)))
 
     def _pages(self, after: str) -> Iterator[list[tuple[bytes, int]]]:
-        """(key relative to the prefix, size) of every file past `after` that is no dotfile, a page at a time."""
+        """(key relative to the prefix, size) of every file past `after` that is not a dotfile, one page at a time."""
         where = {"StartAfter": after} if after else {}
         while True:
             try:
                 page = self._call("list_objects_v2", Bucket=self._bucket, Prefix=self._prefix, MaxKeys=PAGE, **where)
             except Exception as exc:
-                raise SourceMissing(f"{self._text} cannot be listed: {why(exc)}.") from exc
+                raise SourceMissing(f"{self._text} cannot be listed: {why(exc)}") from exc
             listed = [(item["Key"], item["Size"]) for item in page.get("Contents", ()) if item["Key"] > after]
             files = [(key[len(self._prefix) :].encode("utf-8", "surrogateescape"), size) for key, size in listed]
             yield [(raw, size) for raw, size in files if not (raw.endswith(b"/") or is_dotted(raw))]
@@ -112,8 +113,8 @@ class S3Source(Source):
             where = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _look(self, names: Sequence[bytes]) -> set[bytes]:
-        """Those that start like an image, by a request of `HEAD_BYTES` bytes each; and those that cannot be read, so
-        that it is told why."""
+        """Return those that start like an image, by a request of `HEAD_BYTES` bytes each; and those that cannot be
+        read, so that it is told why."""
         found: set[bytes] = set()
         for at in range(0, len(names), HEADS_AT_ONCE):
             some = names[at : at + HEADS_AT_ONCE]
@@ -144,7 +145,7 @@ class S3Source(Source):
         return data
 
     async def _object(self, key: str) -> bytes:
-        """An object's bytes in one request; one that is too large is refused before its body is asked for."""
+        """Return an object's bytes in one request; one that is too large is refused before its body is asked for."""
         response = await self._filesystem.get()._call_s3("get_object", Bucket=self._bucket, Key=key)
         body = response["Body"]
         try:
@@ -255,7 +256,7 @@ class UrlSource(TreeSource[str]):
         return data
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """A method of the filesystem, with a time limit where it has an asynchronous form."""
+        """Call a method of the filesystem, with a time limit where it has an asynchronous form."""
         filesystem = self._filesystem.get()
         if filesystem.async_impl:
             return sync(filesystem.loop, getattr(filesystem, f"_{method}"), *arguments, timeout=SECONDS, **options)

@@ -38,7 +38,8 @@ class VersionUnusable(Exception):
 
 
 def diagnose(runtime: Runtime, version: VersionRecord, error: Exception) -> Fault:
-    """What `error`, raised in a batch of this model version, says. The engine is given its start-up picture again."""
+    """Return what `error`, raised in a batch of this model version, says. The engine is given its start-up picture
+    again."""
     if isinstance(error, SourceError):
         return MustWait(str(error))
     if isinstance(error, VersionUnusable):

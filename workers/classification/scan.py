@@ -15,13 +15,13 @@ from jobs.sources import Entry, Source
 from workers import logs
 from workers.classification.finish import finish_job
 from workers.lease import Lease, LeaseLost
-from workers.runtime import BATCHES_AN_ENGINE, Runtime
+from workers.runtime import BATCHES_PER_ENGINE, Runtime
 
 __all__ = ["scan_job"]
 
 logger = logging.getLogger(__name__)
 SLICE_SECONDS = 6.0  # then other messages of the queue get their turn; a new slice lists its folder from the start
-CHUNK = 4_096  # rows a transaction, about
+CHUNK = 4_096  # rows per transaction, about
 
 
 def scan_job(runtime: Runtime, job_id: int) -> None:
@@ -46,7 +46,7 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
     except LeaseLost:
         return
     except DatabaseError:
-        raise  # the lease runs out, and another tries again
+        raise  # the lease expires, and another process tries again
     except Exception as exc:
         _put_off(runtime, job_id, exc, attempt=attempt)
         return
@@ -80,7 +80,7 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
     size = runtime.settings.batch_size
     full = max(1, CHUNK // size) * size
     deadline = time.monotonic() + SLICE_SECONDS
-    chunk = min(full, BATCHES_AN_ENGINE * size) if job.total == 0 else full  # the first batches start soon
+    chunk = min(full, BATCHES_PER_ENGINE * size) if job.total == 0 else full  # the first batches start soon
     with runtime.source(job.source) as source:
         entries = _entries(runtime, job_id, source, after=after)
         counted: Counter[str] = Counter()

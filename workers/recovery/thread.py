@@ -1,4 +1,4 @@
-"""The thread in every worker that makes the database's word good: lost leases, lost messages, the heartbeat."""
+"""The thread in every worker that recovers lost work: expired leases, lost messages; and the heartbeat."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def _reclaim(runtime: Runtime) -> None:
         expired = batches.expired(connection)
         mine = batches.leased_by(connection, f"{runtime.identity}:")
         scans = jobs.scanning_owners(connection, f"{runtime.identity}:")
-    dead = [(batch, job, owner) for batch, job, owner in mine if not _is_alive(owner)]
-    lost: list[tuple[int, int, str | None]] = [*((batch, job, None) for batch, job in expired), *dead]
+    crashed_ones = [(batch, job, owner) for batch, job, owner in mine if not _is_alive(owner)]
+    lost: list[tuple[int, int, str | None]] = [*((batch, job, None) for batch, job in expired), *crashed_ones]
     for batch_id, job_id, owner in lost:
         with runtime.database.write() as connection:
             crashed = batches.reclaim(connection, batch_id, job_id=job_id, owner=owner)
@@ -102,7 +102,7 @@ def _reclaim(runtime: Runtime) -> None:
 
 
 def _is_alive(owner: str) -> bool:
-    """Whether a process of this worker runs."""
+    """Return whether a process of this worker runs."""
     return supervisor.is_alive(int(owner.rpartition(":")[2]))
 
 
@@ -126,7 +126,7 @@ def _notify_batches(runtime: Runtime, concurrency: int) -> None:
 
 
 class Recovery:
-    """Runs `recover` and the heartbeat every second in a thread of the worker's parent process."""
+    """Run `recover` and the heartbeat every second in a thread of the worker's parent process."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class Recovery:
         self._forget()
 
     def leave(self) -> None:
-        """For the thread itself: the children are dead, and this process is about to be another worker."""
+        """For the thread itself: the children have been killed, and this process becomes another worker."""
         try:
             _reclaim(self._runtime)
         except DatabaseError as exc:
@@ -188,7 +188,7 @@ class Recovery:
         while not self._stop.is_set():
             if time.monotonic() >= self._due:
                 self._due = time.monotonic() + interval
-                with fork_safety.steady:
+                with fork_safety.fork_lock:
                     self._tick()
             self._pause()
 

@@ -69,7 +69,7 @@ def dispatch(connection: Connection, job_id: int, *, window: int) -> list[int]:
     """Move waiting batches into the window of a running job; returns the ids to send messages for after the
     commit.
 
-    The caller holds the job's lock, so that nobody else fills the window meanwhile.
+    The caller holds the job's lock, so that no other process fills the window meanwhile.
     """
     of_job = BatchRow.job_id == job_id
     in_flight = select(func.count()).where(of_job, BatchRow.state.in_(IN_FLIGHT)).scalar_subquery()
@@ -213,7 +213,7 @@ def leased_by(connection: Connection, prefix: str) -> list[Leased]:
 
 
 def sent_for(connection: Connection, *, patience: float, limit: int) -> int:
-    """How many batches (at most `limit`) have been in a window for `patience` seconds without being claimed."""
+    """Return how many batches (at most `limit`) have been in a window for `patience` seconds without being claimed."""
     overdue = (
         select(BatchRow.id).where(BatchRow.state == BatchState.SENT, BatchRow.sent_at < later(-patience)).limit(limit)
     )
