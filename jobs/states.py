@@ -72,6 +72,10 @@ class ImageFailure(NamedTuple):
     code: ImageErrorCode
     message: str
 
+    def to_dict(self) -> dict[str, str]:
+        """Return it as a JSON object."""
+        return {"code": self.code, "message": self.message}
+
 
 class Decision(StrEnum):
     """How far a prediction is trusted."""

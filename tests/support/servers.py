@@ -68,8 +68,10 @@ class _Server:
 
     def start(self) -> None:
         """Start, on the same port as before if there was one, and wait until it answers."""
-        if self.running:
-            return
+        if not self.running:
+            self._start()
+
+    def _start(self) -> None:
         own_port, deadline = self.port, time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             self.port = own_port or _free_port()
@@ -99,7 +101,7 @@ class _Server:
                 **self.identity(),
             )
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """Arguments of Popen that make the process somebody else's, where it must not be root's."""
         if self._account is None:
             return {}
@@ -107,7 +109,7 @@ class _Server:
 
     def stop(self) -> None:
         """End in an orderly way; the data stays."""
-        if self.running:
+        if self.process is not None and self.running:
             self.process.send_signal(self.stop_signal)
             try:
                 self.process.wait(20)
