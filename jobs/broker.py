@@ -55,7 +55,7 @@ def make_app(settings: Settings) -> Celery:
 
 def _transport(settings: Settings) -> dict[str, Any]:
     if settings.embedded:
-        return {"polling_interval": 0.05}
+        return {"polling_interval": 0.02}
     return {
         "socket_timeout": SOCKET_SECONDS,
         "socket_connect_timeout": SOCKET_SECONDS,

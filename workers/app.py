@@ -105,7 +105,7 @@ def _told(work: Callable[[Runtime], object]) -> None:
 @app.task(name=SCAN_JOB)
 def scan_job(*ids: object) -> None:
     if known := messages.numbers(ids, task=SCAN_JOB):
-        _told(lambda runtime: _scan(runtime, known[0]))
+        _told(lambda runtime: scan.scan_job(runtime, known[0]))
 
 
 @app.task(name=CLASSIFY_BATCH)
@@ -327,13 +327,6 @@ def _classify(runtime: Runtime) -> bool:
         runtime.database.close()
         os._exit(RECYCLE)
     return found
-
-
-def _scan(runtime: Runtime, job_id: int) -> None:
-    """List, and begin with what was listed: the messages about it are still on their way."""
-    scan.scan_job(runtime, job_id)
-    if "classify" in app.amqp.queues.consume_from and not _is_closing():
-        _classify(runtime)
 
 
 def _is_closing() -> bool:

@@ -65,6 +65,7 @@ def beat_() -> None:
     _prepare(settings)
     from workers.app import app
 
+    _ = app.amqp.Producer  # imported now: from the moment that beat handles signals, SIGTERM must not come in between
     app.start(["--quiet", "beat", "--loglevel=INFO"])
 
 

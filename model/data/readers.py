@@ -195,7 +195,12 @@ def _read_folders(path: Path, permitted: Permitted) -> list[Listed]:
 
 def _read_devkit(path: Path, permitted: Permitted) -> tuple[list[tuple[Path, str]], list[str]]:
     """Return the photos of `cars_train` with their class names, and all class names in the official order."""
-    from scipy.io import loadmat
+    try:
+        from scipy.io import loadmat
+    except ImportError as exc:
+        raise DatasetError(
+            f"{path} is a Stanford Cars devkit, which needs scipy to be read: pip install scipy, or give a labels.csv"
+        ) from exc
 
     meta, annotations = path / "devkit" / "cars_meta.mat", path / "devkit" / "cars_train_annos.mat"
     for file in (meta, annotations):

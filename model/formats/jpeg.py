@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from model.errors import ImageError
+from model.errors import DAMAGED, TRUNCATED, ImageError
 
 __all__ = ["CUT_OFF", "load", "read_header"]
 
@@ -110,15 +110,15 @@ def _load_single_scan(image: Image.Image, data: bytes, header: Header) -> None:
     image.fp = feed  # type: ignore[attr-defined]
     image.load()
     if data[feed.given : end].strip(_FILLING):
-        raise ImageError("damaged", _DAMAGED.format("more of them follow when it is complete"))
+        raise ImageError(DAMAGED, _DAMAGED.format("more of them follow when it is complete"))
     if header.restart_interval:
         restarts = b"".join(_RESTART.findall(data, header.start, end))
         if restarts != bytes(0xD0 + number % 8 for number in range(header.restarts)):
-            raise ImageError("damaged", _DAMAGED.format("restart markers are missing or out of order"))
+            raise ImageError(DAMAGED, _DAMAGED.format("restart markers are missing or out of order"))
     if data.find(_ZEROS, header.start, end) >= 0 and not _zeros_mean_nothing(header):
-        raise ImageError("damaged", _DAMAGED.format(_ZEROED))
+        raise ImageError(DAMAGED, _DAMAGED.format(_ZEROED))
     if _is_like_text(data, header.start, end) and not _is_intact(data[:end] + _END, image):
-        raise ImageError("damaged", _DAMAGED.format(_LIKE_TEXT))
+        raise ImageError(DAMAGED, _DAMAGED.format(_LIKE_TEXT))
 
 
 class _Feed(io.RawIOBase):
@@ -139,8 +139,8 @@ class _Feed(io.RawIOBase):
             # A 0xff at the end is filling, and would make a marker of what follows.
             return self._data[start : self._end].rstrip(b"\xff") + _PADDING
         if self._ended:
-            raise ImageError("damaged", _DAMAGED.format("they end before it is complete"))
-        raise ImageError("truncated", CUT_OFF)
+            raise ImageError(DAMAGED, _DAMAGED.format("they end before it is complete"))
+        raise ImageError(TRUNCATED, CUT_OFF)
 
     def seek(self, offset: int, whence: int = 0) -> int:  # noqa: ARG002
         return 0
@@ -165,14 +165,14 @@ def _load_several_scans(image: Image.Image, data: bytes, header: Header) -> None
     if end < 0:
         whole = data + _END
         if not _is_intact(whole, image):
-            raise ImageError("truncated", CUT_OFF)
+            raise ImageError(TRUNCATED, CUT_OFF)
         image.fp = io.BytesIO(whole)  # type: ignore[attr-defined]
     else:
         like_text = _is_like_text(data, header.start, end)
         zeros = bytes(max(len(_ZEROS), (end - header.start) // 64))
         odd = like_text or data.find(zeros, header.start, end) >= 0
         if odd and not _is_intact(data[: end + 2], image):
-            raise ImageError("damaged", _DAMAGED.format(_LIKE_TEXT if like_text else _ZEROED))
+            raise ImageError(DAMAGED, _DAMAGED.format(_LIKE_TEXT if like_text else _ZEROED))
     image.load()
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model.cores import available_cores
 from model.engines import Engine
-from model.errors import ModelError
+from model.errors import UNSUPPORTED, ModelError
 from model.pipeline.threads import Decoded, Decoder, File, Item, ReadDone, Reader, Stage, groups_to_decode
 from model.preprocess import MAX_PIXELS
 
@@ -27,7 +27,7 @@ _FIRST_LOOKUP: Final = 8
 _FIRST_LOOKUP_BYTES: Final = 256 << 10
 _INLINE_BYTES: Final = 4096  # a smaller file is decoded sooner than another thread has woken up
 _BATCH: Final = 16
-_NO_NUMBERS: Final = ("unsupported", "The model finds no finite numbers for this picture; try another version.")
+_NO_NUMBERS: Final = (UNSUPPORTED, "The model finds no finite numbers for this picture; try another version.")
 
 
 @dataclass(frozen=True, slots=True)

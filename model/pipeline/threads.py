@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import ImageError
+from model.errors import TOO_LARGE, ImageError
 from model.preprocess import Picture, open_picture
 
 __all__ = ["Decoded", "Decoder", "File", "Item", "ReadDone", "Reader", "Stage", "WeightedSemaphore", "groups_to_decode"]
@@ -18,7 +18,7 @@ __all__ = ["Decoded", "Decoder", "File", "Item", "ReadDone", "Reader", "Stage", 
 _TOGETHER: Final = 8
 _TOGETHER_BYTES: Final = 64 << 10
 _UNCOUNTED_PIXELS: Final = 1 << 20
-_NO_MEMORY: Final = "too_large"  # of a picture whose header was fine
+_NO_MEMORY: Final = TOO_LARGE  # of a picture whose header was fine
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ from model.data.decoding import Images, decode_files
 from model.data.ood_images import OodImages
 from model.decision import decide_all, is_out_of_distribution, ood_scores, softmax
 from model.engines import Engine, open_engine
-from model.evaluation.calibration import fit_temperature
 from model.evaluation.decisions import FittedDecisions, fit_decisions
 from model.evaluation.metrics import evaluate, evaluate_ood, framing
 from model.evaluation.ood import DEFAULT_SCORE, LARGEST_FRACTION, compare_scores, fit_ood_threshold, sample_photographs
 from model.evaluation.results import Evaluation
 from model.publishing.input_size import SizeTried
 from model.publishing.onnx_export import Exported
+from model.publishing.temperature import fit_temperature
 
 __all__ = ["EvalSplit", "Measured", "fit_decision_rule", "measure"]
 

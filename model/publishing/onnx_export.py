@@ -11,10 +11,10 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
+from scipy.special import log_softmax
 
 from model.cards import Preprocessing
 from model.data.decoding import Images
-from model.evaluation.calibration import log_softmax
 from model.network import build
 from model.preprocess import MEAN, STD
 from model.publishing.onnx_graph import INPUT, OUTPUT, Weights, build_graph
@@ -154,7 +154,7 @@ def check_parity(weights: Weights, graph: onnx.ModelProto, images: Images) -> fl
 
 
 def _compare(name: str, found: Floats, reference: Floats, labels: npt.NDArray[np.integer]) -> Candidate:
-    expected, said = log_softmax(reference), log_softmax(found)
+    expected, said = (log_softmax(np.asarray(logits, dtype=np.float64), axis=1) for logits in (reference, found))
     return Candidate(
         quantization=name,
         top1_delta=_top1(found, labels) - _top1(reference, labels),

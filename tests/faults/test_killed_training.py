@@ -15,9 +15,9 @@ from jobs import Client, TrainingRun
 from jobs.notifier import Notifier
 from jobs.queues import TRAIN_MODEL
 from jobs.records import TrainingStatus
-from tests.conftest import Backend
-from tests.integration.test_training_task import PLAN
+from tests.support.backends import Backend
 from tests.support.labelled_photos import COLORS, write_folders
+from tests.support.plans import PLAN
 from tests.support.processes import WorkerProcess, wait_until
 from tests.support.teachers import write_teacher
 

@@ -15,66 +15,17 @@ import pytest
 from sqlalchemy import text
 
 from jobs import Client
-from jobs.db.database import Database
 from jobs.db.queries import batches, images, predictions
 from jobs.db.queries import jobs as job_queries
-from jobs.job import Job
-from jobs.records import JobStatus
 from jobs.states import ImageErrorCode, ImageFailure
 from tests.support.engines import inferences
+from tests.support.steps import check_honest, claim, drain, listed, states
 from workers.classification.classify import classify_batch
-from workers.classification.scan import scan_job
 from workers.recovery.thread import recover
 from workers.runtime import Runtime
 
 Make = Callable[..., Runtime]
 Photos = Callable[..., Path]
-
-
-def listed(client: Client, worker: Runtime, folder: Path, **options: Any) -> Job:
-    """A job whose folder has been listed."""
-    job = client.submit(str(folder), **options)
-    scan_job(worker, int(job.id))
-    return job
-
-
-def drain(worker: Runtime) -> None:
-    while classify_batch(worker):
-        pass
-    recover(worker, idle=True)  # fills windows that are empty: of reclaimed batches, say
-    while classify_batch(worker):
-        recover(worker, idle=True)
-
-
-def claim(database: Database, owner: str = "a:1", seconds: float = 60) -> batches.Claim:
-    with database.write() as connection:
-        claimed = batches.claim(connection, owner=owner, seconds=seconds)
-    assert claimed is not None
-    return claimed
-
-
-def states(client: Client, job: Job) -> dict[str, int]:
-    with client.database.read() as connection:
-        found = connection.execute(
-            text("SELECT state, count(*) FROM batches WHERE job_id = :id GROUP BY state"), {"id": int(job.id)}
-        )
-        return dict(found.all())
-
-
-def check_honest(client: Client, job: Job) -> JobStatus:
-    """The job's counters are what its images say, and each classified image has its prediction."""
-    with client.database.read() as connection:
-        rows = connection.execute(
-            text("SELECT status, count(*) FROM images WHERE job_id = :id GROUP BY status"), {"id": int(job.id)}
-        )
-        found = dict(rows.all())
-    status = job.status()
-    assert {name: getattr(status, name) for name in ("ok", "failed", "canceled", "pending")} == {
-        name: found.get(name, 0) for name in ("ok", "failed", "canceled", "pending")
-    }
-    assert sum(found.values()) == status.total
-    assert all(result.label for result in job.results(status="ok"))
-    return status
 
 
 def test_claims_by_priority_then_age(client: Client, runtime: Make, photos: Photos) -> None:

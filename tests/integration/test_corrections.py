@@ -6,7 +6,7 @@ import csv
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from pathlib import Path
@@ -14,28 +14,21 @@ from threading import Barrier
 from unittest.mock import Mock
 
 import pytest
-import torch
 
 from jobs import Client
 from jobs.errors import ImageNotFound, JobNotFound, NotPossible, OutputError, SettingsInvalid
 from model.data.dataset import open_dataset
-from tests.integration.test_training_task import TINY
 from tests.support.labelled_photos import picture, write_folders
+from tests.support.plans import TINY
 from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
 from workers.runtime import Runtime
 from workers.training.corrections import with_corrections
 from workers.training.task import train_model
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 BMW, ACURA = "BMW M3 Coupe 2012", "Acura TL Sedan 2012"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

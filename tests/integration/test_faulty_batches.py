@@ -16,8 +16,8 @@ from jobs import Client
 from jobs.db.queries import batches
 from jobs.job import Job
 from jobs.records import WorkerStatus
-from tests.integration.test_batches import check_honest, claim, drain, listed, states
 from tests.support.engines import ScriptedEngine
+from tests.support.steps import check_honest, claim, drain, listed, states
 from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
 from workers.recovery.thread import recover

@@ -16,7 +16,7 @@ from jobs.db.database import bulk_insert
 from jobs.db.queries import jobs
 from jobs.db.tables import ImageRow, PredictionRow
 from jobs.errors import JobNotFound
-from tests.integration.test_client import complete, count
+from tests.support.steps import complete, count
 from workers.runtime import Runtime
 
 Photos = Callable[..., Path]

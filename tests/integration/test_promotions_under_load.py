@@ -19,7 +19,6 @@ from jobs import Client
 from jobs import settings as configuration
 from jobs.db.queries import versions
 from model.cards import CARD
-from tests.integration.test_s3_source import endpoint, s3  # noqa: F401 - fixtures
 from tests.support.artifacts import graph
 from tests.support.processes import wait_until
 from workers.runtime import Runtime

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from model.training.train import Trained, TrainingStopped, train, with_plain_sta
 from tests.support.labelled_photos import COLORS, write_folders
 from tests.support.teachers import write_teacher
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 OPTIONS: dict[str, Any] = {
     "progressive_sizes": [[0.5, 24], [1.0, 32]],
     "eval_sizes": [32],
@@ -39,14 +41,6 @@ OPTIONS: dict[str, Any] = {
 OPTIONS |= {"bfloat16": False}  # in a test nothing may hang on what was measured
 OLD = Path(__file__).parents[1] / "support" / "release_0_1_0"
 ONE_SIZE = {**OPTIONS, "progressive_sizes": [[1.0, 24]]}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

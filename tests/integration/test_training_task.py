@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sqlalchemy import update
 
@@ -22,22 +21,16 @@ from jobs.records import TrainingStatus
 from model.cards import verify
 from model.errors import StoreUnavailable
 from model.evaluation.metrics import evaluate_version
+from tests.support.backends import embedded, server
 from tests.support.drawn_cars import LOOKS, Car, draw, write_catalogue
 from tests.support.labelled_photos import COLORS, picture, write_folders
+from tests.support.plans import LEARNS, TINY
+from tests.support.steps import versions
 from workers.runtime import Runtime
 from workers.training.task import reclaim_runs, train_model
 
-PLAN: dict[str, Any] = {
-    "progressive_sizes": [[1.0, 24]],
-    "eval_sizes": [24],
-    "batch_size": 8,
-    "augmentation": {"crop": 1.0, "strong": False},
-    "phases": [{"epochs": 5, "lr_max": 0.02}],
-    "loss": "cross_entropy",
-    "bfloat16": False,
-}
-LEARNS = {**PLAN, "progressive_sizes": [[1.0, 32]], "eval_sizes": [32], "phases": [{"epochs": 8, "lr_max": 0.02}]}
-TINY = {**PLAN, "phases": [{"epochs": 2, "lr_max": 0.001}], "batch_size": 16}
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 TINY_IN_0_2_0 = {  # the same in the names that releases before had
     "sizes": [[1.0, 24]],
     "test_sizes": [24],
@@ -47,25 +40,11 @@ TINY_IN_0_2_0 = {  # the same in the names that releases before had
     "loss": "cross_entropy",
     "bfloat16": False,
 }
-embedded = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
-server = pytest.mark.parametrize("backend", ["server"], indirect=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_folders(tmp_path / "data", photos=20)
-
-
-def versions(client: Client) -> set[str]:
-    return {row.name for row in client.models()}
 
 
 def when(run: TrainingRun, condition: Callable[[TrainingStatus], bool], then: Callable[[], bool]) -> Callable[[], bool]:

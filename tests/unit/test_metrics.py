@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from model.cards import Card, parse_card
 from model.evaluation.calibration import (
     expected_calibration_error,
-    fit_temperature,
     negative_log_likelihood,
     simulated_error_limit,
 )
 from model.evaluation.metrics import area_under_risk_coverage, coverage_at, evaluate
 from model.evaluation.thresholds import NEVER, fit_threshold, lower_bound
+from model.publishing.temperature import fit_temperature
 from tests.support.artifacts import card_fields
 
 Array = npt.NDArray[Any]

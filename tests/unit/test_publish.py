@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +40,9 @@ from model.training.errors import PublishingFailed
 from tests.support.artifacts import graph
 from tests.support.labelled_photos import COLORS, write_folders
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 SIZE = 32
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from pydantic import ValidationError
 from jobs import Client
 from jobs.errors import SettingsInvalid
 from jobs.photo_store import CorrectionPhotoStore
-from jobs.settings import Settings, environment, load
+from jobs.settings import load
 from model.store import Store
 from tests.support.artifacts import write_artifact
 
@@ -130,16 +128,6 @@ def test_roots(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(**server).roots == load().roots == ("/srv/photos", "s3://bucket/cars", "/mnt")
     monkeypatch.setenv("CARS_SOURCE_ROOTS", "/srv/photos:s3://bucket/cars:/mnt")
     assert load().roots == ("/srv/photos", "s3://bucket/cars", "/mnt")
-
-
-@pytest.mark.parametrize("roots", [(), ("/srv/photos", "s3://bucket"), ("/srv/a:b", "/srv/c,d"), ("/srv/a:b",)])
-def test_a_child_process_has_the_same(roots: tuple[str, ...], home: Path) -> None:
-    settings = Settings(source_roots=roots, batch_size=9, database_url=f"sqlite:///{home}/x.db", home=home)
-    code = "from jobs.settings import load; s = load(); print([s.roots, s.batch_size, str(s.database), str(s.home)])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(settings), capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == repr([roots, 9, str(settings.database), str(home)])
 
 
 def test_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
