@@ -15,7 +15,8 @@ __all__ = ["check_writable", "private_file", "private_folder", "replacing", "tro
 
 def trouble(error: OSError | int, folder: Path | str) -> str:
     """Return what is wrong with writing in `folder`, and what to do: the disk is full, read-only, may not be written,
-    …"""
+    …
+    """
     code = error if isinstance(error, int) else error.errno
     match code:
         case errno.ENOSPC | errno.EDQUOT:

@@ -22,7 +22,8 @@ def span(text: str) -> timedelta:
 
 def moment_or_age(text: str) -> str:
     """Return an ISO date or time as it is; `today` and `yesterday` (days of UTC) and an age such as `7d` as ISO times;
-    raises ValueError."""
+    raises ValueError.
+    """
     now = datetime.now(UTC)
     word = text.strip().lower()
     if word in _DAYS_AGO:

@@ -62,7 +62,8 @@ class Settings(BaseSettings):
     @classmethod
     def _split_roots(cls, value: Any) -> Any:
         """Roots are separated by commas, line ends, or colons as in PATH (one before `//` is part of a URL); in a text
-        that begins with a line end, by line ends alone, so that a root may have commas and colons."""
+        that begins with a line end, by line ends alone, so that a root may have commas and colons.
+        """
         if isinstance(value, str):
             parts = value.split("\n") if value.startswith("\n") else re.split(r",|\n|:(?!//)", value)
             return tuple(part.strip() for part in parts if part.strip())
@@ -118,6 +119,7 @@ class Settings(BaseSettings):
 
     @property
     def sqlite(self) -> bool:
+        """Whether the database is SQLite."""
         return self.database.get_backend_name() == "sqlite"
 
     @property
@@ -134,6 +136,7 @@ class Settings(BaseSettings):
 
     @property
     def max_file_bytes(self) -> int:
+        """The largest file that is read, in bytes."""
         return int(self.max_file_mb * 2**20)
 
 

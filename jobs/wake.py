@@ -34,7 +34,8 @@ def wake(home: Path) -> None:
 
 class Listener:
     """The socket of one worker, for `select`. Where none can be made, because the path is too long, say, nothing ever
-    comes."""
+    comes.
+    """
 
     def __init__(self, home: Path) -> None:
         self._path = home / FOLDER / str(os.getpid())
@@ -47,6 +48,7 @@ class Listener:
             self._path.chmod(0o600)
 
     def fileno(self) -> int:
+        """Return the descriptor that `select` needs."""
         return self._socket.fileno()
 
     def drain(self) -> None:
@@ -56,6 +58,7 @@ class Listener:
                 self._socket.recv(16)
 
     def close(self) -> None:
+        """Close the socket and remove its file."""
         self._socket.close()
         with suppress(OSError):
             self._path.unlink()

@@ -251,8 +251,8 @@ def _supervisor(worker: Any, queues: Sequence[str]) -> supervisor.Supervisor:
 
 
 def _pids(worker: Any) -> list[int]:
-    pool = worker.pool._pool
-    return [child.pid for child in pool._pool if child.pid] if pool is not None else []
+    pool = worker.pool._pool  # noqa: SLF001 - Celery has no public list of pids
+    return [child.pid for child in pool._pool if child.pid] if pool is not None else []  # noqa: SLF001 - as above
 
 
 def _start_anew(worker: Any) -> None:

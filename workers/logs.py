@@ -41,6 +41,7 @@ def bind(**fields: int) -> None:
 
 
 def unbind() -> None:
+    """Undo `bind`."""
     structlog.contextvars.clear_contextvars()
 
 
@@ -84,7 +85,7 @@ def _add_task(record: logging.LogRecord) -> bool:
 class _Line(logging.Formatter):
     """Text in which a message stays on its line, whatever a file's name or another's error text has in it."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         record.message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.message)
         return super().formatMessage(record)
 

@@ -78,7 +78,7 @@ class _Channel(redis.Channel):
         self, queue: str, no_ack: bool, callback: Callable[[Any], object], consumer_tag: str, **kwargs: Any
     ) -> None:
         super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
-        deliver = self.connection._callbacks[queue]
+        deliver = self.connection._callbacks[queue]  # noqa: SLF001 - kombu has no other place to guard a callback
         passing = (*self.connection.connection_errors, *self.connection.channel_errors)
 
         def guarded(raw: dict[str, Any]) -> None:
@@ -91,10 +91,10 @@ class _Channel(redis.Channel):
                 logger.debug("the message that was dropped", exc_info=True)
                 self._let_go(raw["properties"]["delivery_tag"])
 
-        self.connection._callbacks[queue] = guarded
+        self.connection._callbacks[queue] = guarded  # noqa: SLF001 - kombu has no other place to guard a callback
 
     def _let_go(self, tag: str) -> None:
-        if tag in self.qos._delivered:
+        if tag in self.qos._delivered:  # noqa: SLF001 - as above
             self.basic_ack(tag)
 
 
@@ -108,15 +108,19 @@ class GuardedConsumer(Consumer):
     """Celery's, which would log the whole content of what it does not know."""
 
     def on_unknown_message(self, _body: Any, message: Any) -> None:
+        """Drop what is not a task."""
         self._drop("not a task", message)
 
     def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
+        """Drop a task that this release does not have."""
         self._drop("a task that this release does not have", message)
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
+        """Drop a task that cannot be read."""
         self._drop(f"a task that cannot be read ({type(exc).__name__})", message)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Drop content that cannot be read."""
         self._drop(f"content that cannot be read ({type(exc).__name__})", message)
 
     def _drop(self, kind: str, message: Any) -> None:

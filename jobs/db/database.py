@@ -40,14 +40,14 @@ _REFUSED = ("42501", "25006")  # SQLSTATE: insufficient_privilege, read_only_sql
 BUSY_SECONDS = 60  # how long a writer waits for SQLite's lock before it fails
 
 
-class now(FunctionElement[datetime]):
+class now(FunctionElement[datetime]):  # noqa: N801 - written like the SQL function that it is
     """The database's clock at this moment (not at the start of the transaction)."""
 
     type = Utc()
     inherit_cache = True
 
 
-class later(FunctionElement[datetime]):
+class later(FunctionElement[datetime]):  # noqa: N801
     """`later(seconds)`: the database's clock, so many seconds ahead (or back, if negative)."""
 
     type = Utc()
@@ -112,14 +112,16 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Yield a connection for statements that only read; each sees its own moment (in SQLite, all see the
-        first's)."""
+        first's).
+        """
         with self._translated(), self._reader.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """Yield a transaction that only reads: the rows of a statement are of one moment, however long they are fetched
-        (in SQLite, those of all statements)."""
+        (in SQLite, those of all statements).
+        """
         with self._translated(), self.engine.connect() as connection, connection.begin():
             yield connection
 
@@ -171,12 +173,14 @@ class Database:
         return f"the database at {place} does not answer ({_first_line(exc)}); check CARS_DATABASE_URL and that it runs"
 
     def close(self) -> None:
+        """Close all connections."""
         self.engine.dispose()
 
 
 def _lost_in_copy() -> tuple[type[Exception], ...]:
     """Return what psycopg raises itself in the midst of a COPY, which SQLAlchemy does not see. Loaded only after an
-    error."""
+    error.
+    """
     import psycopg
 
     return (psycopg.OperationalError,)
@@ -204,7 +208,8 @@ def _first_line(exc: BaseException | None) -> str:
 
 def _ping_the_rested(engine: Engine) -> None:
     """Ask a pooled connection whether it lives before it is used again, unless it was used a moment ago: a batch of
-    tiny files takes less time than four such questions are worth."""
+    tiny files takes less time than four such questions are worth.
+    """
 
     def rest(_connection: Any, record: Any) -> None:
         record.info["rested_since"] = time.monotonic()

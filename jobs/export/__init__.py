@@ -63,7 +63,8 @@ def write(results: Iterable[Row], file: Path) -> int:
 def to_pandas(results: Iterable[Row]) -> "pandas.DataFrame":
     """Return a DataFrame with `COLUMNS`, one row per result: text as `string`, `year` as `Int16`, `confidence` as
     `float64` (NaN where there is none), `top` as lists of dicts, `finished_at` as `datetime64[ns, UTC]`. Raises
-    `SettingsInvalid` without the extra `tables`."""
+    `SettingsInvalid` without the extra `tables`.
+    """
     try:
         import pandas
     except ImportError as exc:
@@ -105,7 +106,8 @@ def flat(result: Row) -> dict[str, Any]:
 
 def guarded(value: object) -> object:
     """Return a value as a CSV cell: None empty, numbers as they are, lists and dicts as JSON, text that is safe to
-    open."""
+    open.
+    """
     if value is None or isinstance(value, int | float):
         return value
     text = value if isinstance(value, str) else _json(value)

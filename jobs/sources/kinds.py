@@ -100,7 +100,8 @@ def starts_like_an_image(head: bytes) -> bool:
 
 def suffix(name: bytes) -> str:
     """Return the suffix by which a file that is not an image is counted: `.mp4`, in lower case; `NO_SUFFIX` if it has
-    none."""
+    none.
+    """
     _, dot, last = name.rpartition(b".")
     last = last.lower()
     return f".{last.decode()}" if dot and _READABLE.fullmatch(last) else NO_SUFFIX

@@ -142,7 +142,8 @@ def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending
 
 def _load(runtime: Runtime, claim: batches.Claim, version: VersionRecord) -> Loaded:
     """Return the engine of the job's version. While it is loaded, the batch says so: a process that crashes then has
-    not looked at an image yet. Raises VersionUnusable."""
+    not looked at an image yet. Raises VersionUnusable.
+    """
     loading = not runtime.has_loaded(version)
     if loading:
         with runtime.database.write(durable=False) as connection:

@@ -39,7 +39,8 @@ class VersionUnusable(Exception):
 
 def diagnose(runtime: Runtime, version: VersionRecord, error: Exception) -> Fault:
     """Return what `error`, raised in a batch of this model version, says. The engine is given its start-up picture
-    again."""
+    again.
+    """
     if isinstance(error, SourceError):
         return MustWait(str(error))
     if isinstance(error, VersionUnusable):

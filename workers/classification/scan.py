@@ -26,7 +26,8 @@ CHUNK = 4_096  # rows per transaction, about
 
 def scan_job(runtime: Runtime, job_id: int) -> None:
     """List a slice of the job's source and send a message for the next one; harmless when another process does, or
-    all is listed."""
+    all is listed.
+    """
     if job_id in runtime.scan_backoff.blocked():
         return
     with runtime.database.write() as connection:

@@ -44,6 +44,7 @@ class Seeker:
         self._thread = threading.Thread(target=self._run, name="seek", daemon=True)
 
     def start(self) -> None:
+        """Take a place among the children and start the thread."""
         self._board.enter(self._slot)
         self._thread.start()
 

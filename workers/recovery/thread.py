@@ -156,6 +156,7 @@ class Recovery:
         self._thread = threading.Thread(target=self._run, name="recover", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         fork_safety.protect(self._runtime.database)
         self._thread.start()
 

@@ -86,7 +86,8 @@ class Supervisor:
 
     def _useless(self, now: float) -> tuple[list[int], list[int]]:
         """Return the pids of children that do nothing, and of those that do one thing for so long that it needs a
-        lease."""
+        lease.
+        """
         stall_seconds = self._runtime.settings.stall_seconds
         records = {child.pid: child for child in self._board.children()}
         idle, doubtful = [], []
