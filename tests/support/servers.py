@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -76,7 +77,7 @@ class _Server:
         while time.monotonic() < deadline:
             self.port = own_port or _free_port()
             self._spawn()
-            while self.running and time.monotonic() < deadline:
+            while self.process is not None and self.running and time.monotonic() < deadline:
                 if self.answers():
                     return
                 with contextlib.suppress(subprocess.TimeoutExpired):

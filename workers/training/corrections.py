@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.db.queries import corrections
 from jobs.errors import ImageNotFound
-from jobs.photo_store import KeptPhotos
+from jobs.photo_store import PhotoStore
 from model import preprocess
 from model.data.dataset import Dataset
 from model.errors import ImageError
@@ -29,7 +29,7 @@ def corrected(dataset: Dataset, runtime: Runtime, *, folder: Path, watch: Watch)
     strangers = sorted({label for label in wanted.values() if label not in dataset.classes})
     if strangers:
         watch.note(f"corrections to classes that the data does not have are left out: {', '.join(strangers)}")
-    kept = KeptPhotos(runtime.settings.model_store)
+    kept = PhotoStore(runtime.settings.model_store)
     photos = folder / PHOTOS
     photos.mkdir(exist_ok=True)
     files = {
@@ -76,7 +76,7 @@ def _all(runtime: Runtime) -> dict[str, str]:
         after = rows[-1].id
 
 
-def _is_usable(kept: KeptPhotos, name: str, file: Path, watch: Watch) -> bool:
+def _is_usable(kept: PhotoStore, name: str, file: Path, watch: Watch) -> bool:
     """Whether the photo is there and can be decoded as training does it; it is written to `file`.
 
     What an earlier attempt has written there is taken as it is: the data stays the same though the store loses photos.
