@@ -11,6 +11,9 @@ export PYTHONPATH := $(CURDIR)
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\): ## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
+# What pytest is given; PYTEST="tests/unit -x" replaces it. Each process starts its own servers.
+PYTEST ?= -n 3 --dist worksteal --durations=10
+
 test: ## Make the test environment where it is missing, then every check and the whole test suite
 	@env=$$(tools/test-environment)
 	tools/lint "$$env"

@@ -33,7 +33,7 @@ JOB = """INSERT INTO jobs (name, source, state, version_id, top_k, priority, tot
     SELECT 'x', '/x', CAST(:state AS text), min(id), 5, 0, :n, :ok, now(),
         CASE WHEN CAST(:state AS text) = 'completed' THEN now() END
     FROM model_versions RETURNING id"""
-IMAGES = """INSERT INTO images (job_id, ordinal, path, status, deaths)
+IMAGES = """INSERT INTO images (job_id, ordinal, path, status, crashes)
     SELECT :job, n, 'folder/' || n || '.jpg', 'pending', 0 FROM generate_series(0, :n - 1) AS n"""
 SETTLED = """UPDATE images SET status = 'ok', finished_at = now(),
         content_hash = sha256(CAST(:contents || CAST(ordinal AS text) AS bytea))
@@ -46,7 +46,7 @@ PREDICTIONS = """INSERT INTO predictions (version_id, content_hash, label, make,
 
 
 def fill(database: Database, count: int, *, contents: str, ended: bool = True) -> int:
-    """A job of `count` images, settled if it has ended; returns its id. Equal `contents` are equal photos."""
+    """Add a job of `count` images, finished if it has ended, and return its id. Equal `contents` are equal photos."""
     with database.write() as connection:
         values = {"state": "completed" if ended else "running", "n": count, "ok": count if ended else 0}
         job = int(connection.execute(text(JOB), values).scalar_one())
@@ -59,7 +59,7 @@ def fill(database: Database, count: int, *, contents: str, ended: bool = True) -
 
 @contextmanager
 def committing(database: Database, job: int, victim: str, count: int, waits: list[float], seed: str) -> Any:
-    """Another job's results are committed, as workers do; appends what each commit took."""
+    """Commit another job's results meanwhile, as workers do; append to `waits` how long each commit took."""
     stop = threading.Event()
 
     def run() -> None:
@@ -78,7 +78,7 @@ def committing(database: Database, job: int, victim: str, count: int, waits: lis
 
 
 def commit(database: Database, job: int, ordinals: range, *, victim: str, seed: str, count: int) -> float:
-    """Seconds that one batch's transaction took."""
+    """Commit one batch's results and return the seconds that it took."""
     with database.read() as connection:
         version = connection.execute(text("SELECT version_id FROM jobs WHERE id = :job"), {"job": job}).scalar_one()
         sql = "SELECT sha256(CAST(:contents || CAST(n AS text) AS bytea)) FROM unnest(CAST(:ns AS int[])) AS n"
@@ -94,7 +94,7 @@ def commit(database: Database, job: int, ordinals: range, *, victim: str, seed: 
     began = time.perf_counter()
     with database.write() as connection:
         predictions.store(connection, version, new)
-        predictions.hold(connection, version, reused)
+        predictions.protect(connection, version, reused)
         jobs.count_up(connection, job, jobs.Counts(ok=len(new), failed=0, cached=0))
         settled = [images.Outcome(at, one, None) for at, one in zip(ordinals, mine, strict=True)]
         images.settle(connection, job, settled)
@@ -102,7 +102,7 @@ def commit(database: Database, job: int, ordinals: range, *, victim: str, seed: 
 
 
 def server_seconds(database: Database) -> dict[int, float]:
-    """CPU seconds of each of the program's connections; empty where the server is on another machine."""
+    """Return the CPU seconds of each of the program's connections; empty where the server is on another machine."""
     with database.read() as connection:
         pids = connection.execute(text("SELECT pid FROM pg_stat_activity WHERE application_name = 'cars'")).scalars()
         return {pid: sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids if psutil.pid_exists(pid)}

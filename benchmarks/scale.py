@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python -P -m benchmarks.scale [--images 200000] [--small 20000]
 
-Prints images a second, the time as a multiple of raw COPY of the same rows into the same tables, the memory of client
-and
-worker, and the longest that the broker's queues have been. Starts its own servers in private folders, with fsync on.
+Print images per second, the time as a multiple of raw COPY of the same rows into the same tables, the memory of client
+and worker, and the longest that the broker's queues have been. It starts its own servers in private folders, with
+fsync on.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from tests.support.processes import WorkerProcess, run_cars
 from tests.support.servers import Postgres, Redis
 
 SIDE = 8
-PROCESSES = 2  # with nothing to infer, an engine process is Python alone: one a core
+PROCESSES = 2  # with nothing to infer, an engine process is Python alone: one per core
 TABLES = ("predictions", "batches", "images")
 
 
 class NoopEngine:
-    """Gives every image the class of its red value; costs as little as an engine can."""
+    """An engine that gives every image the class of its red value, at as little cost as possible."""
 
     input_size = SIDE
 
@@ -49,11 +49,11 @@ class NoopEngine:
         return logits
 
     def unload(self) -> None:
-        """Nothing to give back."""
+        """Nothing to close."""
 
 
 def make_photos(folder: Path, count: int) -> None:
-    """`count` PNG files of 8 × 8 pixels with different bytes, in one folder."""
+    """Write `count` PNG files of 8 × 8 pixels with different bytes, in one folder."""
     folder.mkdir(parents=True)
     for number in range(count):
         pixels = np.full((SIDE, SIDE, 3), number % 251, np.uint8)
@@ -61,7 +61,7 @@ def make_photos(folder: Path, count: int) -> None:
         Image.fromarray(pixels).save(folder / f"{number:07}.png", compress_level=1)
 
 
-class Watch:
+class Sampler:
     """Peaks of memory (bytes, after the first second) and of the broker's queues, sampled ten times a second."""
 
     def __init__(self, worker: WorkerProcess, redis: Redis, database: int) -> None:
@@ -72,7 +72,7 @@ class Watch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Sampler:
         self._thread.start()
         return self
 
@@ -90,13 +90,13 @@ class Watch:
 
 
 def growth(samples: list[int]) -> float:
-    """MiB between the median of the second tenth and that of the last tenth of a run: the start is not growth."""
+    """Return the MiB between the medians of the second and the last tenth of a run: the start is not growth."""
     tenth = max(1, len(samples) // 10)
     return float(np.median(samples[-tenth:]) - np.median(samples[tenth : 2 * tenth])) / 2**20
 
 
 def run_job(client: Client, folder: Path) -> float:
-    """Seconds from submission to the end."""
+    """Run a job and return the seconds from submission to the end."""
     start = time.perf_counter()
     status = client.submit(str(folder)).wait()
     seconds = time.perf_counter() - start
@@ -105,7 +105,7 @@ def run_job(client: Client, folder: Path) -> float:
 
 
 def raw_copy(url: str, spare: str) -> float:
-    """Seconds to COPY the rows of a database's tables into the same (empty) tables of another, reading not counted."""
+    """Return the seconds to COPY a database's rows into the same (empty) tables of another, without reading them."""
     with psycopg.connect(_dsn(url)) as source, psycopg.connect(_dsn(spare)) as target:
         target.execute("TRUNCATE model_versions CASCADE")
         for table in ("model_versions", "jobs"):  # what the rows refer to
@@ -135,7 +135,7 @@ def _dsn(url: str) -> str:
 
 @contextmanager
 def servers() -> Iterator[tuple[Postgres, Redis]]:
-    """PostgreSQL that syncs to disk, and Redis."""
+    """Yield a PostgreSQL that syncs to disk, and a Redis."""
     postgres, redis = Postgres(durable=True), Redis()
     try:
         postgres.start()
@@ -147,7 +147,7 @@ def servers() -> Iterator[tuple[Postgres, Redis]]:
 
 
 def measure(count: int, folder: Path, postgres: Postgres, redis: Redis) -> dict[str, Any]:
-    """One job of `count` images in a fresh database."""
+    """Run one job of `count` images in a new database and return its figures."""
     with postgres.database() as url, postgres.database() as spare, redis.database() as broker:
         home = folder.parent / f"home-{count}"
         env = {
@@ -165,7 +165,7 @@ def measure(count: int, folder: Path, postgres: Postgres, redis: Redis) -> dict[
         try:
             worker.wait_ready()
             settings = load(**{name.removeprefix("CARS_").lower(): value for name, value in env.items()})
-            with Client(settings=settings) as client, Watch(worker, redis, int(broker.rpartition("/")[2])) as watch:
+            with Client(settings=settings) as client, Sampler(worker, redis, int(broker.rpartition("/")[2])) as sampler:
                 seconds = run_job(client, folder)
         finally:
             worker.stop()
@@ -176,11 +176,11 @@ def measure(count: int, folder: Path, postgres: Postgres, redis: Redis) -> dict[
         "images_per_second": round(count / seconds),
         "copy_seconds": round(copied, 2),
         "times_copy": round(seconds / copied, 2),
-        "microseconds_an_image": round(seconds / count * 1e6, 1),
-        "worker_peak_mib": round(max(watch.worker_bytes) / 2**20),
-        "worker_growth_mib": round(growth(watch.worker_bytes), 1),
-        "client_growth_mib": round(growth(watch.client_bytes), 1),
-        "broker_peak_messages": watch.queued,
+        "microseconds_per_image": round(seconds / count * 1e6, 1),
+        "worker_peak_mib": round(max(sampler.worker_bytes) / 2**20),
+        "worker_growth_mib": round(growth(sampler.worker_bytes), 1),
+        "client_growth_mib": round(growth(sampler.client_bytes), 1),
+        "broker_peak_messages": sampler.queued,
         "window": 4 * PROCESSES,
     }
 
@@ -197,8 +197,8 @@ def main() -> None:
             make_photos(folder, count)
             rows.append(measure(count, folder, postgres, redis))
             print(json.dumps(rows[-1]), flush=True)
-    ratio = rows[1]["microseconds_an_image"] / rows[0]["microseconds_an_image"]
-    print(f"cost an image at {rows[1]['images']:,} against {rows[0]['images']:,}: {ratio:.2f}×  (at most 1.2×)")
+    ratio = rows[1]["microseconds_per_image"] / rows[0]["microseconds_per_image"]
+    print(f"cost per image at {rows[1]['images']:,} against {rows[0]['images']:,}: {ratio:.2f}×  (at most 1.2×)")
     print(f"time against raw COPY of the same rows: {rows[1]['times_copy']:.2f}×  (at most 8×)")
 
 

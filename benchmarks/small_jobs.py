@@ -43,7 +43,7 @@ WANTED_COMMANDS = {"--help": 0.25, "jobs": 0.65}
 
 @contextmanager
 def backends(stack: ExitStack) -> Iterator[dict[str, dict[str, str]]]:
-    """The settings of both backends, the server one migrated."""
+    """Yield the settings of both backends, the server one migrated."""
     postgres, redis = Postgres(), Redis()
     for server in (postgres, redis):
         server.start()
@@ -65,7 +65,7 @@ def single_seconds(client: Client, photo: Path) -> float:
 
 
 def one_image_seconds(engine: Engine, photo: Path) -> float:
-    """Decode and inference of one photo alone."""
+    """Return the seconds to decode one photo and infer it alone."""
     from model.preprocess import decode
 
     data = photo.read_bytes()
@@ -96,7 +96,7 @@ def jobs(originals: list[Path], engine: Engine, root: Path, *, name: str, env: d
 
 
 def processor_seconds(command: Sequence[str], env: dict[str, str]) -> float:
-    """What a process and its children use, user and system."""
+    """Return the processor seconds of a process and its children, user and system."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Literal
 from jobs.db import migrate
 from jobs.db.database import Database
 from jobs.errors import ClientClosed
+from jobs.queues import SCAN_JOB, TRAIN_MODEL
 from jobs.settings import Settings
 from jobs.wake import wake
 
 if TYPE_CHECKING:
-    from jobs.broker import Doorbell
+    from jobs.notifier import Notifier
 
 __all__ = ["Backend"]
 
@@ -22,7 +23,7 @@ class Backend:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._database: Database | None = Database(settings.database)
-        self._doorbell: Doorbell | None = None
+        self._notifier: Notifier | None = None
         self._prepared = False
 
     @property
@@ -49,16 +50,16 @@ class Backend:
         if self.settings.embedded:
             wake(self.settings.home)
             return
-        from jobs import broker  # Celery is slow to load, and most commands send nothing
+        from jobs.notifier import Notifier  # Celery is slow to load, and most commands send nothing
 
-        if self._doorbell is None:
-            self._doorbell = broker.Doorbell(self.settings)
-        self._doorbell.ring({"scan": broker.SCAN_JOB, "train": broker.TRAIN_MODEL}[work], number)
+        if self._notifier is None:
+            self._notifier = Notifier(self.settings)
+        self._notifier.notify({"scan": SCAN_JOB, "train": TRAIN_MODEL}[work], number)
 
     def close(self) -> None:
         """Close all connections; the backend cannot be used any more."""
         if self._database is not None:
             self._database.close()
-        if self._doorbell is not None:
-            self._doorbell.close()
-        self._database = self._doorbell = None
+        if self._notifier is not None:
+            self._notifier.close()
+        self._database = self._notifier = None

@@ -1,57 +1,27 @@
-"""The broker is a doorbell: names of tasks and queues, Celery's configuration, and ringing.
-
-Messages are JSON, carry ids only, are sent after the commit that made the rows, and may be lost or repeated without
-harm.
-"""
+"""The Celery app and its configuration. The broker only notifies: the database is the truth."""
 
 from __future__ import annotations
 
-import logging
 import socket
-import time
 from typing import Any
 
 from celery import Celery
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
-from jobs.redaction import redacted
+from jobs.queues import QUEUES, ROUTES, TICK
 from jobs.settings import Settings
 
-__all__ = [
-    "CLASSIFY_BATCH",
-    "FINISH_JOB",
-    "QUEUES",
-    "SCAN_JOB",
-    "TICK",
-    "TRAIN_MODEL",
-    "Doorbell",
-    "answers",
-    "make_app",
-    "shown",
-]
+__all__ = ["CONNECTION_ERRORS", "connection_error", "make_app"]
 
-SCAN_JOB = "workers.scan_job"
-CLASSIFY_BATCH = "workers.classify_batch"
-FINISH_JOB = "workers.finish_job"
-TICK = "workers.tick"
-TRAIN_MODEL = "workers.train_model"
-QUEUES = ("control", "classify", "train")
-ROUTES = {
-    SCAN_JOB: "control",
-    FINISH_JOB: "control",
-    TICK: "control",
-    CLASSIFY_BATCH: "classify",
-    TRAIN_MODEL: "train",
-}
 TICK_SECONDS = 10.0
-SOCKET_SECONDS = 5.0  # a broker that says nothing for so long is taken for gone; more than a BRPOP of kombu's waits
-SILENCE_SECONDS = 5.0  # after a ring that failed: each one more would hold its thread up for seconds
-logger = logging.getLogger(__name__)
+SOCKET_SECONDS = 5.0  # after so long without an answer the broker counts as gone; longer than kombu's BRPOP waits
+CONNECTION_ERRORS = (OperationalError, OSError)
+"""What sending raises when the broker does not answer."""
 
 
 def make_app(settings: Settings) -> Celery:
-    """A Celery app with this project's configuration; it registers no task itself."""
+    """Return a Celery app with this project's configuration; it registers no task."""
     app = Celery("cars", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",
@@ -65,7 +35,7 @@ def make_app(settings: Settings) -> Celery:
         task_default_queue="control",
         task_routes={task: {"queue": queue} for task, queue in ROUTES.items()},
         worker_prefetch_multiplier=1,
-        # Celery's own tools reach the workers of a real broker; nobody else hears the one inside a process.
+        # Celery's own tools reach the workers of a real broker; the one inside a process is not reachable from others.
         worker_send_task_events=not settings.embedded,
         worker_enable_remote_control=not settings.embedded,
         worker_hijack_root_logger=False,
@@ -85,7 +55,7 @@ def make_app(settings: Settings) -> Celery:
 
 def _transport(settings: Settings) -> dict[str, Any]:
     if settings.embedded:
-        return {"polling_interval": 0.05}
+        return {"polling_interval": 0.02}
     return {
         "socket_timeout": SOCKET_SECONDS,
         "socket_connect_timeout": SOCKET_SECONDS,
@@ -98,55 +68,21 @@ def _transport(settings: Settings) -> dict[str, Any]:
 
 
 def _keepalive() -> dict[int, int]:
-    """A peer that is gone without a word is noticed after half a minute, where this system lets one say so."""
+    """Return socket options by which a vanished peer is noticed after half a minute, where the system has them."""
     wanted = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
     return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
 
 
-class Doorbell:
-    """Rings workers through the broker. A ring that does not get through is logged and harmless: `recover` finds the
-    work."""
-
-    def __init__(self, settings: Settings, *, app: Celery | None = None) -> None:
-        self._app = app or make_app(settings)
-        self._url = settings.broker_url
-        self._silent_until = float("-inf")
-
-    def ring(self, task: str, *ids: int) -> bool:
-        """Send one message; False when the broker does not answer, or did not a moment ago."""
-        if time.monotonic() < self._silent_until:
-            return False
-        try:
-            self._app.send_task(task, args=list(ids), queue=ROUTES[task], retry=False)
-        except (OperationalError, OSError) as exc:
-            self._silent_until = time.monotonic() + SILENCE_SECONDS
-            logger.warning(
-                "the broker at %s does not answer (%s); workers will find the work in the database",
-                shown(self._url),
-                exc,
-            )
-            return False
-        return True
-
-    def close(self) -> None:
-        self._app.close()
-
-
-def answers(settings: Settings) -> str | None:
-    """None when the broker can be reached, else the reason why not."""
+def connection_error(settings: Settings) -> str | None:
+    """Return why the broker cannot be reached, or None when it can."""
     if settings.embedded:
         return None
     app = make_app(settings)
     try:
         with app.connection_for_write(connect_timeout=5) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
-    except (OperationalError, OSError) as exc:
+    except CONNECTION_ERRORS as exc:
         return str(exc)
     finally:
         app.close()
     return None
-
-
-def shown(url: str) -> str:
-    """A broker's URL with its secrets hidden."""
-    return redacted(url)

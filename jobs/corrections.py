@@ -17,14 +17,13 @@ from jobs.db.paging import pages
 from jobs.db.queries import corrections, jobs, versions
 from jobs.disk import trouble
 from jobs.errors import ImageNotFound, ImageUnavailable, JobNotFound, NotPossible, OutputError, SettingsInvalid
-from jobs.photo_store import PhotoStore
+from jobs.photo_store import CorrectionPhotoStore
 from jobs.records import Correction
 from jobs.sources.kinds import HEAD_BYTES, starts_like_an_image
 from jobs.states import ImageStatus
 
 if TYPE_CHECKING:
     from jobs.backend import Backend
-    from jobs.records import Selected
 
 __all__ = ["add", "export_file", "import_file", "listing"]
 
@@ -56,7 +55,7 @@ def import_file(backend: Backend, file: Path, *, new_class: bool = False) -> int
 def listing(backend: Backend) -> Iterator[Correction]:
     """Yield all corrections, in the order in which the images were first corrected."""
 
-    def fetch(after: int | None, limit: int) -> Sequence[Selected]:
+    def fetch(after: int | None, limit: int) -> Sequence[corrections.CorrectionRecord]:
         with backend.database.read() as connection:
             return corrections.page(connection, after=after or 0, limit=limit)
 
@@ -81,7 +80,7 @@ def _put(backend: Backend, wanted: Sequence[_Wanted], *, base: Path, new_class: 
     for one in wanted:
         if one.label not in known and not (new_class and one.label):
             raise NotPossible(one.where + _unknown_class(one.label, known))
-    photos = PhotoStore(backend.settings.model_store)
+    photos = CorrectionPhotoStore(backend.settings.model_store)
     found = _Finder(backend, photos, base).find(wanted)
     with backend.database.write() as connection:
         corrections.put(connection, found)
@@ -106,7 +105,7 @@ def _unknown_class(name: str, known: Collection[str]) -> str:
 class _Finder:
     """Finds the images that corrections mean, and stores their bytes."""
 
-    def __init__(self, backend: Backend, photos: PhotoStore, base: Path) -> None:
+    def __init__(self, backend: Backend, photos: CorrectionPhotoStore, base: Path) -> None:
         self._backend, self._photos, self._base = backend, photos, base
 
     def find(self, wanted: Sequence[_Wanted]) -> list[corrections.Correction]:
@@ -152,7 +151,7 @@ class _Finder:
             raise NotPossible(
                 f"{one.where}{file} is not an image that can be classified: give JOB:PATH, or an image file"
             )
-        return self._photos.put(content)
+        return self._photos.store(content)
 
     def _of_job(self, job_id: int, wanted: Mapping[str, _Wanted]) -> Iterator[tuple[str, bytes]]:
         with self._backend.database.read() as connection:
@@ -171,9 +170,9 @@ class _Finder:
             for path, one in wanted.items():
                 yield path, self._keep(source, path, one, expected=rows[path].content_hash)
 
-    def _keep(self, source: sources.Source, path: str, one: _Wanted, *, expected: bytes) -> bytes:
+    def _keep(self, source: sources.Source, path: str, one: _Wanted, *, expected: bytes | None) -> bytes:
         try:
-            content_hash = self._photos.put(source.read(path))
+            content_hash = self._photos.store(source.read(path))
         except ImageUnavailable as exc:
             raise ImageNotFound(f"{one.where}{path} cannot be read any more: {exc.message}") from exc
         if content_hash != expected:

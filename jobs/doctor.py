@@ -111,11 +111,11 @@ def _workers(backend: Backend) -> CheckResult:
 def _broker(backend: Backend) -> CheckResult:
     if backend.settings.embedded:
         return _check("broker", True, "inside each worker")
-    reason = broker.answers(backend.settings)
+    reason = broker.connection_error(backend.settings)
     return _check(
         "broker",
         reason is None,
-        reason or broker.shown(backend.settings.broker_url),
+        reason or redacted(backend.settings.broker_url),
         "start it, or set CARS_BROKER_URL",
     )
 

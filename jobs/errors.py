@@ -8,7 +8,6 @@
     │   ├── SchemaMissing          `cars migrate` has not run
     │   ├── SchemaTooNew           the database was migrated by a newer release
     │   └── ForeignDatabase        the database belongs to another program
-    ├── BrokerUnavailable          the broker does not answer
     ├── OutputError                a file or a folder of the user's cannot be written
     ├── SourceError
     │   ├── SourceMissing          no such folder
@@ -31,8 +30,9 @@
 
 from collections.abc import Sequence
 
+from jobs.states import ImageErrorCode, ImageFailure
+
 __all__ = [
-    "BrokerUnavailable",
     "CarClassifierError",
     "ClientClosed",
     "DatabaseError",
@@ -91,10 +91,6 @@ class SchemaTooNew(DatabaseError):
 
 class ForeignDatabase(DatabaseError):
     """The database holds tables of another program; nothing was changed."""
-
-
-class BrokerUnavailable(CarClassifierError):
-    """The broker does not answer."""
 
 
 class OutputError(CarClassifierError):
@@ -166,13 +162,18 @@ class WorkerFailed(CarClassifierError):
 
 
 class WaitTimeout(CarClassifierError):
-    """The job was not done in the time given; it goes on."""
+    """The job was not done in the time given; it continues."""
 
 
 class ImageUnavailable(Exception):
-    """One image cannot be read: `code` is an image error code, `message` says why."""
+    """One image cannot be read: `code` and `message` are those of its row."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: ImageErrorCode, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+
+    @property
+    def failure(self) -> ImageFailure:
+        """What its row gets."""
+        return ImageFailure(self.code, self.message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from jobs.db.database import Database
@@ -14,12 +13,12 @@ from jobs.states import VersionState
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from jobs.records import Json, Selected
+    from jobs.records import Json
 
 __all__ = ["card", "find", "history", "listing", "promote", "resolve", "retire", "rollback", "usable"]
 
 
-def resolve(connection: Connection, name: str | None) -> Selected:
+def resolve(connection: Connection, name: str | None) -> versions.VersionRecord:
     """Return the row of a version by name; None or `production` mean the one in production. Raises VersionNotFound."""
     row = versions.production(connection) if name in {None, "production"} else versions.by_name(connection, name or "")
     if row is None and name in {None, "production"}:
@@ -31,7 +30,7 @@ def resolve(connection: Connection, name: str | None) -> Selected:
     return row
 
 
-def usable(connection: Connection, name: str | None) -> Selected:
+def usable(connection: Connection, name: str | None) -> versions.VersionRecord:
     """Return the version that a new job is pinned to; see `resolve`. Raises NotPossible for one that is retired."""
     row = resolve(connection, name)
     if row.state == VersionState.RETIRED:
@@ -126,12 +125,8 @@ def history(database: Database) -> list[Promotion]:
     """List the promotions, oldest first; the last one's `until` is None."""
     with database.read() as connection:
         rows = versions.history(connection)
+    ends = [*(iso(row.promoted_at) for row in rows[1:]), None]
     return [
-        Promotion(
-            model_version=row.name,
-            since=iso(row.promoted_at),
-            until=None if following is None else iso(following.promoted_at),
-            reason=row.reason,
-        )
-        for row, following in pairwise([*rows, None])
+        Promotion(model_version=row.name, since=iso(row.promoted_at), until=until, reason=row.reason)
+        for row, until in zip(rows, ends, strict=False)  # there is one end too many where nothing was promoted
     ]

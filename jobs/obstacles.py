@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from jobs.redaction import redacted
 from jobs.workers import why_nobody_classifies
 
 if TYPE_CHECKING:
@@ -75,14 +76,12 @@ class _BrokerCheck:
             self._reason = f"nothing for {BROKER_PATIENCE:g} s"
         if self._reason is None:
             return None
-        from jobs import broker
-
         return (
-            f"the broker at {broker.shown(self._settings.broker_url)} does not answer ({self._reason}); start Redis or "
+            f"the broker at {redacted(self._settings.broker_url)} does not answer ({self._reason}); start Redis or "
             "correct CARS_BROKER_URL; until then workers find the work in the database, later than they could"
         )
 
     def _ask(self) -> None:
         from jobs import broker
 
-        self._reason = broker.answers(self._settings)
+        self._reason = broker.connection_error(self._settings)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypedDict, overload
+from typing import Any, ClassVar, Self, TypeAlias, TypedDict, overload
 
 from jobs.redaction import redacted
-from jobs.states import ImageStatus, JobState, RunState, VersionState
-
-if TYPE_CHECKING:
-    from sqlalchemy import Row
+from jobs.states import ImageErrorCode, ImageFailure, ImageStatus, JobState, RunState, VersionState
 
 __all__ = [
     "CheckResult",
@@ -38,9 +35,8 @@ __all__ = [
 Json: TypeAlias = dict[str, Any]
 """A JSON object, whose values are whatever JSON has."""
 
-if TYPE_CHECKING:
-    Selected: TypeAlias = Row[Any]
-    """A row of a statement; SQLAlchemy does not type its columns by name."""
+Selected: TypeAlias = Any
+"""A record of `jobs.db.queries`, which lies above this module."""
 
 
 class Record:
@@ -64,14 +60,6 @@ class TopLabel(TypedDict):
 
     label: str
     confidence: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageFailure(Record):
-    """Why an image failed: an error code (see `jobs.states.ImageErrorCode`) and a message."""
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +117,9 @@ class Result(Record):
             content_hash=row.content_hash.hex() if row.content_hash is not None else None,
             finished_at=iso(row.finished_at),
             correction=row.correction,
-            error=ImageFailure(code=row.error_code, message=row.error_message or "") if failed else None,
+            error=ImageFailure(code=ImageErrorCode(row.error_code), message=row.error_message or "")
+            if failed
+            else None,
         )
 
 

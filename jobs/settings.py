@@ -155,7 +155,7 @@ def _line(error: Mapping[str, Any]) -> str:
 
 
 def _expected(name: str, error: Mapping[str, Any]) -> str:
-    """What a setting must be, in plain words; never the words of the library that found it wrong."""
+    """Return what a setting must be, in plain words; never in those of the library that found it wrong."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if name in _EXPECTED:
@@ -175,7 +175,7 @@ def _expected(name: str, error: Mapping[str, Any]) -> str:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The process environment with these settings in it, for a child process that reads CARS_* itself."""
+    """Return the process environment with these settings in it, for a child process that reads CARS_* itself."""
     given = {
         f"CARS_{name.upper()}": "\n".join(["", *value]) or "\n" if isinstance(value, tuple) else str(value)
         for name, value in settings.model_dump().items()

@@ -1,11 +1,13 @@
 """States of jobs, batches, images and model versions, and which change follows which."""
 
 from enum import StrEnum
+from typing import NamedTuple
 
 __all__ = [
     "BatchState",
     "Decision",
     "ImageErrorCode",
+    "ImageFailure",
     "ImageStatus",
     "JobState",
     "Priority",
@@ -27,6 +29,7 @@ class JobState(StrEnum):
 
     @property
     def terminal(self) -> bool:
+        """Whether it is an end, from which only retry leads on."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -40,6 +43,8 @@ class BatchState(StrEnum):
 
 
 class ImageStatus(StrEnum):
+    """`pending → ok | failed | canceled`; retry leads from failed and canceled back to pending."""
+
     PENDING = "pending"  # not looked at yet
     OK = "ok"  # has a prediction
     FAILED = "failed"  # has an error code and a message
@@ -47,19 +52,34 @@ class ImageStatus(StrEnum):
 
 
 class ImageErrorCode(StrEnum):
+    """Why an image failed."""
+
     UNREADABLE = "unreadable"  # the file cannot be opened or read
-    UNDECODABLE = "undecodable"  # no image, or a damaged one
+    UNDECODABLE = "undecodable"  # not an image, or a damaged one
     TRUNCATED = "truncated"  # the file ends too early
     DAMAGED = "damaged"  # it decodes, but the decoder met bytes that make no sense
     TOO_LARGE = "too_large"  # more bytes or pixels than allowed
-    UNSUPPORTED = "unsupported"  # no regular file, or an image format that is not read
+    UNSUPPORTED = "unsupported"  # not a regular file, or an image format that is not read
     OUTSIDE_SOURCE = "outside_source"  # a link that leaves the source
     VANISHED = "vanished"  # it was there when the folder was listed
-    WORKER_CRASHED = "worker_crashed"  # the process that worked on it died three times
+    WORKER_CRASHED = "worker_crashed"  # the process that worked on it crashed three times
     ENGINE_ERROR = "engine_error"  # the engine raises on it, and works on other images
 
 
+class ImageFailure(NamedTuple):
+    """Why an image failed; both go into its row."""
+
+    code: ImageErrorCode
+    message: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Return it as a JSON object."""
+        return {"code": self.code, "message": self.message}
+
+
 class Decision(StrEnum):
+    """How far a prediction is trusted."""
+
     MODEL = "model"  # the label can be trusted
     MAKE = "make"  # only the make can
     UNKNOWN = "unknown"  # neither
@@ -69,7 +89,7 @@ class RunState(StrEnum):
     """`queued → running → published | rejected | failed | canceled`; a run whose worker is lost is queued again."""
 
     QUEUED = "queued"  # the row exists, no worker has it
-    RUNNING = "running"  # a worker trains, publishes or judges, and renews the lease
+    RUNNING = "running"  # a worker trains, publishes or evaluates, and renews the lease
     PUBLISHED = "published"  # its version can be used; `promoted` says whether it went live
     REJECTED = "rejected"  # its version is not better than production; kept with its numbers
     FAILED = "failed"  # there is no version; `error` says why
@@ -77,23 +97,28 @@ class RunState(StrEnum):
 
     @property
     def terminal(self) -> bool:
+        """Whether it is an end."""
         return self not in (RunState.QUEUED, RunState.RUNNING)
 
 
 class VersionState(StrEnum):
+    """What a model version may be used for."""
+
     AVAILABLE = "available"  # can be promoted and asked for
     REJECTED = "rejected"  # a training candidate that was not better; kept with its numbers
     RETIRED = "retired"  # not for new jobs any more; jobs that have it keep it
 
 
 class Priority(StrEnum):
+    """Which jobs are served first."""
+
     LOW = "low"
     NORMAL = "normal"
     HIGH = "high"
 
     @property
     def rank(self) -> int:
-        """Order in the database: a higher number is served first."""
+        """The order in the database: a higher number is served first."""
         return {"low": 0, "normal": 1, "high": 2}[self.value]
 
 

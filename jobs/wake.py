@@ -20,7 +20,7 @@ FOLDER: Final = "wake"
 
 
 def wake(home: Path) -> None:
-    """Wake every worker that listens in `home`; the socket of one that has died is removed."""
+    """Wake every worker that listens in `home`; the socket of one that has ended is removed."""
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         for path in (home / FOLDER).iterdir():

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NoReturn
+from typing import Annotated, Any, Final, Literal, NoReturn, Self
 
 from pydantic import (
     AwareDatetime,
@@ -27,25 +27,29 @@ from model.errors import ArtifactCorrupt, ArtifactUnsafe, CardInvalid
 from model.file_safety import check_kinds, read_regular
 from model.inspection import inspect, refuse_pickle
 from model.labels import FIRST_YEAR, LAST_YEAR, LONGEST_NAME, Label, joined, parse
+from model.old_formats import CARD_FORMAT, current_card
 
 __all__ = [
     "CARD",
     "CARD_BYTES",
+    "CARD_FORMAT",
     "ONNX",
     "WEIGHTS",
     "Card",
+    "CardDraft",
     "ClassParts",
     "Confusable",
     "DataOrigin",
     "EngineFile",
-    "KnownCar",
+    "EngineSpec",
     "Metrics",
+    "OodThreshold",
     "Preprocessing",
     "Recipe",
     "Score",
     "Thresholds",
     "check_name",
-    "class_fields",
+    "class_parts",
     "digest",
     "parse_card",
     "read",
@@ -59,14 +63,13 @@ CARD: Final = "card.json"
 WEIGHTS: Final = "weights.safetensors"
 ONNX: Final = "model.onnx"
 _ENDINGS = {"onnx": ".onnx", "torch": ".safetensors"}
-_NEWEST_FORMAT = 2
 CARD_BYTES = 8 << 20
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?=[A-Za-z0-9_-])){0,63}")
 _FILE = re.compile(rf"{_NAME.pattern}(?:/{_NAME.pattern})?")
 _TAKEN = frozenset({"production", "imagenet", "scratch", "current"})  # what commands take in place of a name
 _DOS_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Threshold = Annotated[float, Field(ge=0, le=2, description="above 1: never reached")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
@@ -116,11 +119,11 @@ class Preprocessing(_Part):
         return self
 
 
-class KnownCar(_Part):
-    """The least value of `score` that a photo of a known car has."""
+class OodThreshold(_Part):
+    """The value of `score` below which an image is out of distribution: it shows no car of the classes."""
 
     score: Score
-    least: float
+    threshold: float
 
 
 class Confusable(_Part):
@@ -131,31 +134,33 @@ class Confusable(_Part):
 
 
 class Thresholds(_Part):
-    """Least calibrated probability for the decisions `model` and `make`, fitted to `target_precision`.
+    """The calibrated probabilities that the decisions `model` and `make` need, fitted to `target_precision`.
 
-    `known` is checked first: a photo that lies below it is `unknown`; without it, as on cards written before there was
-    such a part, nothing is. Below `known_for_model` a photo is not decided `model`. An answer that
-    is one of the `confusable` classes needs the probability that is written there.
+    `ood` is checked first: an image that lies below it is `unknown`; without it, as on cards written before there was
+    such a part, nothing is. Below `ood_for_model` an image is not decided `model`. An answer that is one of the
+    `confusable` classes needs the probability that is written there.
     """
 
     model: Threshold
     make: Threshold
-    target_precision: Share
-    known: KnownCar | None = None
-    known_for_model: KnownCar | None = None
+    target_precision: Fraction
+    ood: OodThreshold | None = None
+    ood_for_model: OodThreshold | None = None
     confusable: Confusable | None = None
 
 
 class Metrics(_OpenPart):
-    """Accuracy of the serving path on `images` photos of `split`, as shares. `coverage`: the share decided `model`."""
+    """Accuracy of the serving path on `images` photos of `split`, as fractions. `coverage`: the fraction decided
+    `model`.
+    """
 
     split: str
     images: Annotated[int, Field(ge=0)]
-    top1: Share
-    top5: Share
-    make: Share
-    ece: Share
-    coverage: Share
+    top1: Fraction
+    top5: Fraction
+    make: Fraction
+    ece: Fraction
+    coverage: Fraction
 
 
 class Recipe(_OpenPart):
@@ -165,7 +170,7 @@ class Recipe(_OpenPart):
 
 
 class DataOrigin(_OpenPart):
-    """What it was trained on. `holdout`: content hashes of the photos it was only ever judged on."""
+    """What it was trained on. `holdout`: content hashes of the photos it was only ever evaluated on."""
 
     fingerprint: str
     images: Annotated[int, Field(ge=0)]
@@ -173,23 +178,26 @@ class DataOrigin(_OpenPart):
     holdout: tuple[Sha256, ...]
 
 
-class EngineFile(_OpenPart):
-    """The file an engine loads. `top1_delta`: its top-1 less that of the float32 network on the same images."""
+class EngineSpec(_OpenPart):
+    """The file that an engine loads."""
 
     file: str
     precision: Literal["float32", "float16", "int8"]
+
+
+class EngineFile(EngineSpec):
+    """The same, measured: `top1_delta` is its top-1 less that of the float32 network on the same images."""
+
     top1_delta: Annotated[float, Field(ge=-1, le=1)]
 
 
-class Card(_Part):
-    """One model version. Frozen; `thresholds.known` and `class_parts` may be absent, and no other field is accepted.
+class CardDraft(_Part):
+    """A version before it is measured: enough to open its engines, and to decide once its thresholds are fitted.
 
-    `class_parts`: the parts of those classes that the data named in parts; they are read from the others' names. It,
-    `thresholds.confusable` and `thresholds.known_for_model` came with format 2: a release that does not know them
-    cannot use the version, and says so by the format. Cards without them are of format 1.
+    `class_parts`: the parts of those classes that the data named in parts; they are read from the others' names.
     """
 
-    format: Literal[1, 2]
+    format: Literal[3]
     name: str
     architecture: Literal["resnet34"]
     classes: tuple[Words, ...]
@@ -198,26 +206,18 @@ class Card(_Part):
     preprocessing: Preprocessing
     temperature: Annotated[float, Field(gt=0, le=1000)]
     thresholds: Thresholds
-    metrics: Metrics
-    recipe: Recipe
-    data: DataOrigin
-    engines: dict[Literal["onnx", "torch"], EngineFile]
+    engines: Mapping[Literal["onnx", "torch"], EngineSpec]
     files: dict[str, Sha256]
-    created_at: AwareDatetime
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Card":
+    def _consistent(self) -> Self:
         check_name(self.name)
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise ValueError("classes must be at least two, all different")
         confusable = self.thresholds.confusable
-        strange = {name for pair in confusable.pairs for name in pair} - set(self.classes) if confusable else set()
-        if self.thresholds.known_for_model and self.format < 2:
-            raise ValueError("thresholds.known_for_model needs format 2")
-        if confusable and self.format < 2:
-            raise ValueError("thresholds.confusable needs format 2")
-        if strange:
-            raise ValueError(f"thresholds.confusable names {min(strange)!r}, which is not one of the classes")
+        unlisted = {name for pair in confusable.pairs for name in pair} - set(self.classes) if confusable else set()
+        if unlisted:
+            raise ValueError(f"thresholds.confusable names {min(unlisted)!r}, which is not one of the classes")
         self._check_class_parts()
         for file in self.files:
             if file == CARD or not _FILE.fullmatch(file) or any(map(_DOS_DEVICES.fullmatch, file.split("/"))):
@@ -232,48 +232,65 @@ class Card(_Part):
         return self
 
     def _check_class_parts(self) -> None:
-        if self.class_parts and self.format < 2:
-            raise ValueError("class_parts needs format 2")
         for name, parts in self.class_parts.items():
             if name not in self.classes:
                 raise ValueError(f"class_parts: {name!r} is not among the classes")
             if parts.label.name != name:
                 raise ValueError(f"class_parts: the parts of {name!r}, joined by blanks, are {parts.label.name!r}")
 
-    @model_serializer(mode="wrap")
-    def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = dump(self)
-        if not self.class_parts:
-            del fields["class_parts"]
-        if self.thresholds.confusable is None:
-            del fields["thresholds"]["confusable"]
-        if self.thresholds.known_for_model is None:
-            del fields["thresholds"]["known_for_model"]
-        return fields
-
     @property
     def labels(self) -> tuple[Label, ...]:
         """The classes with their parts, in their order."""
         return tuple(self.class_parts[name].label if name in self.class_parts else parse(name) for name in self.classes)
 
+    def with_thresholds(self, **fields: Threshold | OodThreshold | Confusable | None) -> Self:
+        """Return a copy in which these thresholds have other values."""
+        return self.model_copy(update={"thresholds": self.thresholds.model_copy(update=fields)})
+
+
+class Card(CardDraft):
+    """One model version. Frozen; `thresholds.ood` and `class_parts` may be absent, and no other field is accepted.
+
+    Cards of the formats 1 and 2 come with the fields of today, see `model.old_formats`; a release before format 3 says
+    that it cannot read it.
+    """
+
+    engines: Mapping[Literal["onnx", "torch"], EngineFile]
+    metrics: Metrics
+    recipe: Recipe
+    data: DataOrigin
+    created_at: AwareDatetime
+
+    @model_serializer(mode="wrap")
+    def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        fields: dict[str, JsonValue] = dump(self)
+        thresholds = fields["thresholds"]
+        assert isinstance(thresholds, dict)
+        if not self.class_parts:
+            del fields["class_parts"]
+        if self.thresholds.confusable is None:
+            del thresholds["confusable"]
+        if self.thresholds.ood_for_model is None:
+            del thresholds["ood_for_model"]
+        return fields
+
     def to_bytes(self) -> bytes:
-        """The bytes of `card.json`: the same card always gives the same bytes."""
+        """Return the bytes of `card.json`: the same card always gives the same bytes."""
         text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, allow_nan=False, indent=1)
         return text.encode() + b"\n"
 
 
-def class_fields(classes: Sequence[str], parts: Mapping[str, Label]) -> dict[str, Any]:
-    """What a card says of these classes, of which `parts` has some taken apart: its fields, format included."""
-    given = {
+def class_parts(classes: Sequence[str], parts: Mapping[str, Label]) -> dict[str, ClassParts]:
+    """Return the parts that a card has for these classes, of which `parts` has some taken apart."""
+    return {
         name: ClassParts(make=label.make, model=label.model, body=label.body, year=label.year)
         for name, label in parts.items()
         if name in classes
     }
-    return {"format": 2 if given else 1, "classes": tuple(classes), "class_parts": given}
 
 
 def check_name(name: str) -> str:
-    """`name` if it can name a version, which becomes a folder; raises ValueError otherwise."""
+    """Return `name` if it can name a version, which becomes a folder; raise ValueError otherwise."""
     if not _NAME.fullmatch(name) or _DOS_DEVICES.fullmatch(name):
         raise ValueError(
             f"{name!r} cannot name a version: use 1 to 64 letters, digits, '.', '_' and '-', starting with a letter or "
@@ -287,13 +304,13 @@ def check_name(name: str) -> str:
 
 
 def parse_card(data: bytes, origin: object = CARD) -> Card:
-    """The card in the bytes of a `card.json`; raises CardInvalid naming `origin` and each field that is wrong."""
+    """Return the card in the bytes of a `card.json`; raise CardInvalid naming `origin` and each field that is wrong."""
     if len(data) > CARD_BYTES:
         raise CardInvalid(f"{origin} has {len(data)} bytes; a card has at most {CARD_BYTES}")
     try:
-        document = json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
+        document = json.loads(data.decode(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeated_keys)
         _refuse_newer(document, origin)
-        return Card.model_validate_json(data)
+        return Card.model_validate_json(json.dumps(current_card(document), allow_nan=False))
     except ValidationError as exc:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {_plain(e)}" for e in exc.errors()[:5])
         raise CardInvalid(f"{origin} is not a valid model card: {wrong}") from exc
@@ -302,7 +319,7 @@ def parse_card(data: bytes, origin: object = CARD) -> Card:
 
 
 def _plain(error: Mapping[str, Any]) -> str:
-    """What is wrong with a field, without the words that only a programmer reads."""
+    """Return what is wrong with a field, without the words that only a programmer reads."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "string_pattern_mismatch":
@@ -313,12 +330,14 @@ def _plain(error: Mapping[str, Any]) -> str:
 
 
 def read(folder: Path) -> Card:
-    """The card of the artifact in `folder`, without looking at the other files. Raises CardInvalid."""
+    """Return the card of the artifact in `folder`, without looking at the other files. Raises CardInvalid."""
     return parse_card(read_bytes(folder), folder / CARD)
 
 
 def read_bytes(folder: Path) -> bytes:
-    """The bytes of `card.json`. Raises CardInvalid where they cannot be read, ArtifactUnsafe where they must not."""
+    """Return the bytes of `card.json`. Raises CardInvalid where they cannot be read, ArtifactUnsafe where they must
+    not.
+    """
     try:
         return read_regular(folder / CARD, limit=CARD_BYTES)
     except OSError as exc:
@@ -328,7 +347,7 @@ def read_bytes(folder: Path) -> bytes:
 
 
 def write(folder: Path, card: Card) -> Path:
-    """Writes `card.json` into `folder` in one step, durably, and returns its path."""
+    """Write `card.json` into `folder` in one step, durably, and return its path."""
     path, draft = folder / CARD, folder / f".{CARD}.draft"
     with draft.open("wb") as file:
         file.write(card.to_bytes())
@@ -338,14 +357,14 @@ def write(folder: Path, card: Card) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of `card.json` in hex: since the card holds the hash of every file, it names the whole content."""
+    """Return the SHA-256 of `card.json` in hex, which names all content: the card has each file's hash."""
     data = read_bytes(folder)
     parse_card(data, folder / CARD)
     return hashlib.sha256(data).hexdigest()
 
 
-def read_verified(folder: Path, card: Card, file: str) -> bytes:
-    """The bytes of one listed file, hashed and inspected: what is loaded must be exactly these bytes.
+def read_verified(folder: Path, card: CardDraft, file: str) -> bytes:
+    """Return the bytes of one listed file, hashed and inspected: what is loaded must be exactly these bytes.
 
     Raises ArtifactCorrupt if the file is missing or its hash differs, ArtifactUnsafe if it is of a kind never loaded.
     """
@@ -370,7 +389,7 @@ def read_verified(folder: Path, card: Card, file: str) -> bytes:
 
 
 def verify(folder: Path) -> Card:
-    """The card, after every listed file was hashed and inspected and no pickle was found in the folder.
+    """Return the card, after every listed file was hashed and inspected and no pickle was found in the folder.
 
     Raises CardInvalid, ArtifactCorrupt or ArtifactUnsafe.
     """
@@ -384,12 +403,12 @@ def verify(folder: Path) -> Card:
     return card
 
 
-def _refuse_newer(document: Any, origin: object) -> None:
+def _refuse_newer(document: JsonValue, origin: object) -> None:
     found = document.get("format") if isinstance(document, dict) else None
-    if isinstance(found, int) and found > _NEWEST_FORMAT:
+    if isinstance(found, int) and found > CARD_FORMAT:
         raise CardInvalid(
             f"{origin} has format {found}, which a newer release of car-classifier has written; this one reads "
-            f"formats 1 to {_NEWEST_FORMAT}. Install the newer release to use this version."
+            f"formats 1 to {CARD_FORMAT}. Install the newer release to use this version."
         )
 
 
@@ -397,7 +416,7 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON number")
 
 
-def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeated_keys(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key occurs twice in one object")

@@ -12,7 +12,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 @cache
 def available_cores(*, hyperthreads: bool = False) -> int:
-    """Cores this process may use, at least 1: its affinity within its container's quota.
+    """Return the number of cores that this process may use, at least 1: its affinity within its container's quota.
 
     Matrix kernels gain nothing from a second thread on a core, so `hyperthreads` count once unless asked for; decoding
     does gain. Threads beyond the quota only cost.
@@ -31,7 +31,7 @@ def _core_of(cpu: int) -> tuple[str, str]:
 
 
 def _quota() -> int:
-    """Whole cores of the control group (version 2) of this container, rounded up; no limit reads `max`."""
+    """Return the whole cores of the control group (version 2) of this container, rounded up; no limit reads `max`."""
     try:
         quota, period = _QUOTA.read_text().split()
         return -(-int(quota) // int(period))

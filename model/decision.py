@@ -1,4 +1,4 @@
-"""From logits to what may be said: calibration, rejection, the decision, pooling."""
+"""From logits to what may be said: probabilities, out-of-distribution images, the decision, pooling."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,20 +7,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.cards import Card, Score
+from model.cards import CardDraft, Score
 
 __all__ = [
     "Decision",
     "Decisions",
-    "calibrate",
-    "decide",
     "decide_all",
-    "known_scores",
-    "looks_unknown",
+    "is_out_of_distribution",
     "make_table",
     "may_be_model",
     "model_thresholds",
+    "ood_scores",
     "pool",
+    "softmax",
 ]
 
 Decision = Literal["model", "make", "unknown"]
@@ -33,7 +32,7 @@ class Decisions:
 
     `top` is the index of the best class and `confidence` its probability. `make` is the make with the largest summed
     probability and `make_confidence` that sum: where the decision is `make`, it may differ from the best class's make,
-    and it is the one to show. `rejected` images are `unknown` because they look like no known car.
+    and it is the one to show. `out_of_distribution` images are `unknown` because they show no car of the classes.
     """
 
     decision: list[Decision]
@@ -41,11 +40,11 @@ class Decisions:
     confidence: NDArray[np.float32]
     make: list[str]
     make_confidence: NDArray[np.float32]
-    rejected: NDArray[np.bool_]
+    out_of_distribution: NDArray[np.bool_]
 
 
-def calibrate(logits: NDArray[np.floating], temperature: float) -> NDArray[np.float32]:
-    """softmax(logits / temperature) over the last axis, float32, same shape.
+def softmax(logits: NDArray[np.floating], *, temperature: float = 1.0) -> NDArray[np.float32]:
+    """Return the probabilities of logits over the temperature, along the last axis: float32, same shape.
 
     Temperature scaling: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
@@ -56,8 +55,8 @@ def calibrate(logits: NDArray[np.floating], temperature: float) -> NDArray[np.fl
     return scaled.astype(np.float32)
 
 
-def known_scores(logits: NDArray[np.floating], temperature: float) -> dict[Score, NDArray[np.float64]]:
-    """Scores (N,) of raw logits (N, C), each higher the more a photo looks like a known car.
+def ood_scores(logits: NDArray[np.floating], temperature: float) -> dict[Score, NDArray[np.float64]]:
+    """Return scores (N,) of raw logits (N, C), each higher the more an image looks like one of the classes.
 
     Maximum softmax probability, after division by `temperature`: Hendrycks and Gimpel, ICLR 2017. Maximum logit:
     Hendrycks et al., ICML 2022. Energy, here log-sum-exp: Liu et al., NeurIPS 2020. Centered logit: the maximum less
@@ -77,25 +76,25 @@ def known_scores(logits: NDArray[np.floating], temperature: float) -> dict[Score
 
 
 def _next_mean(raw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of the second to tenth largest logits of each row, of fewer where there are fewer classes."""
+    """Return the mean of the second to tenth largest logits of each row, of fewer where there are fewer classes."""
     count = min(10, raw.shape[1])
     largest = np.partition(raw, raw.shape[1] - count, axis=1)[:, -count:]
     return np.asarray((largest.sum(axis=1) - largest.max(axis=1)) / max(1, count - 1))
 
 
-def looks_unknown(logits: NDArray[np.floating], card: Card) -> NDArray[np.bool_]:
-    """For each row of raw logits (N, C): does the card's score lie below its least value, or is it no number?
+def is_out_of_distribution(logits: NDArray[np.floating], card: CardDraft) -> NDArray[np.bool_]:
+    """Return for each row of raw logits (N, C) whether the card's score lies below its threshold, or is not a number.
 
-    False throughout where the card has no such score.
+    False throughout where the card has no such threshold.
     """
-    known = card.thresholds.known
-    if known is None:
+    ood = card.thresholds.ood
+    if ood is None:
         return np.zeros(len(logits), dtype=np.bool_)
-    return np.asarray(~(known_scores(logits, card.temperature)[known.score] >= known.least))
+    return np.asarray(~(ood_scores(logits, card.temperature)[ood.score] >= ood.threshold))
 
 
-def make_table(card: Card) -> tuple[tuple[str, ...], NDArray[np.intp]]:
-    """The makes in order of first appearance, and for each of the card's classes (C,) the index of its make."""
+def make_table(card: CardDraft) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+    """Return the makes in order of first appearance, and for each of the card's classes (C,) the index of its make."""
     return _indexed(tuple(label.make for label in card.labels))
 
 
@@ -108,64 +107,60 @@ def _indexed(makes: tuple[str, ...]) -> tuple[tuple[str, ...], NDArray[np.intp]]
     return names, index
 
 
-def may_be_model(logits: NDArray[np.floating], card: Card) -> NDArray[np.bool_]:
-    """For each row of raw logits (N, C): does it look enough like a known car to be decided `model`?"""
-    known = card.thresholds.known_for_model
-    if known is None:
+def may_be_model(logits: NDArray[np.floating], card: CardDraft) -> NDArray[np.bool_]:
+    """Return for each row of raw logits (N, C) whether it looks enough like one of the classes for `model`."""
+    ood = card.thresholds.ood_for_model
+    if ood is None:
         return np.ones(len(logits), dtype=np.bool_)
-    return np.asarray(known_scores(logits, card.temperature)[known.score] >= known.least)
+    return np.asarray(ood_scores(logits, card.temperature)[ood.score] >= ood.threshold)
 
 
-def model_thresholds(card: Card) -> NDArray[np.float64]:
-    """For each class (C,) the least probability for the decision `model`."""
-    least = np.full(len(card.classes), card.thresholds.model)
+def model_thresholds(card: CardDraft) -> NDArray[np.float64]:
+    """Return for each class (C,) the probability that the decision `model` needs."""
+    thresholds = np.full(len(card.classes), card.thresholds.model)
     if card.thresholds.confusable is not None:
         position = {name: index for index, name in enumerate(card.classes)}
         inside = [position[name] for pair in card.thresholds.confusable.pairs for name in pair]
-        least[inside] = card.thresholds.confusable.model
-    return least
+        thresholds[inside] = card.thresholds.confusable.model
+    return thresholds
 
 
 def decide_all(
-    probabilities: NDArray[np.floating], card: Card, logits: NDArray[np.floating] | None = None
+    probabilities: NDArray[np.floating], card: CardDraft, logits: NDArray[np.floating] | None = None
 ) -> Decisions:
-    """The decisions for calibrated probabilities (N, C) and the raw logits (N, C) that they come from.
+    """Return the decisions for calibrated probabilities (N, C) and the raw logits (N, C) that they come from.
 
-    `unknown` if the logits look like no known car; else `model` if the best class reaches its threshold in the card and
-    the logits look enough like a known car for that, else `make` if the best make's summed probability reaches the make
-    threshold, else `unknown`. Without `logits` nothing is rejected, and the probabilities alone decide. Not a number
-    reaches no threshold.
+    `unknown` if the logits are out of distribution; else `model` if the best class reaches its threshold in the card
+    and the logits look enough like one of the classes for that, else `make` if the best make's summed probability
+    reaches the make threshold, else `unknown`. Without `logits` nothing is out of distribution, and the probabilities
+    alone decide. Not a number reaches no threshold.
     """
     probabilities = np.asarray(probabilities, dtype=np.float32)
-    rejected = np.zeros(len(probabilities), dtype=np.bool_) if logits is None else looks_unknown(logits, card)
+    none = np.zeros(len(probabilities), dtype=np.bool_)
+    ood = none if logits is None else is_out_of_distribution(logits, card)
     names, index = make_table(card)
     by_make = np.zeros((len(probabilities), len(names)), dtype=np.float32)
     np.add.at(by_make.T, index, probabilities.T)
     top, best = probabilities.argmax(axis=1), by_make.argmax(axis=1)
     rows = np.arange(len(probabilities))
     confidence, make_confidence = probabilities[rows, top], by_make[rows, best].clip(max=1.0)
-    sure = ~rejected & (confidence >= model_thresholds(card)[top])
+    sure = ~ood & (confidence >= model_thresholds(card)[top])
     if logits is not None:
         sure &= may_be_model(logits, card)
-    sure_make = ~rejected & (make_confidence >= card.thresholds.make)
+    sure_make = ~ood & (make_confidence >= card.thresholds.make)
     decision: list[Decision] = [
         "model" if of_model else "make" if of_make else "unknown"
         for of_model, of_make in zip(sure.tolist(), sure_make.tolist(), strict=True)
     ]
     make = [names[i] for i in best.tolist()]
-    return Decisions(decision, top, confidence, make, make_confidence, rejected)
-
-
-def decide(probabilities: NDArray[np.floating], card: Card) -> Decision:
-    """The decision for one image's calibrated probabilities (C,), which alone decide: nothing is rejected."""
-    return decide_all(np.asarray(probabilities)[None], card).decision[0]
+    return Decisions(decision, top, confidence, make, make_confidence, ood)
 
 
 def pool(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
-    """One distribution (C,) for K images of the same car, from their calibrated probabilities (K, C).
+    """Return one distribution (C,) for K images of the same car, from their calibrated probabilities (K, C).
 
     The normalised geometric mean, which is the mean of the logits: one sure photo outweighs several vague ones,
     and one photo of something else cannot decide alone. K must be at least 1.
     """
     logs = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), _LEAST_PROBABILITY))
-    return calibrate(logs.mean(axis=0), 1.0)
+    return softmax(logs.mean(axis=0))

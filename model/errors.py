@@ -14,6 +14,11 @@ ImageError              one image cannot be decoded; it fails alone and never th
 from typing import Final
 
 __all__ = [
+    "DAMAGED",
+    "TOO_LARGE",
+    "TRUNCATED",
+    "UNDECODABLE",
+    "UNSUPPORTED",
     "ArtifactCorrupt",
     "ArtifactExists",
     "ArtifactUnsafe",
@@ -25,9 +30,12 @@ __all__ = [
     "StoreUnavailable",
 ]
 
-IMAGE_CODES: Final = frozenset(
-    {"unreadable", "undecodable", "truncated", "damaged", "too_large", "unsupported", "outside_source", "vanished"}
-)
+# The codes of images that cannot be decoded; what cannot be read has its code from whoever reads it.
+UNDECODABLE: Final = "undecodable"
+TRUNCATED: Final = "truncated"
+DAMAGED: Final = "damaged"
+TOO_LARGE: Final = "too_large"
+UNSUPPORTED: Final = "unsupported"
 
 
 class ModelError(Exception):
@@ -65,16 +73,14 @@ class DatasetError(ModelError):
 class ImageError(Exception):
     """One image cannot be classified.
 
-    `code` is one of `IMAGE_CODES` and goes into the image's row with `message`.
+    `code`, one of those above, goes into the image's row with `message`.
     """
 
     def __init__(self, code: str, message: str) -> None:
-        if code not in IMAGE_CODES:
-            raise ValueError(f"{code!r} is not an image error code; use one of {sorted(IMAGE_CODES)}")
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
-        """Crossing a process boundary needs both arguments, which `Exception` would not keep."""
+        """Keep both arguments across a process boundary, which `Exception` would not."""
         return (type(self), (self.code, self.message))

@@ -18,7 +18,7 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_
 
 
 def read_regular(path: Path, *, limit: int = FILE_BYTES) -> bytes:
-    """The bytes of a regular file, whose size is checked before one is read.
+    """Return the bytes of a regular file, whose size is checked before one is read.
 
     Raises ArtifactUnsafe for a link, a FIFO, a device, and for more than `limit` bytes; OSError if it cannot be opened.
     """
@@ -36,8 +36,9 @@ def read_regular(path: Path, *, limit: int = FILE_BYTES) -> bytes:
 
 
 def check_kinds(folder: Path) -> list[Path]:
-    """The regular files anywhere in the folder, sorted; raises ArtifactUnsafe for anything else but folders in it, and
-    for more files than any artifact has."""
+    """Return the regular files anywhere in the folder, sorted; raises ArtifactUnsafe for anything else but folders in
+    it, and for more files than any artifact has.
+    """
     found: list[Path] = []
     for at, folders, files in os.walk(folder):
         for name in (*folders, *files):

@@ -29,7 +29,7 @@ _UNBOUNDED = frozenset(
 
 
 def refuse_pickle(path: Path) -> None:
-    """Raises ArtifactUnsafe if the file is a pickle or an archive of pickles, by its name or its first bytes."""
+    """Raise ArtifactUnsafe if the file is a pickle or an archive of pickles, by its name or its first bytes."""
     start = b""
     if path.is_file() and not path.is_symlink():
         with path.open("rb") as file:
@@ -42,7 +42,7 @@ def refuse_pickle(path: Path) -> None:
 
 
 def inspect(path: Path, data: bytes) -> None:
-    """Inspects the bytes of a weight file or a graph; other kinds pass. Raises ArtifactUnsafe or ArtifactCorrupt."""
+    """Inspect the bytes of a weight file or a graph; other kinds pass. Raises ArtifactUnsafe or ArtifactCorrupt."""
     if path.suffix.lower() == ".safetensors":
         inspect_safetensors(path, data)
     elif path.suffix.lower() == ".onnx":
@@ -50,7 +50,7 @@ def inspect(path: Path, data: bytes) -> None:
 
 
 def inspect_safetensors(path: Path, data: bytes) -> None:
-    """Raises ArtifactUnsafe for a header above `HEADER_BYTES`, ArtifactCorrupt for one that contradicts the file.
+    """Raise ArtifactUnsafe for a header above `HEADER_BYTES`, ArtifactCorrupt for one that contradicts the file.
 
     Layout: 8 bytes little-endian header length, JSON header, tensors without gaps or overlap (safetensors format).
     """
@@ -79,7 +79,7 @@ def _span(entry: dict[str, Any]) -> tuple[int, int]:
 
 
 def inspect_onnx(path: Path, data: bytes) -> None:
-    """Raises ArtifactUnsafe if any tensor of the graph, its subgraphs or functions lies in another file or announces
+    """Raise ArtifactUnsafe if any tensor of the graph, its subgraphs or functions lies in another file or announces
     more than it holds, and for operators that are not ONNX's own or that make something large of nothing.
 
     Parses without following such references. Needs the package onnx, which comes with onnxruntime in the extra `cpu`;
@@ -104,8 +104,9 @@ def inspect_onnx(path: Path, data: bytes) -> None:
 
 
 def _check_tensor(path: Path, tensor: Any) -> None:
-    """Raises ArtifactUnsafe for a tensor that announces more than it holds: a runtime would find memory for all of
-    it."""
+    """Raise ArtifactUnsafe for a tensor that announces more than it holds: a runtime would find memory for all of
+    it.
+    """
     if not tensor.data_type and not tensor.dims:  # what an attribute of another type has in its place
         return
     announced = prod(tensor.dims)
@@ -123,8 +124,9 @@ def _check_tensor(path: Path, tensor: Any) -> None:
 
 
 def _check_operators(path: Path, model: Any, *, known: Callable[[str, str], bool]) -> None:
-    """Raises ArtifactUnsafe for operators that ONNX itself does not define, and for those that make tensors of any size
-    from a number, or repeat themselves."""
+    """Raise ArtifactUnsafe for operators that ONNX itself does not define, and for those that make tensors of any size
+    from a number, or repeat themselves.
+    """
     if model.functions:
         raise ArtifactUnsafe(f"{path} defines functions of its own; export the graph with them inlined")
     for graph in _graphs(model):
@@ -176,7 +178,7 @@ def _node_tensors(nodes: Iterable[Any], pending: list[Any]) -> Iterator[Any]:
 
 
 def _attribute_tensors(attributes: Iterable[Any], pending: list[Any]) -> Iterator[Any]:
-    """The tensors of the attributes; their subgraphs are put on `pending`."""
+    """Return the tensors of the attributes; their subgraphs are put on `pending`."""
     for attribute in attributes:
         pending += [attribute.g, *attribute.graphs]
         yield from (attribute.t, *attribute.tensors)

@@ -71,13 +71,13 @@ class Label:
 
 
 def joined(make: str, model: str, body: str | None = None, year: int | None = None) -> Label:
-    """The label whose name is its parts joined by blanks."""
+    """Return the label whose name is its parts joined by blanks."""
     name = " ".join(str(part) for part in (make, model, body, year) if part is not None)
     return Label(name=name, make=make, model=model, body=body, year=year)
 
 
 def what_is_wrong(name: str) -> str | None:
-    """Why `name` cannot name a class, or None: it must fit a card, a database column and one line."""
+    """Return why `name` cannot name a class, or None: it must fit a card, a database column and one line."""
     if not name:
         return "it is empty"
     if len(name) > LONGEST_NAME:
@@ -89,7 +89,7 @@ def what_is_wrong(name: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def parse(name: str) -> Label:
-    """The parts of a class name; any text is accepted, and what cannot be told is left out.
+    """Return the parts of a class name; any text is accepted, and what cannot be told is left out.
 
     The make is the first word (or a known make of several), the year a last word of four digits, the body the words
     before it. Where the name goes on after the body (`Infiniti G Coupe IPL 2012`) the last body in it counts.
@@ -117,7 +117,7 @@ def _make_length(words: list[str]) -> int:
 
 
 def _take_body(words: list[str]) -> tuple[str | None, list[str]]:
-    """The body and the words without it; a model that is nothing but its body keeps its name."""
+    """Return the body and the words without it; a model that is nothing but its body keeps its name."""
     folded = [word.casefold() for word in words]
     for end in range(len(words), 0, -1):
         for length in (2, 1):

@@ -27,20 +27,23 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from model.errors import ImageError
+from model.errors import TOO_LARGE, TRUNCATED, UNDECODABLE, UNSUPPORTED, ImageError
 from model.formats import jpeg, jxl, png
 from model.formats.file_kinds import AVIF_BRANDS, HEIF_BRANDS, is_cut_off, isobmff_brands, no_image
 from model.formats.jpeg import CUT_OFF
 
-__all__ = ["FORMATS", "MAX_PIXELS", "Picture", "decode", "open_picture"]
+__all__ = ["FORMATS", "MAX_PIXELS", "MEAN", "STD", "Picture", "decode", "open_picture"]
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "DIB")  # JPEG takes MPO along
 MAX_PIXELS: Final = 50_000_000
+MEAN: Final = (0.485, 0.456, 0.406)  # of ImageNet, as pretrained weights expect, RGB on the scale 0 to 1
+STD: Final = (0.229, 0.224, 0.225)
 
 
 def _registered() -> tuple[str, ...]:
-    """The formats that other packages decode, of those that are installed; each with one thread, beside other images,
-    and the picture itself, not a thumbnail of it."""
+    """Return the formats that other packages decode, of those that are installed; each with one thread, beside other
+    images, and the picture itself, not a thumbnail of it.
+    """
     found = []
     with contextlib.suppress(ImportError):
         import pillow_heif
@@ -80,7 +83,7 @@ class Picture:
     box: tuple[float, float, float, float] | None
 
     def decode(self) -> NDArray[np.uint8]:
-        """RGB, uint8 (size, size, 3), read-only, upright. Raises ImageError."""
+        """Return the RGB picture, uint8 (size, size, 3), read-only, upright. Raises ImageError."""
         try:
             return self._decoded(self.image or Image.open(io.BytesIO(self.data), formats=("JXL",)), self.data)
         except Exception as exc:
@@ -99,7 +102,7 @@ class Picture:
 
 
 def decode(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """The whole picture squished to RGB, uint8 (size, size, 3), read-only.
+    """Return the whole picture squished to RGB, uint8 (size, size, 3), read-only.
 
     JPEG is decoded at a reduced scale never below `size`; EXIF orientation is applied; transparency is laid on white;
     16-bit samples keep their upper 8 bits; of an animation the first frame counts. Faults in metadata do not matter.
@@ -110,7 +113,7 @@ def decode(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[n
 
 
 def open_picture(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Reads the header alone. Raises ImageError as `decode` does."""
+    """Read the header alone. Raises ImageError as `decode` does."""
     _quieten_pillow()
     _raise_pillows_limit(max_pixels)
     if jxl.is_jxl(data) and "JXL" in _PLUGINS:
@@ -118,7 +121,7 @@ def open_picture(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Pic
     image = _open(data, max_pixels=max_pixels)
     width, height = image.size
     if width < 1 or height < 1:
-        raise ImageError("undecodable", f"The image has {width} x {height} pixels.")
+        raise ImageError(UNDECODABLE, f"The image has {width} x {height} pixels.")
     reduced = image.draft(None, (size, size)) if image.format in ("JPEG", "MPO") else None
     held = image.width * image.height
     if reduced and not _is_reducible(data):
@@ -130,7 +133,7 @@ def open_picture(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Pic
 def _open(data: bytes, *, max_pixels: int) -> Image.Image:
     brands = isobmff_brands(data)
     if brands & HEIF_BRANDS and not brands & AVIF_BRANDS and "HEIF" not in _PLUGINS:
-        raise ImageError("unsupported", "The file is a HEIC image, which needs the package pillow-heif; install it.")
+        raise ImageError(UNSUPPORTED, "The file is a HEIC image, which needs the package pillow-heif; install it.")
     formats = (("AVIF",) if brands & AVIF_BRANDS else _PLUGINS) if brands else FORMATS
     try:
         return Image.open(io.BytesIO(data), formats=formats)
@@ -144,8 +147,9 @@ def _open(data: bytes, *, max_pixels: int) -> Image.Image:
 
 
 def _is_reducible(data: bytes) -> bool:
-    """Whether a JPEG's decoder holds no more than the reduced picture: with several scans, as in a progressive one, it
-    keeps the coefficients of the full size, whatever the scale it is decoded at."""
+    """Return whether a JPEG's decoder holds no more than the reduced picture: with several scans, as in a progressive
+    one, it keeps the coefficients of the full size, whatever the scale it is decoded at.
+    """
     header = jpeg.read_header(data)
     return header is not None and header.single_scan
 
@@ -154,7 +158,7 @@ def _open_jxl(data: bytes, size: int, *, max_pixels: int) -> Picture:
     try:
         width, height = jxl.pixel_size(data)
     except ValueError as exc:
-        raise ImageError("undecodable", f"The JPEG XL image cannot be decoded: {exc}.") from exc
+        raise ImageError(UNDECODABLE, f"The JPEG XL image cannot be decoded: {exc}.") from exc
     _check_pixels((width, height), width * height, max_pixels=max_pixels)
     return Picture(None, data, size, width * height, None)
 
@@ -170,7 +174,7 @@ def _too_many(said: str, *, max_pixels: int) -> ImageError:
     claimed = re.match(r"Image size \((\d+) pixels\)", said)
     said = f"The image claims to have {int(claimed[1]):,} pixels" if claimed else said
     advice = f"at most {max_pixels:,} are decoded (CARS_MAX_PIXELS); make it smaller, or raise that setting"
-    return ImageError("too_large", f"{said}; {advice}.")
+    return ImageError(TOO_LARGE, f"{said}; {advice}.")
 
 
 def _squish(image: Image.Image, size: int, box: tuple[float, float, float, float] | None) -> NDArray[np.uint8]:
@@ -201,7 +205,7 @@ def _upper_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(samples: NDArray[np.float64], extrema: Any) -> NDArray[np.uint8]:
-    """Samples without a declared range: the extremes tell 0 to 1, 0 to 255 and 0 to 65535; others are stretched."""
+    """Return samples without a declared range: the extremes tell 0 to 1, 0 to 255 and 0 to 65535; others stretch."""
     low, high = (float(value) for value in extrema)
     if not (np.isfinite(low) and np.isfinite(high)):
         finite = samples[np.isfinite(samples)]
@@ -226,7 +230,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turns the square: EXIF 2.32, table 6, value 1 to 8; others count as 1."""
+    """Turn the square: EXIF 2.32, table 6, value 1 to 8; others count as 1."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -237,26 +241,27 @@ def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _failure(exc: Exception, data: bytes) -> ImageError:
-    """Garbage makes Pillow raise nearly anything; each of it is this image's failure and no other's."""
+    """Return the image's error: garbage makes Pillow raise nearly anything, and each is this image's failure alone."""
     text = " ".join(str(exc).split())[:200] or type(exc).__name__
     if isinstance(exc, ImageError):
         return exc
     if isinstance(exc, MemoryError):
-        return ImageError("too_large", "The image needs more memory than there is; make it smaller.")
+        return ImageError(TOO_LARGE, "The image needs more memory than there is; make it smaller.")
     if isinstance(exc, EOFError) or "truncated" in text.lower() or is_cut_off(data):
-        return ImageError("truncated", CUT_OFF)
-    return ImageError("undecodable", f"The picture cannot be decoded: {text.rstrip('.')}.")
+        return ImageError(TRUNCATED, CUT_OFF)
+    return ImageError(UNDECODABLE, f"The picture cannot be decoded: {text.rstrip('.')}.")
 
 
 def _raise_pillows_limit(max_pixels: int) -> None:
-    """Pillow's process-wide limit, on what a header says, stays as a second net and is only ever raised, to admit
-    `max_pixels` of a JPEG at its smallest scale."""
+    """Raise Pillow's process-wide limit on what a header says, which stays as a second net, to admit
+    `max_pixels` of a JPEG at its smallest scale.
+    """
     if Image.MAX_IMAGE_PIXELS is not None and _SMALLEST_SCALE * max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = _SMALLEST_SCALE * max_pixels
 
 
 def _quieten_pillow() -> None:
-    """Keeps Pillow's warnings (odd metadata, size) from the log, and from deciding what decodes where they are errors.
+    """Keep Pillow's warnings (odd metadata, size) from the log, and from deciding what decodes where they are errors.
 
     `catch_warnings` is not safe with threads, hence a standing filter, put first again when another took its place.
     """

@@ -26,7 +26,7 @@ class Store:
     """The versions under `url` (a path, `file://…` or an fsspec URL); remote ones are kept in `cache_dir`."""
 
     def __init__(self, url: str, cache_dir: Path) -> None:
-        """Opens nothing yet. Raises StoreUnavailable for a chained URL (`::`)."""
+        """Open nothing yet. Raises StoreUnavailable for a chained URL (`::`)."""
         local = url.startswith(("/", "~", "."))
         if "::" in url and not local:
             raise StoreUnavailable(f"{url} chains protocols, which a model store may not; give one URL (CARS_MODELS)")
@@ -39,7 +39,7 @@ class Store:
             self._local = Path(unquote(rest.removeprefix("localhost"))).expanduser()
 
     def put(self, folder: Path, name: str) -> str:
-        """Stores the verified artifact in `folder` as `name`; returns its digest. Only what its card lists is taken.
+        """Store the verified artifact in `folder` as `name`; return its digest. Only what its card lists is taken.
 
         The same content again changes nothing, but brings back files that the store has lost. Raises ArtifactExists
         for other content under a name that is taken, the errors of `cards.verify`, and StoreUnavailable.
@@ -64,7 +64,9 @@ class Store:
         return digest
 
     def digest(self, name: str) -> str | None:
-        """SHA-256 of the stored version's card, in hex; None if there is no such version. Raises StoreUnavailable."""
+        """Return the SHA-256 of the stored version's card, in hex; None if there is no such version. Raises
+        StoreUnavailable.
+        """
         _check(name)
         with self._unavailable():
             try:
@@ -73,7 +75,7 @@ class Store:
                 return None
 
     def fetch(self, name: str, digest: str) -> Path:
-        """A local folder with the version `name`, every hash verified, its card being the one with this `digest`.
+        """Return a local folder with the version `name`, every hash verified, its card the one with this `digest`.
 
         Raises ArtifactCorrupt where the store holds something else or nothing, ArtifactUnsafe, and StoreUnavailable.
         """
@@ -174,7 +176,7 @@ class Store:
 
     @contextmanager
     def _unavailable(self) -> Iterator[None]:
-        """Turns what drivers raise, each its own, into StoreUnavailable; a missing file is the caller's matter."""
+        """Turn what drivers raise, each its own, into StoreUnavailable; a missing file is the caller's matter."""
         try:
             yield
         except (ModelError, FileNotFoundError):
@@ -188,7 +190,7 @@ class Store:
 
 
 def _has_only(folder: Path, card: Card) -> bool:
-    """Whether a folder has files, and none but those of the card."""
+    """Return whether a folder has files, and none but those of the card."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
     return bool(names) and set(names) <= set(card.files)
 

@@ -6,7 +6,6 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,26 @@ import pytest
 from PIL import Image
 
 from tests.support import processes
+from tests.support.backends import Backend
 from tests.support.processes import CHECKOUT, WorkerProcess
 from tests.support.servers import Postgres, Redis
+from tests.support.threads import one_torch_thread
+
+__all__ = ["one_torch_thread"]
 
 _LOGS = pytest.StashKey[list[Path]]()
 
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CARS_* variables of whoever runs the tests are not the tests'."""
+    """Remove the CARS_* variables of the person who runs the tests."""
     for name in [name for name in os.environ if name.startswith("CARS_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A CARS_HOME of the test's own, in the environment of this process and of those it starts."""
+    """Return a CARS_HOME of the test's own, in the environment of this process and of those it starts."""
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.setenv("CARS_HOME", str(folder))
@@ -38,7 +41,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """The PostgreSQL server of this test run."""
+    """Yield the PostgreSQL server of this test run."""
     server = Postgres()
     server.start()
     yield server
@@ -47,14 +50,14 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def pg_url(postgres: Postgres) -> Iterator[str]:
-    """The URL of an empty database, dropped after the test."""
+    """Yield the URL of an empty database, dropped after the test."""
     with postgres.database() as url:
         yield url
 
 
 @pytest.fixture
 def migrated_pg_url(postgres: Postgres) -> Iterator[str]:
-    """The URL of a database on which `cars migrate` has run, dropped after the test."""
+    """Yield the URL of a database on which `cars migrate` has run, dropped after the test."""
     with postgres.database(template=postgres.template("migrated", _migrate)) as url:
         yield url
 
@@ -66,7 +69,7 @@ def _migrate(url: str) -> None:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Redis]:
-    """The Redis server of this test run; a test may kill it, start it again and flush it."""
+    """Yield the Redis server of this test run; a test may kill it, start it again and flush it."""
     server = Redis()
     server.start()
     yield server
@@ -75,31 +78,15 @@ def redis_server() -> Iterator[Redis]:
 
 @pytest.fixture
 def broker_url(redis_server: Redis) -> Iterator[str]:
-    """The URL of an empty Redis database."""
+    """Yield the URL of an empty Redis database."""
     redis_server.start()
     with redis_server.database() as url:
         yield url
 
 
-@dataclass(frozen=True)
-class Backend:
-    """Where jobs live in a test: `embedded` (SQLite, in-process broker) or `server` (PostgreSQL, Redis), migrated."""
-
-    name: str
-    env: dict[str, str]
-
-    @property
-    def database_url(self) -> str:
-        return self.env["CARS_DATABASE_URL"]
-
-    @property
-    def broker_url(self) -> str:
-        return self.env["CARS_BROKER_URL"]
-
-
 @pytest.fixture(params=["embedded", "server"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """Both backends in turn; their CARS_* variables are in this process's environment too, so `Client()` finds them."""
+    """Return each backend in turn; its CARS_* variables are in this process's environment, too, for `Client()`."""
     if request.param == "embedded":
         urls = (f"sqlite:///{home / 'cars.db'}", "memory://")
     else:
@@ -123,13 +110,13 @@ def _backend(name: str, tmp_path: Path, home: Path, urls: tuple[str, str], monke
 def server_backend(
     tmp_path: Path, home: Path, migrated_pg_url: str, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Backend:
-    """PostgreSQL and Redis only, where the broker's own faults are the point."""
+    """Return PostgreSQL and Redis only, for tests of the broker's own faults."""
     return _backend("server", tmp_path, home, (migrated_pg_url, broker_url), monkeypatch)
 
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of labelled photos and awkward images beside the checkout; without it, the test is skipped."""
+    """Return the folder of labelled photos and awkward images beside the checkout; skip the test without it."""
     folder = CHECKOUT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("no ../shared beside the checkout")
@@ -189,7 +176,7 @@ def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A failed test shows what its workers wrote."""
+    """Let a failed test show what its workers wrote."""
     report = yield
     if report.failed:
         for log in item.stash.get(_LOGS, []):

@@ -1,4 +1,4 @@
-"""Prints what an extra of pyproject.toml needs, the base dependencies included, without the project itself."""
+"""Print what an extra of pyproject.toml needs, the base dependencies included, without the project itself."""
 
 import sys
 import tomllib
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def requirements(project: dict, extra: str) -> set[str]:
-    """Requirement lines of the project with `extra`; extras that name the project again (`name[a,b]`) are followed."""
+    """Return the requirements of the project with `extra`, and of extras that it names (`name[a,b]`)."""
     found = set(project["dependencies"])
     for line in project["optional-dependencies"][extra]:
         name, bracket, inner = line.partition("[")

@@ -21,14 +21,16 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import state as worker_state
 
 from jobs import settings as configuration
-from jobs.broker import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TRAIN_MODEL, Doorbell, make_app
+from jobs.broker import make_app
 from jobs.db import migrate
 from jobs.db.database import Database
 from jobs.errors import DatabaseError
+from jobs.notifier import Notifier
+from jobs.queues import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TRAIN_MODEL
 from jobs.wake import Listener
 from workers import devices, footprint, logs, messages, remote_control, self_check, termination
 from workers.classification import classify, finish, scan
-from workers.pipe_notifier import Bell
+from workers.pipe_notifier import PipeNotifier
 from workers.recovery.seeking import Seeker, Work
 from workers.recovery.thread import Recovery, recover
 from workers.runtime import Runtime
@@ -43,7 +45,7 @@ __all__ = ["app", "remote_control"]
 
 logger = logging.getLogger(__name__)
 SWITCH_SECONDS = 0.0005  # the thread that commits and infers must not wait 5 ms each time for those that decode
-RECYCLE = 0x9B  # the exit code of a child that the pool replaces without a word
+RECYCLE = 0x9B  # the exit code of a child that the pool replaces silently
 if "celery.bin.worker" in sys.modules and "worker" in sys.argv:  # `celery -A workers.app worker`
     termination.ends_at_once()
 settings = configuration.load()
@@ -53,7 +55,7 @@ app = make_app(settings)
 app.conf.update(
     worker_consumer="workers.messages:GuardedConsumer",
     worker_pool="workers.supervision.pool:TaskPool",
-    worker_proc_alive_timeout=60.0,  # a child is no worse for coming up slowly on a busy machine
+    worker_proc_alive_timeout=60.0,  # a child may come up slowly on a busy machine
     worker_lost_wait=2.0,
 )
 
@@ -62,7 +64,7 @@ class _Process:
     """The one piece of state a process has."""
 
     identity = ""
-    bell: Bell | None = None
+    notifier: PipeNotifier | None = None
     board: Board | None = None  # shared by the parent with its children
     runtime: Runtime | None = None
     recovery: Recovery | None = None  # the parent's
@@ -74,13 +76,13 @@ class _Process:
 
 def runtime() -> Runtime:
     """This process's runtime."""
-    assert _Process.bell is not None, "the worker has not started"
+    assert _Process.notifier is not None, "the worker has not started"
     if _Process.runtime is None:
         index = getattr(current_process(), "index", 0) or 0
         _Process.runtime = Runtime(
             settings,
             identity=_Process.identity,
-            ring=_Process.bell.ring,
+            notify=_Process.notifier.notify,
             device=devices.of_child(settings, index),
             shared=_Process.shared,
             index=index,
@@ -103,7 +105,7 @@ def _told(work: Callable[[Runtime], object]) -> None:
 @app.task(name=SCAN_JOB)
 def scan_job(*ids: object) -> None:
     if known := messages.numbers(ids, task=SCAN_JOB):
-        _told(lambda runtime: _scan(runtime, known[0]))
+        _told(lambda runtime: scan.scan_job(runtime, known[0]))
 
 
 @app.task(name=CLASSIFY_BATCH)
@@ -148,7 +150,7 @@ def _work(queues: Sequence[str]) -> dict[str, Work]:
 
 @signals.celeryd_init.connect
 def _begins(instance: Any, **_kw: Any) -> None:
-    """Before Celery says its first word."""
+    """Before Celery writes its first line."""
     logs.setup(settings.log_format)
     if settings.log_format == "json":
         instance.quiet = True  # no banner
@@ -166,7 +168,7 @@ def _init(**_kw: Any) -> None:
     logs.identify(worker=_Process.identity, version=_release())
     _Process.board = Board()
     _Process.shared = Shared()
-    _Process.bell = Bell(Doorbell(settings, app=app))
+    _Process.notifier = PipeNotifier(Notifier(settings, app=app))
 
 
 @signals.celeryd_init.connect
@@ -221,11 +223,11 @@ def _ready(sender: Any, **_kw: Any) -> None:
         "device": devices.shown(settings),
         "release": _release(),
     }
-    assert _Process.bell is not None
+    assert _Process.notifier is not None
     assert _Process.shared is not None
     watched = _Process.child_memory if devices.uses_cuda(settings) else None
     watch = Watch(_Process.shared, settings, resident_limit=watched)
-    _Process.bell.start()
+    _Process.notifier.start()
     supervisor = _supervisor(worker, queues)
     _Process.recovery = Recovery(runtime(), supervisor, is_idle=_is_idle, row=row, watch=watch, listener=_listener())
     _Process.recovery.start()
@@ -255,7 +257,7 @@ def _pids(worker: Any) -> list[int]:
 
 def _start_anew(worker: Any) -> None:
     """The last resort; what this worker was asked to do stands, also if that is to end."""
-    termination.hold()
+    termination.block()
     pids = _pids(worker)
     kill(pids)
     if _Process.asked:
@@ -300,8 +302,8 @@ def _shutdown(sender: Any, **_kw: Any) -> None:
             logger.error("Celery gave up, for the reason above: this worker starts anew")
             _start_anew(sender)
         _Process.recovery.stop()
-    if _Process.bell is not None:
-        _Process.bell.stop()
+    if _Process.notifier is not None:
+        _Process.notifier.stop()
     if _Process.runtime is not None:
         _Process.runtime.close()
 
@@ -319,19 +321,12 @@ def _prepare() -> None:
 
 
 def _classify(runtime: Runtime) -> bool:
-    """A child whose engine failed makes room for a new process: a fault of CUDA stays with the old one."""
+    """Classify a batch; a child whose engine failed is replaced: a fault of CUDA stays with the old process."""
     found = classify.classify_batch(runtime)
     if runtime.engine_failed:
         runtime.database.close()
         os._exit(RECYCLE)
     return found
-
-
-def _scan(runtime: Runtime, job_id: int) -> None:
-    """List, and begin with what was listed: the messages about it are still on their way."""
-    scan.scan_job(runtime, job_id)
-    if "classify" in app.amqp.queues.consume_from and not _is_closing():
-        _classify(runtime)
 
 
 def _is_closing() -> bool:

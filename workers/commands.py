@@ -12,13 +12,13 @@ import typer
 
 from jobs import model_registry
 from jobs import settings as configuration
-from jobs.broker import QUEUES
 from jobs.cli.local_worker import require_training_packages
 from jobs.cli.output.formats import Format, print_record, print_rows
 from jobs.cli.output.table import Column
 from jobs.db import migrate
 from jobs.db.database import Database
 from jobs.errors import CarClassifierError, SettingsInvalid
+from jobs.queues import QUEUES
 from workers import footprint
 
 __all__ = ["main"]
@@ -29,10 +29,10 @@ commands = typer.Typer(add_completion=False, no_args_is_help=True, pretty_except
 @commands.command()
 def worker(
     queues: Annotated[str, typer.Option(help="Of control, classify and train.")] = "control,classify",
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Engine processes; default: one a device.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Engine processes; default: one per device.")] = None,
     beat: Annotated[bool, typer.Option("--beat", help="Tick the schedules too.")] = False,
 ) -> None:
-    """Work until stopped: a prefork parent with one engine child a device."""
+    """Work until stopped: a prefork parent with one engine child per device."""
     names = [name.strip() for name in queues.split(",") if name.strip()]
     if not names or not set(names) <= set(QUEUES):
         raise SettingsInvalid(f"--queues {queues!r}: choose of {', '.join(QUEUES)}")
@@ -65,6 +65,7 @@ def beat_() -> None:
     _prepare(settings)
     from workers.app import app
 
+    _ = app.amqp.Producer  # imported now: from the moment that beat handles signals, SIGTERM must not come in between
     app.start(["--quiet", "beat", "--loglevel=INFO"])
 
 
@@ -109,7 +110,7 @@ def export_(version: str, folder: Path) -> None:
 
     settings = configuration.load()
     _prepare(settings)
-    runtime = Runtime(settings, identity="export", ring=lambda *_: False)
+    runtime = Runtime(settings, identity="export", notify=lambda *_: False)
     try:
         with runtime.database.read() as connection:
             row = model_registry.resolve(connection, version)
@@ -135,25 +136,25 @@ def evaluate(
     """Evaluate a registered version on labelled photos, by this machine's engine."""
     settings = configuration.load()
     _prepare(settings)
-    from model.data.ood_images import open_other_photos
+    from model.data.ood_images import open_ood_images
     from model.evaluation.metrics import evaluate_version
     from workers.runtime import Runtime
 
-    others = open_other_photos(other) if other else None
-    runtime = Runtime(settings, identity="evaluate", ring=lambda *_: False)
+    ood_images = open_ood_images(other) if other else None
+    runtime = Runtime(settings, identity="evaluate", notify=lambda *_: False)
     try:
         with runtime.database.read() as connection:
             row = model_registry.resolve(connection, version)
         folder, _ = runtime.artifact(row)
         found = evaluate_version(
-            folder, dataset, split=split, engine=settings.engine, device=settings.device, others=others
+            folder, dataset, split=split, engine=settings.engine, device=settings.device, ood_images=ood_images
         )
     finally:
         runtime.close()
     if found["left_out"]:
         names = ", ".join(f"{row['label']} ({row['images']})" for row in found["left_out"])
         print(f"left out, as when {version} was trained: {names}", file=sys.stderr)
-    _print_evaluation(found, form)
+    _print_evaluation(dict(found), form)
 
 
 def _print_evaluation(found: dict[str, Any], form: Format | None) -> None:
@@ -164,7 +165,7 @@ def _print_evaluation(found: dict[str, Any], form: Format | None) -> None:
         return
     print("\nas framing loosens (area: how much of the picture the car's own photo covers)")
     print_rows(found["framing"], [Column(name) for name in found["framing"][0]], form)
-    if others := found.get("other_photos"):
+    if others := found.get("ood_images"):
         print("\nphotos that show no car of the classes")
         columns = ["split", "images", "rejected", "decided_model", "decided_make", "model_fraction"]
         rows = [{"split": split} | numbers for split, numbers in others.items()]

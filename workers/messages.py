@@ -1,4 +1,4 @@
-"""What arrives on a queue, whoever put it there: what is none of this program's messages is logged and dropped.
+"""What arrives on a queue, whoever put it there: what is not a message of this program is logged and dropped.
 
 A message only says that there is work, so that dropping one loses nothing; a worker that ended over one would find it
 again at its next start.
@@ -27,7 +27,7 @@ def register() -> None:
 
 
 def numbers(values: tuple[Any, ...], *, task: str, at_least: int = 1) -> list[int] | None:
-    """The ids in a task's arguments; None, after a line in the log, where they are something else."""
+    """Return the ids in a task's arguments; None, after a line in the log, where they are something else."""
     if len(values) >= at_least and all(isinstance(v, int) and 0 <= v < 2**63 for v in values):
         return list(values)
     _log(f"{task} with {len(values)} arguments that are no ids", size=None)
@@ -35,12 +35,12 @@ def numbers(values: tuple[Any, ...], *, task: str, at_least: int = 1) -> list[in
 
 
 def _log(kind: str, *, size: int | None) -> None:
-    """By size and kind: its content is nobody's business, and may be long."""
+    """By size and kind: its content is not logged: it is private, and may be long."""
     logger.warning("a message is dropped: %s%s", kind, "" if size is None else f" ({size} bytes)")
 
 
 def _kind(item: Any) -> str | None:
-    """What an item of a queue is that is no envelope of a message; None where it is one."""
+    """Return what an item of a queue is that is not the envelope of a message; None where it is one."""
     try:
         envelope = json.loads(item)
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""Ringing from every process of a worker: through a pipe to the parent, whose own thread for it tells the broker.
+"""Messages from every process of a worker: through a pipe to the parent, where a thread sends them to the broker.
 
-A broker that is frozen, or cut off without a word, holds up that thread and nothing else: no lease, no heartbeat and
-no batch ever waits for it.
+A broker that is frozen or unreachable blocks that thread and nothing else: no lease, no heartbeat and no batch ever
+waits for it.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ import select
 import threading
 from contextlib import suppress
 
-from jobs.broker import Doorbell
+from jobs.notifier import Notifier
 
-__all__ = ["Bell"]
+__all__ = ["PipeNotifier"]
 
 logger = logging.getLogger(__name__)
 
 
-class Bell:
+class PipeNotifier:
     """Made in the parent before it forks. Lines under PIPE_BUF are atomic."""
 
-    def __init__(self, doorbell: Doorbell) -> None:
-        self._doorbell = doorbell
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
         self._rest = b""
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ring", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
 
     def start(self) -> None:
-        """Publish what is rung from now on. In the parent."""
+        """Send what is written to the pipe from now on. In the parent."""
         self._thread.start()
 
-    def ring(self, task: str, *ids: int) -> bool:
+    def notify(self, task: str, *ids: int) -> bool:
         """Send one message; False when it will not get through, which is harmless. Never waits."""
         try:
             os.write(self._writer, json.dumps([task, *ids]).encode() + b"\n")
@@ -45,7 +45,7 @@ class Bell:
         return True
 
     def publish(self, seconds: float) -> None:
-        """Wait so long for rings, and send what has come to the broker."""
+        """Wait at most so long for messages, and send what has come to the broker."""
         ready, _, _ = select.select([self._reader], [], [], seconds)
         if not ready:
             return
@@ -54,7 +54,7 @@ class Bell:
         for line in lines:
             if line and not self._stop.is_set():
                 task, *ids = json.loads(line)
-                self._doorbell.ring(task, *ids)
+                self._notifier.notify(task, *ids)
 
     def stop(self, *, patience: float = 1.0) -> None:
         """End the thread; one that waits for the broker is left behind."""
@@ -69,4 +69,4 @@ class Bell:
             try:
                 self.publish(10.0)
             except Exception:
-                logger.exception("ringing failed; it goes on with the next message")
+                logger.exception("notifying failed; it continues with the next message")

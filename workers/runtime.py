@@ -1,4 +1,4 @@
-"""What a worker process holds once: settings, database, doorbell, loaded engines, open sources.
+"""What a worker process has once: settings, database, notifier, loaded engines, open sources.
 
 The parent and each of its children have their own; nothing of it survives a fork.
 """
@@ -8,25 +8,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
 from jobs.db.database import Database
 from jobs.db.queries import versions, workers
+from jobs.db.queries.versions import VersionRecord
 from jobs.settings import Settings
 from jobs.sources import Source, check_listable, open_source
 from model.cards import CARD, Card, verify
 from model.engines import Engine, open_engine
 from model.errors import ArtifactCorrupt, ModelError
 from workers.backoff import Backoff
+from workers.classification.commit import Storage
 from workers.supervision.shared_memory import Shared
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).resolve().parent.parent / "model" / "bundled"
 MAX_ENGINES = 2  # a running job never changes model: across a promotion two versions are in use
 MAX_SOURCES = 8
-BATCHES_AN_ENGINE = 4
+BATCHES_PER_ENGINE = 4
 COUNT_SECONDS = 2.0  # for so long the number of workers is taken as known
 
 
-def _ships(version: Any) -> bool:
+def _ships(version: VersionRecord) -> bool:
     card = BUNDLED / CARD
     return card.is_file() and hashlib.sha256(card.read_bytes()).hexdigest() == version.digest
 
@@ -56,14 +57,15 @@ class Loaded:
 
 
 class Runtime:
-    """One a process. `identity` names the parent; `owner` names this process in leases: the parent's id and the pid."""
+    """One per process. `identity` names the parent; `owner` names this process in leases: the parent's id and the
+    pid."""
 
     def __init__(
         self,
         settings: Settings,
         *,
         identity: str,
-        ring: Callable[..., bool],
+        notify: Callable[..., bool],
         device: str | None = None,
         shared: Shared | None = None,
         index: int = 0,
@@ -71,12 +73,12 @@ class Runtime:
         self.settings = settings
         self.identity = identity
         self.owner = f"{identity}:{os.getpid()}"
-        self.host = socket.gethostname()
         self.device = device or settings.device
         self.database = Database(settings.database)
-        self.ring = ring
+        self.notify = notify
+        self.storage = Storage(self.database, window=self.window)
         self.child_memory: int | None = None  # bytes that classifying a batch may use; None: no limit
-        self.engine_failed = False  # in this process, which should not go on
+        self.engine_failed = False  # in this process, which should end
         self.shared = shared or Shared()
         self.slot = self.shared.slot(index)
         self.backoff = Backoff()
@@ -84,33 +86,36 @@ class Runtime:
         self._engines: OrderedDict[str, Loaded] = OrderedDict()
         self._sources: OrderedDict[str, Source] = OrderedDict()
         self._lock = Lock()
-        self._versions: dict[int, Any] = {}
+        self._versions: dict[int, VersionRecord] = {}
         self._engines_alive = 0
         self._counted_until = float("-inf")
 
-    def version(self, version_id: int) -> Any:
-        """The row of a model version; it never changes, and its card is large, so it is read once."""
+    def version(self, version_id: int) -> VersionRecord:
+        """Return the row of a model version; it never changes, and its card is large, so it is read once."""
         if version_id not in self._versions:
             with self.database.read() as connection:
-                self._versions[version_id] = versions.by_id(connection, version_id)
+                found = versions.by_id(connection, version_id)
+            assert found is not None, "a job refers to its version, which is never deleted"
+            self._versions[version_id] = found
         return self._versions[version_id]
 
-    def production(self) -> Any:
-        """The row of the version in production, or None."""
+    def production(self) -> VersionRecord | None:
+        """Return the row of the version in production, or None."""
         with self.database.read() as connection:
             return versions.production(connection)
 
     def window(self, connection: Connection) -> int:
-        """How many batches a job may have in flight: 4 an engine that is alive, unless CARS_WINDOW says otherwise."""
+        """Return how many batches a job may have in flight: 4 per live engine, unless CARS_WINDOW says
+        otherwise."""
         if self.settings.window:
             return self.settings.window
         if time.monotonic() >= self._counted_until:
             self._engines_alive = workers.classifiers(connection)
             self._counted_until = time.monotonic() + COUNT_SECONDS
-        return BATCHES_AN_ENGINE * max(1, self._engines_alive)
+        return BATCHES_PER_ENGINE * max(1, self._engines_alive)
 
-    def load(self, version: Any) -> Loaded:
-        """The engine of a registered version (a row of `model_versions`), loaded at the first call.
+    def load(self, version: VersionRecord) -> Loaded:
+        """Return the engine of a registered version (a row of `model_versions`), loaded at the first call.
 
         Raises the errors of `model.errors` when its files are missing, changed or unusable here.
         """
@@ -124,8 +129,8 @@ class Runtime:
             self._engines.move_to_end(version.name)
             return self._engines[version.name]
 
-    def has_loaded(self, version: Any) -> bool:
-        """Whether `load` would return at once."""
+    def has_loaded(self, version: VersionRecord) -> bool:
+        """Return whether `load` would return at once."""
         return version.name in self._engines
 
     def unload(self, name: str) -> None:
@@ -136,8 +141,8 @@ class Runtime:
             with suppress(Exception):  # it failed a moment ago
                 loaded.engine.unload()
 
-    def artifact(self, version: Any) -> tuple[Path, Card]:
-        """The verified folder of a registered version, fetched if need be, and its card."""
+    def artifact(self, version: VersionRecord) -> tuple[Path, Card]:
+        """Return the verified folder of a registered version, fetched if need be, and its card."""
         if version.location != "bundled":
             folder = self.store.fetch(version.name, version.digest)
         elif _ships(version):
@@ -154,7 +159,7 @@ class Runtime:
         return folder, verify(folder)
 
     def _keep_bundled(self, name: str) -> None:
-        """Copies the bundled version into the store, where it outlives the release: a job that runs goes on with it."""
+        """Copy the bundled version into the store, where it outlives the release: a running job keeps using it."""
         try:
             if self.store.digest(name) is None:
                 self.store.put(BUNDLED, name)
@@ -170,7 +175,7 @@ class Runtime:
 
     @contextmanager
     def source(self, text: str) -> Iterator[Source]:
-        """The open source of a job. Raises SourceMissing or SourceNotAllowed.
+        """Yield the open source of a job. Raises SourceMissing or SourceNotAllowed.
 
         A remote one is kept open for the next batch. A folder is not: another may have its name by then, and an open
         one stays the old one.

@@ -32,14 +32,14 @@ class CheckFailed(CarClassifierError):
 
 
 def picture(size: int) -> NDArray[np.uint8]:
-    """The start-up picture: RGB, uint8 (1, size, size, 3), always the same."""
+    """Return the start-up picture: RGB, uint8 (1, size, size, 3), always the same."""
     ramp = np.linspace(0, 255, size, dtype=np.uint8)
     channels = np.broadcast_arrays(ramp[:, None], ramp[None, :], ramp[::-1, None])
     return np.ascontiguousarray(np.stack(channels, axis=-1)[None])
 
 
 def fault_of(engine: Engine) -> str | None:
-    """What is wrong with a loaded engine; None if it answers the start-up picture."""
+    """Return what is wrong with a loaded engine; None if it answers the start-up picture."""
     try:
         logits = np.asarray(engine.logits(picture(engine.input_size)))
     except Exception as exc:
@@ -53,7 +53,7 @@ def fault_of(engine: Engine) -> str | None:
 
 
 def words(error: BaseException) -> str:
-    """An exception in one line; one that is not ours with the name of its class."""
+    """Return an exception in one line; one that is not ours with the name of its class."""
     text = " ".join(str(error).split())
     if isinstance(error, CarClassifierError | ModelError) and text:
         return text
@@ -68,7 +68,7 @@ def check(settings: Settings) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for index in reversed(range(devices.count(settings))):
-        runtime = Runtime(settings, identity="check", ring=lambda *_: False, device=devices.of_child(settings, index))
+        runtime = Runtime(settings, identity="check", notify=lambda *_: False, device=devices.of_child(settings, index))
         try:
             found = _check_device(runtime)
         finally:
@@ -127,5 +127,5 @@ def _answer(settings: Settings, writer: Connection) -> None:
 
 
 def ending(code: int | None) -> str:
-    """How a process ended, from its exit code."""
+    """Return how a process ended, from its exit code."""
     return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

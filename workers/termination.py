@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Any
 
-__all__ = ["ends_at_once", "hold", "ignore", "release"]
+__all__ = ["block", "ends_at_once", "ignore", "unblock"]
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -25,13 +25,13 @@ def _end(_number: int, _frame: Any) -> None:
     os._exit(0)
 
 
-def hold() -> None:
+def block() -> None:
     """Keep the signals waiting across an `exec`: the program that follows handles them as soon as it can."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
 
 
-def release() -> None:
-    """Undo `hold` where there was no `exec` after all."""
+def unblock() -> None:
+    """Undo `block` where there was no `exec` after all."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 

@@ -111,20 +111,21 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection for statements that only read; each sees its own moment (in SQLite, all see the first's)."""
+        """Yield a connection for statements that only read; each sees its own moment (in SQLite, all see the
+        first's)."""
         with self._translated(), self._reader.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """A transaction that only reads: the rows of a statement are of one moment, however long they are fetched (in
-        SQLite, those of all statements)."""
+        """Yield a transaction that only reads: the rows of a statement are of one moment, however long they are fetched
+        (in SQLite, those of all statements)."""
         with self._translated(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Connection]:
-        """A transaction that writes: committed at the end, rolled back on an exception.
+        """Yield a transaction that writes: committed at the end, rolled back on an exception.
 
         Not `durable`: the server may forget it if it loses power within the next moment (a lease, a heartbeat).
         """
@@ -151,7 +152,7 @@ class Database:
             raise DatabaseUnavailable(self._trouble(exc)) from exc
 
     def _trouble(self, exc: BaseException | None) -> str:
-        """What keeps the database from serving, and what to do."""
+        """Return what keeps the database from serving, and what to do."""
         place = redacted(self.url)
         if self.sqlite:
             if words := _disk_trouble(getattr(exc, "sqlite_errorname", ""), Path(self.url.database or "").parent):
@@ -174,7 +175,8 @@ class Database:
 
 
 def _lost_in_copy() -> tuple[type[Exception], ...]:
-    """What psycopg raises itself in the midst of a COPY, which SQLAlchemy does not see. Loaded only after an error."""
+    """Return what psycopg raises itself in the midst of a COPY, which SQLAlchemy does not see. Loaded only after an
+    error."""
     import psycopg
 
     return (psycopg.OperationalError,)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAD", "VERSION_TABLE", "bundled", "check", "migrate", "prepare"]
 
-HEAD = "0005"  # the newest migration: known without loading Alembic, which every command would wait for
+HEAD = "0006"  # the newest migration: known without loading Alembic, which every command would wait for
 ADVISORY_LOCK = 0x63617273  # "cars"
 
 
@@ -30,9 +30,8 @@ def migrate(database: Database) -> dict[str, str | None]:
     """Bring the schema to this release and register the bundled model version; promote it if nothing is in production.
 
     Safe to run from many processes at once. Returns `from` and `to` (schema revisions; `from` is None for a new
-    database) and
-    `model_version` (the version that was registered now, else None). Raises ForeignDatabase and SchemaTooNew, changing
-    nothing.
+    database) and `model_version` (the version that was registered now, else None). Raises ForeignDatabase and
+    SchemaTooNew, changing nothing.
     """
     with database.write() as connection, _locked(connection):
         before = _current(connection)
@@ -82,17 +81,12 @@ def _register_bundled(connection: Connection) -> str | None:
     if found is None:
         return None
     card, digest = found
-    row = versions.by_name(connection, card["name"])
-    if row is None:
-        state = VersionState.AVAILABLE
-        version_id = versions.add(
-            connection, name=card["name"], card=card, digest=digest, location="bundled", state=state
-        )
-    else:
-        version_id = row.id
+    version_id, is_new = versions.register(
+        connection, name=card["name"], card=card, digest=digest, location="bundled", state=VersionState.AVAILABLE
+    )
     if versions.production(connection) is None:
         versions.promote(connection, version_id, reason="initial")
-    return card["name"] if row is None else None
+    return card["name"] if is_new else None
 
 
 def _current(connection: Connection) -> str | None:

@@ -135,7 +135,7 @@ class JobRow(Base):
     failed: Mapped[int] = mapped_column(Integer, server_default="0")
     canceled: Mapped[int] = mapped_column(Integer, server_default="0")
     cached: Mapped[int] = mapped_column(Integer, server_default="0")  # of ok: predicted before
-    skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are no images
+    skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are not images
     skipped_suffixes: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # how many of them have which
     error: Mapped[str | None]
     waiting: Mapped[str | None]  # why nothing of it can be done at present
@@ -189,7 +189,7 @@ class ImageRow(Base):
     path: Mapped[str]
     listing: Mapped[str | None]
     status: Mapped[str] = mapped_column(String(10))
-    deaths: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # processes that died while working on it
+    crashes: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # processes that crashed while working on it
     content_hash: Mapped[bytes | None]
     error_code: Mapped[str | None] = mapped_column(String(20))
     error_message: Mapped[str | None]
@@ -225,7 +225,7 @@ class PredictionRow(Base):
     year: Mapped[int | None] = mapped_column(SmallInteger)
     confidence: Mapped[float]
     decision: Mapped[str] = mapped_column(String(10))
-    probabilities: Mapped[bytes]  # float16, little-endian, one a class in the card's order
+    probabilities: Mapped[bytes]  # float16, little-endian, one per class in the card's order
     created_at: Mapped[datetime]
 
 
@@ -278,7 +278,7 @@ class TrainingRunRow(Base):
     error: Mapped[str | None]
     owner: Mapped[str | None] = mapped_column(String(120))
     attempt: Mapped[int] = mapped_column(Integer, server_default="0")  # grows with each claim: the fencing token
-    deaths: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # since the last whole epoch
+    crashes: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # since the last whole epoch
     expires_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(Boolean, server_default=false())
     created_at: Mapped[datetime]

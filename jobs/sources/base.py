@@ -9,17 +9,17 @@ from typing import Generic, NamedTuple, Self, TypeVar
 from jobs.errors import ImageUnavailable, SourceMissing
 from jobs.sources.kinds import LeftOut, suffix
 from jobs.sources.paths import decode, encode, resume_point
+from jobs.states import ImageErrorCode, ImageFailure
 
-__all__ = ["EXHAUSTED", "MAX_DEPTH", "OTHER", "UNSURE", "Entry", "Failure", "Source", "TreeSource", "too_large", "why"]
+__all__ = ["EXHAUSTED", "MAX_DEPTH", "OTHER", "UNSURE", "Entry", "Source", "TreeSource", "too_large", "why"]
 
-Failure = tuple[str, str]
 Folder = TypeVar("Folder")
 
 MAX_DEPTH = 100
 """Folders within folders; each level holds a file descriptor while a scan is below it."""
 
 OTHER = b"\0"
-"""Ends the key of a file that is no image."""
+"""Ends the key of a file that is not an image."""
 UNSURE = b"\0\0"
 """Ends the key of what must be looked at first: a link, a FIFO, a device, a file whose suffix says nothing."""
 
@@ -30,7 +30,7 @@ _SLASH = ord("/")
 
 
 class Entry(NamedTuple):
-    """One image of a source, or one thing in it that cannot be read: then `error` is its (code, message).
+    """One image of a source, or one thing in it that cannot be read: then `error` says why.
 
     `path` is relative to the source and encoded (see `paths.encode`); that of a folder which cannot be listed ends in a
     slash. `listing` is the encoded folder the file is in, None at the top of the source.
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
     path: str
     listing: str | None
-    error: Failure | None = None
+    error: ImageFailure | None = None
 
 
 class Source(ABC):
@@ -46,7 +46,7 @@ class Source(ABC):
 
     def __init__(self) -> None:
         self.left_out = LeftOut()
-        """How many files of each suffix are no images (dotfiles apart) before the last entry of the running scan, in
+        """How many files of each suffix are not images (dotfiles apart) before the last entry of the running scan, in
         the order of the scan; counts of a scan that was cut off and of the one that resumed it therefore add up to
         those of a single scan."""
 
@@ -57,7 +57,7 @@ class Source(ABC):
 
     @abstractmethod
     def scan(self, *, after: str | None = None) -> Generator[Entry, None, None]:
-        """Every image once, by the raw bytes of the path; memory does not grow with the source.
+        """Yield every image once, by the raw bytes of the path; memory does not grow with the source.
 
         `after`: the `path` of the last entry that was handled; what comes up to it is left out. Raises `SourceMissing`
         when the source itself cannot be listed.
@@ -65,10 +65,11 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes:
-        """The bytes of the image at an entry's `path`; raises `ImageUnavailable` with the code that its row gets."""
+        """Return the bytes of the image at an entry's `path`; raises `ImageUnavailable` with the code that its row
+        gets."""
 
     def close(self) -> None:
-        """Gives back what is open."""
+        """Close what is open."""
         return
 
     def __enter__(self) -> Self:
@@ -100,17 +101,18 @@ class TreeSource(Source, Generic[Folder]):
 
     @abstractmethod
     def _enter(self, name: bytes, *, within: Folder | None) -> Folder:
-        """Opens a folder (None: the source); OSError if it cannot be."""
+        """Open a folder (None: the source); OSError if it cannot be."""
 
     @abstractmethod
     def _leave(self, folder: Folder) -> None:
-        """Closes what `_enter` opened."""
+        """Close what `_enter` opened."""
 
     @abstractmethod
     def _keys(self, folder: Folder, floor: bytes) -> Iterator[bytes]:
-        """The sorted keys from `floor` on: a name, with a slash for a folder, else with nothing, OTHER or UNSURE."""
+        """Yield the sorted keys from `floor` on: a name, with a slash for a folder, else with nothing, OTHER or
+        UNSURE."""
 
-    def _examine(self, path: str) -> tuple[bool, Failure | None]:
+    def _examine(self, path: str) -> tuple[bool, ImageFailure | None]:
         """Of a key that is UNSURE: whether it makes an entry, and the entry's error.
 
         What cannot be looked at makes one, so that it is told why."""
@@ -124,22 +126,23 @@ class TreeSource(Source, Generic[Folder]):
             while levels:
                 try:
                     yield from self._until_folder(levels)
-                except OSError as error:
-                    if len(levels) == 1 or error.errno in EXHAUSTED:
+                except OSError as exc:
+                    if len(levels) == 1 or exc.errno in EXHAUSTED:
                         raise
                     failed = levels.pop()
                     self._leave(failed.folder)
-                    yield _unlisted(failed.prefix, why(error))
-        except OSError as error:
-            if error.errno in EXHAUSTED:
+                    yield _unlisted(failed.prefix, why(exc))
+        except OSError as exc:
+            if exc.errno in EXHAUSTED:
                 raise
-            raise SourceMissing(f"{self._text} cannot be listed: {why(error)}.") from error
+            raise SourceMissing(f"{self._text} cannot be listed: {why(exc)}") from exc
         finally:
             for level in levels:
                 self._leave(level.folder)
 
     def _until_folder(self, levels: list[_Level[Folder]]) -> Iterator[Entry]:
-        """The entries of the deepest level up to its next folder, which is added to `levels`; at its end it goes."""
+        """Yield the entries of the deepest level up to its next folder, which is added to `levels`; at its end it
+        goes."""
         level = levels[-1]
         prefix = level.prefix
         listing = prefix[:-1] or None
@@ -153,11 +156,11 @@ class TreeSource(Source, Generic[Folder]):
                 try:
                     name, inside = level.resumed
                     levels.append(self._level(key[:-1], within=level, after=inside if key == name else b""))
-                except OSError as error:
-                    if error.errno in EXHAUSTED:
+                except OSError as exc:
+                    if exc.errno in EXHAUSTED:
                         raise
-                    if not isinstance(error, FileNotFoundError):
-                        yield _unlisted(within, why(error))
+                    if not isinstance(exc, FileNotFoundError):
+                        yield _unlisted(within, why(exc))
                     continue
                 return
             if last:
@@ -183,15 +186,19 @@ class TreeSource(Source, Generic[Folder]):
 
 def _unlisted(path: str, reason: str) -> Entry:
     parent = path[:-1].rpartition("/")[0]
-    return Entry(path, parent or None, ("unreadable", f"the folder cannot be listed: {reason}"))
+    return Entry(
+        path, parent or None, ImageFailure(ImageErrorCode.UNREADABLE, f"the folder cannot be listed: {reason}")
+    )
 
 
 def why(error: BaseException) -> str:
-    """The reason in an exception's own words, without the path, which the row has already."""
+    """Return the reason in an exception's own words, without the path, which the row has already."""
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 def too_large(size: int | None, limit: int) -> ImageUnavailable:
-    """The error of a file of `size` bytes, None where all that is known is that it passes the limit."""
+    """Return the error of a file of `size` bytes, None where all that is known is that it passes the limit."""
     has = "the file has" if size is None else f"the file has {size / 1e6:,.1f} MB,"
-    return ImageUnavailable("too_large", f"{has} more than the {limit / 1e6:,.1f} MB allowed (CARS_MAX_FILE_MB)")
+    return ImageUnavailable(
+        ImageErrorCode.TOO_LARGE, f"{has} more than the {limit / 1e6:,.1f} MB allowed (CARS_MAX_FILE_MB)"
+    )

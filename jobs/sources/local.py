@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from jobs.errors import ImageUnavailable
-from jobs.sources.base import EXHAUSTED, MAX_DEPTH, OTHER, UNSURE, Failure, TreeSource, too_large, why
+from jobs.sources.base import EXHAUSTED, MAX_DEPTH, OTHER, UNSURE, TreeSource, too_large, why
 from jobs.sources.kinds import HEAD_BYTES, Kind, kind, starts_like_an_image
 from jobs.sources.paths import decode, encode
+from jobs.states import ImageErrorCode, ImageFailure
 
 __all__ = ["LocalSource"]
 
@@ -58,23 +59,25 @@ class LocalSource(TreeSource[int]):
                 return
             floor = keys[-1] + b"\0"
 
-    def _examine(self, path: str) -> tuple[bool, Failure | None]:
+    def _examine(self, path: str) -> tuple[bool, ImageFailure | None]:
         try:
             raw = decode(path)
             with self._located(raw) as (folder, name, info):
                 if stat.S_ISDIR(info.st_mode):
                     return False, None
                 if not stat.S_ISREG(info.st_mode):
-                    return True, ("unsupported", _kind(info.st_mode))
+                    return True, ImageFailure(ImageErrorCode.UNSUPPORTED, _kind(info.st_mode))
                 # A link to an image may have any name, and so may what it leads to.
                 return kind(raw.rpartition(b"/")[2]) is Kind.IMAGE or _looks_like_an_image(folder, name), None
-        except ImageUnavailable as error:
-            return True, (error.code, error.message)
+        except ImageUnavailable as exc:
+            return True, exc.failure
 
     def read(self, path: str) -> bytes:
         limit = self._max_file_bytes
         if path.endswith("/"):
-            raise ImageUnavailable("unreadable", "a folder that could not be listed: submit the source again")
+            raise ImageUnavailable(
+                ImageErrorCode.UNREADABLE, "a folder that could not be listed: submit the source again"
+            )
         try:
             with self._located(decode(path)) as (folder, name, info):
                 _check(info, limit)
@@ -85,10 +88,10 @@ class LocalSource(TreeSource[int]):
                 return _content(descriptor, info.st_size, limit=limit)
             finally:
                 os.close(descriptor)
-        except OSError as error:
-            _fail(error)
-        except ValueError as error:
-            raise ImageUnavailable("vanished", f"no file can have this path: {error}") from error
+        except OSError as exc:
+            _fail(exc)
+        except ValueError as exc:
+            raise ImageUnavailable(ImageErrorCode.VANISHED, f"no file can have this path: {exc}") from exc
 
     def _open_root(self) -> int:
         if self._root < 0:
@@ -97,18 +100,18 @@ class LocalSource(TreeSource[int]):
 
     @contextmanager
     def _located(self, path: bytes) -> Iterator[tuple[int, bytes, os.stat_result]]:
-        """(folder's descriptor, name in it, its status) of what `path` leads to, which is no link."""
+        """(folder's descriptor, name in it, its status) of what `path` leads to, which is not a link."""
         trail = [self._open_root()]
         try:
             yield self._follow(path, trail)
-        except OSError as error:
-            _fail(error)
+        except OSError as exc:
+            _fail(exc)
         finally:
             for descriptor in trail[1:]:
                 os.close(descriptor)
 
     def _follow(self, path: bytes, trail: list[int]) -> tuple[int, bytes, os.stat_result]:
-        """Walks `path`; `trail` are the descriptors from the source down to where it is, the caller's to close."""
+        """Walk `path`; `trail` are the descriptors from the source down to where it is, the caller's to close."""
         pending = path.split(b"/")[::-1]
         links = 0
         while pending:
@@ -117,23 +120,25 @@ class LocalSource(TreeSource[int]):
                 continue
             if name == b"..":
                 if len(trail) == 1:
-                    raise ImageUnavailable("outside_source", "a link leads above the source")
+                    raise ImageUnavailable(ImageErrorCode.OUTSIDE_SOURCE, "a link leads above the source")
                 os.close(trail.pop())
                 continue
             if pending:
                 if len(trail) > MAX_DEPTH:
-                    raise ImageUnavailable("unreadable", f"folders are followed {MAX_DEPTH} levels deep")
+                    raise ImageUnavailable(ImageErrorCode.UNREADABLE, f"folders are followed {MAX_DEPTH} levels deep")
                 try:
                     trail.append(os.open(name, _STEP, dir_fd=trail[-1]))
                     continue
-                except OSError as error:
-                    if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                except OSError as exc:
+                    if exc.errno not in (errno.ENOTDIR, errno.ELOOP):
                         raise
             info = os.stat(name, dir_fd=trail[-1], follow_symlinks=False)
             if stat.S_ISLNK(info.st_mode):
                 links += 1
                 if links > MAX_LINKS:
-                    raise ImageUnavailable("unreadable", f"more than {MAX_LINKS} links in a row, or links in a circle")
+                    raise ImageUnavailable(
+                        ImageErrorCode.UNREADABLE, f"more than {MAX_LINKS} links in a row, or links in a circle"
+                    )
                 pending += self._target(name, trail)
             elif pending:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -142,7 +147,7 @@ class LocalSource(TreeSource[int]):
         return trail[-1], b".", os.fstat(trail[-1])
 
     def _target(self, name: bytes, trail: list[int]) -> list[bytes]:
-        """The names a link leads through, last first; for an absolute one the walk is put back to the source."""
+        """Return the names a link leads through, last first; for an absolute one the walk is put back to the source."""
         target = os.readlink(name, dir_fd=trail[-1])
         if not target.startswith(b"/"):
             return target.split(b"/")[::-1]
@@ -153,12 +158,12 @@ class LocalSource(TreeSource[int]):
                     os.close(descriptor)
                 del trail[1:]
                 return names[len(base) :][::-1]
-        raise ImageUnavailable("outside_source", f"a link leads out of the source, to {encode(target)}")
+        raise ImageUnavailable(ImageErrorCode.OUTSIDE_SOURCE, f"a link leads out of the source, to {encode(target)}")
 
 
 def _smallest(folder: int, floor: bytes) -> tuple[list[bytes], bool]:
-    """The smallest keys of a folder from `floor` on, sorted, and whether there are more; at most twice NAMES_HELD in
-    memory. Sorting a full list now and then takes a third of what a heap would."""
+    """Return the smallest keys of a folder from `floor` on, sorted, and whether there are more; at most twice
+    NAMES_HELD in memory. Sorting a full list now and then takes a third of what a heap would."""
     keys: list[bytes] = []
     bound: bytes | None = None
     full = 2 * NAMES_HELD
@@ -192,7 +197,7 @@ def _key(entry: os.DirEntry[str], name: bytes) -> bytes:
 
 
 def _looks_like_an_image(folder: int, name: bytes) -> bool:
-    """Whether the regular file starts like an image; OSError if it cannot be opened."""
+    """Return whether the regular file starts like an image; OSError if it cannot be opened."""
     descriptor = os.open(name, _FILE, dir_fd=folder)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -208,13 +213,13 @@ def _names(path: bytes) -> list[bytes]:
 
 def _check(info: os.stat_result, limit: int) -> None:
     if not stat.S_ISREG(info.st_mode):
-        raise ImageUnavailable("unsupported", _kind(info.st_mode))
+        raise ImageUnavailable(ImageErrorCode.UNSUPPORTED, _kind(info.st_mode))
     if info.st_size > limit:
         raise too_large(info.st_size, limit)
 
 
 def _content(descriptor: int, size: int, *, limit: int) -> bytes:
-    """All of a file, however it grows or shrinks meanwhile, but never more than the limit."""
+    """Return all of a file, however it grows or shrinks meanwhile, but never more than the limit."""
     data = os.read(descriptor, size + 1)
     if len(data) == size:
         return data
@@ -238,7 +243,9 @@ def _fail(error: OSError) -> NoReturn:
     if error.errno in EXHAUSTED:
         raise error
     if error.errno in _GONE:
-        raise ImageUnavailable("vanished", "the file was there when the source was scanned, and is gone") from error
+        raise ImageUnavailable(
+            ImageErrorCode.VANISHED, "the file was there when the source was scanned, and is gone"
+        ) from error
     if error.errno in (errno.ENXIO, errno.ENODEV):
-        raise ImageUnavailable("unsupported", "not a file any more") from error
-    raise ImageUnavailable("unreadable", f"the file cannot be read: {why(error)}") from error
+        raise ImageUnavailable(ImageErrorCode.UNSUPPORTED, "not a file any more") from error
+    raise ImageUnavailable(ImageErrorCode.UNREADABLE, f"the file cannot be read: {why(error)}") from error

@@ -13,9 +13,10 @@ from fsspec.asyn import sync
 from jobs.errors import ImageUnavailable, SourceError, SourceMissing
 from jobs.redaction import redacted
 from jobs.sources.addresses import PROTOCOLS, Address
-from jobs.sources.base import OTHER, UNSURE, Entry, Failure, Source, TreeSource, too_large, why
+from jobs.sources.base import OTHER, UNSURE, Entry, Source, TreeSource, too_large, why
 from jobs.sources.kinds import HEAD_BYTES, Kind, LeftOut, kind, starts_like_an_image, suffix
 from jobs.sources.paths import decode, encode, is_dotted
+from jobs.states import ImageErrorCode, ImageFailure
 
 __all__ = ["open_remote"]
 
@@ -32,14 +33,15 @@ _GONE = ("NoSuchKey", "NoSuchBucket", "404")
 
 
 def open_remote(address: Address, *, max_file_bytes: int) -> Source:
-    """A source for a URL that is permitted; raises `SourceError` where the package for its protocol is missing."""
+    """Return a source for a URL that is permitted; raises `SourceError` where the package for its protocol is
+    missing."""
     try:
         fsspec.get_filesystem_class(address.protocol)
-    except ImportError as error:
+    except ImportError as exc:
         advice = PROTOCOLS[address.protocol]
         raise SourceError(
-            f"{redacted(address.text)} needs a package that is not installed here ({error}): {advice}."
-        ) from error
+            f"{redacted(address.text)} needs a package that is not installed here ({exc}): {advice}"
+        ) from exc
     if address.protocol == "s3":
         return S3Source(address, max_file_bytes=max_file_bytes)
     return UrlSource(address, max_file_bytes=max_file_bytes)
@@ -67,7 +69,7 @@ class _Filesystem:
 
 
 class S3Source(Source):
-    """An S3 prefix: listed a page at a time in the order that S3 keeps, which is that of the raw paths.
+    """An S3 prefix: listed one page at a time in the order that S3 keeps, which is that of the raw paths.
 
     Credentials, region and endpoint (`AWS_ENDPOINT_URL`) are those of the usual AWS environment and files.
     """
@@ -96,13 +98,13 @@ class S3Source(Source):
                     self.left_out.add(suffix(_name(raw)))
 
     def _pages(self, after: str) -> Iterator[list[tuple[bytes, int]]]:
-        """(key relative to the prefix, size) of every file past `after` that is no dotfile, a page at a time."""
+        """(key relative to the prefix, size) of every file past `after` that is not a dotfile, one page at a time."""
         where = {"StartAfter": after} if after else {}
         while True:
             try:
                 page = self._call("list_objects_v2", Bucket=self._bucket, Prefix=self._prefix, MaxKeys=PAGE, **where)
-            except Exception as error:
-                raise SourceMissing(f"{self._text} cannot be listed: {why(error)}.") from error
+            except Exception as exc:
+                raise SourceMissing(f"{self._text} cannot be listed: {why(exc)}") from exc
             listed = [(item["Key"], item["Size"]) for item in page.get("Contents", ()) if item["Key"] > after]
             files = [(key[len(self._prefix) :].encode("utf-8", "surrogateescape"), size) for key, size in listed]
             yield [(raw, size) for raw, size in files if not (raw.endswith(b"/") or is_dotted(raw))]
@@ -111,8 +113,8 @@ class S3Source(Source):
             where = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _look(self, names: Sequence[bytes]) -> set[bytes]:
-        """Those that start like an image, by a request of `HEAD_BYTES` bytes each; and those that cannot be read, so
-        that it is told why."""
+        """Return those that start like an image, by a request of `HEAD_BYTES` bytes each; and those that cannot be
+        read, so that it is told why."""
         found: set[bytes] = set()
         for at in range(0, len(names), HEADS_AT_ONCE):
             some = names[at : at + HEADS_AT_ONCE]
@@ -138,12 +140,12 @@ class S3Source(Source):
             data: bytes = sync(self._filesystem.get().loop, self._object, key, timeout=SECONDS)
         except ImageUnavailable:
             raise
-        except Exception as error:
-            raise _unavailable(error) from error
+        except Exception as exc:
+            raise _unavailable(exc) from exc
         return data
 
     async def _object(self, key: str) -> bytes:
-        """An object's bytes in one request; one that is too large is refused before its body is asked for."""
+        """Return an object's bytes in one request; one that is too large is refused before its body is asked for."""
         response = await self._filesystem.get()._call_s3("get_object", Bucket=self._bucket, Key=key)
         body = response["Body"]
         try:
@@ -206,8 +208,8 @@ class UrlSource(TreeSource[str]):
             found = self._call("ls", folder, detail=True)
         except OSError:
             raise
-        except Exception as error:
-            raise OSError(why(error)) from error
+        except Exception as exc:
+            raise OSError(why(exc)) from exc
         keys = []
         for item in found:
             if item["name"].strip("/") == folder.strip("/"):
@@ -222,13 +224,12 @@ class UrlSource(TreeSource[str]):
         keys.sort()
         return iter(keys)
 
-    def _examine(self, path: str) -> tuple[bool, Failure | None]:
+    def _examine(self, path: str) -> tuple[bool, ImageFailure | None]:
         self._filesystem.get()
         try:
             head: bytes = self._call("cat_file", f"{self._base}/{_text(decode(path))}", start=0, end=HEAD_BYTES)
-        except Exception as error:
-            failure = _unavailable(error)
-            return True, (failure.code, failure.message)
+        except Exception as exc:
+            return True, _unavailable(exc).failure
         return starts_like_an_image(head), None
 
     def read(self, path: str) -> bytes:
@@ -236,26 +237,26 @@ class UrlSource(TreeSource[str]):
         try:
             relative = _text(decode(path))
             if ".." in relative.split("/"):
-                raise ImageUnavailable("outside_source", "the path leads out of the source")
+                raise ImageUnavailable(ImageErrorCode.OUTSIDE_SOURCE, "the path leads out of the source")
             self._filesystem.get()
             name = f"{self._base}/{relative}"
             info = self._call("info", name)
             if info["type"] == "directory":
-                raise ImageUnavailable("unsupported", "a folder, not a file")
+                raise ImageUnavailable(ImageErrorCode.UNSUPPORTED, "a folder, not a file")
             size = info.get("size")
             if size is not None and size > limit:
                 raise too_large(size, limit)
             data: bytes = self._call("cat_file", name, start=0, end=limit + 1) if size != 0 else b""
         except ImageUnavailable:
             raise
-        except Exception as error:
-            raise _unavailable(error) from error
+        except Exception as exc:
+            raise _unavailable(exc) from exc
         if len(data) > limit:
             raise too_large(None, limit)
         return data
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        """A method of the filesystem, with a time limit where it has an asynchronous form."""
+        """Call a method of the filesystem, with a time limit where it has an asynchronous form."""
         filesystem = self._filesystem.get()
         if filesystem.async_impl:
             return sync(filesystem.loop, getattr(filesystem, f"_{method}"), *arguments, timeout=SECONDS, **options)
@@ -279,7 +280,7 @@ def _unavailable(error: Exception) -> ImageUnavailable:
     response = getattr(error, "response", None)
     code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
     if isinstance(error, FileNotFoundError) or code in _GONE:
-        return ImageUnavailable("vanished", "the file was there when the source was scanned, and is gone")
+        return ImageUnavailable(ImageErrorCode.VANISHED, "the file was there when the source was scanned, and is gone")
     if isinstance(error, TimeoutError):
-        return ImageUnavailable("unreadable", f"the file could not be read within {SECONDS:.0f} seconds")
-    return ImageUnavailable("unreadable", f"the file cannot be read: {why(error)}")
+        return ImageUnavailable(ImageErrorCode.UNREADABLE, f"the file could not be read within {SECONDS:.0f} seconds")
+    return ImageUnavailable(ImageErrorCode.UNREADABLE, f"the file cannot be read: {why(error)}")

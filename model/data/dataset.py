@@ -28,7 +28,7 @@ from model.preprocess import MAX_PIXELS, decode
 
 __all__ = ["SPLITS", "Dataset", "Photo", "open_dataset"]
 
-UNREADABLE_SHARE: Final = 0.01
+UNREADABLE_FRACTION: Final = 0.01
 _SIDE = 64  # what photos are decoded to for the duplicate check
 
 
@@ -58,13 +58,13 @@ class Dataset:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def of(self, split: str) -> tuple[Photo, ...]:
-        """The photos of one split, or of all for "all", in the data set's order."""
+        """Return the photos of one split, or of all for "all", in the data set's order."""
         if split not in (*SPLITS, "all"):
             raise DatasetError(f"there is no split {split!r}; use one of {', '.join(SPLITS)} or all")
         return tuple(photo for photo in self.photos if split in (photo.split, "all"))
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
-        """The class positions (N,) of `of(split)`."""
+        """Return the class positions (N,) of `of(split)`."""
         return np.array([photo.label for photo in self.of(split)], dtype=np.int64)
 
     @property
@@ -74,7 +74,7 @@ class Dataset:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def ordered(self, classes: Sequence[str]) -> Dataset:
-        """The same photos with labels counted in the order of `classes`, which may name more than the data has.
+        """Return the same photos with labels counted in the order of `classes`, which may name more than the data has.
 
         Raises DatasetError if the data has a class that `classes` lacks.
         """
@@ -90,12 +90,12 @@ class Dataset:
         return replace(self, classes=tuple(classes), photos=photos)
 
     def with_parts(self, parts: Mapping[str, Label]) -> Dataset:
-        """The same with the parts of those classes that the data does not name in parts itself."""
+        """Return the same with the parts of those classes that the data does not name in parts itself."""
         known = {name: label for name, label in parts.items() if name in self.classes}
         return replace(self, class_parts={**known, **self.class_parts})
 
     def corrected(self, corrections: Mapping[Path, str]) -> tuple[Dataset, tuple[Path, ...]]:
-        """With people's corrections, files and their right class; and the files that are left out.
+        """Apply people's corrections, files and their right class; return the data set and the files left out.
 
         A photo that the data already has, by content, gets the new label and stays in its split. Others join `train`,
         unless they show the same picture as a photo that is not learned from: training on it would give the answer
@@ -125,7 +125,7 @@ def open_dataset(
     permitted: Permitted = lambda _file: None,
     threads: int | None = None,
 ) -> Dataset:
-    """The labelled photos at `path`, each opened once to see that it can be read.
+    """Return the labelled photos at `path`, each opened once to see that it can be read.
 
     `path` is a folder of the Stanford Cars devkit (`cars_train`, `devkit`), a CSV with the columns `file,label` or
     `file,make,model` (perhaps `body`, `year`) and perhaps `split`, a folder with a `labels.csv`, or a folder of one
@@ -147,7 +147,7 @@ def open_dataset(
     drawn = split_seed is not None and not set(SPLITS) <= {entry.split for entry in listed}
     opened = _open_all(listed, threads or _threads(), compare=drawn)
     unreadable = tuple((entry.file, reason) for entry, reason in opened if isinstance(reason, str))
-    if len(unreadable) > UNREADABLE_SHARE * len(listed):
+    if len(unreadable) > UNREADABLE_FRACTION * len(listed):
         raise DatasetError(
             f"{len(unreadable)} of {len(listed)} photos in {path} cannot be read, more than 1 %: "
             f"{some([f'{file.name} ({reason})' for file, reason in unreadable])}. Repair or remove them."
@@ -208,7 +208,7 @@ def _check_classes(
 
 
 def _open_all(listed: Sequence[Listed], threads: int, *, compare: bool) -> list[tuple[Listed, Likeness | str]]:
-    """Each entry with what its photo looks like (only its digest unless `compare`), or why it cannot be read."""
+    """Return each entry with what its photo looks like (only its digest unless `compare`), or why it cannot be read."""
 
     def open_one(entry: Listed) -> tuple[Listed, Likeness | str]:
         try:
@@ -230,7 +230,7 @@ def _look(file: Path, *, compare: bool = True) -> Likeness:
 
 
 def _repeats(judged: Sequence[Path], files: Sequence[Path]) -> tuple[Path, ...]:
-    """Those of `files` that show the same picture as a photo of `judged`, or as one of `files` that does."""
+    """Return those of `files` that show the same picture as a photo of `judged`, or as one of `files` that does."""
     if not files:
         return ()
     with ThreadPoolExecutor(_threads()) as pool:

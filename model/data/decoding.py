@@ -18,9 +18,9 @@ Images = npt.NDArray[np.uint8]
 
 
 def decode_files(files: Sequence[Path], size: int, *, reduced: bool = True) -> Images:
-    """The files' pictures as uint8 (N, size, size, 3).
+    """Return the files' pictures as uint8 (N, size, size, 3).
 
-    Without ``reduced`` a JPEG is decoded at its full resolution first, which serving never does: it is what the cost
+    Without `reduced` a JPEG is decoded at its full resolution first, which serving never does: it is what the cost
     of the reduced decoding is measured against. Raises ImageError for a file that cannot be decoded.
     """
     pictures = np.empty((len(files), size, size, 3), dtype=np.uint8)
@@ -36,7 +36,7 @@ def decode_files(files: Sequence[Path], size: int, *, reduced: bool = True) -> I
 
 
 def _lossless(content: bytes) -> bytes:
-    """A JPEG as PNG, which has no reduced decoding; anything else as it is."""
+    """Return a JPEG as PNG, which has no reduced decoding; anything else as it is."""
     with Image.open(io.BytesIO(content)) as picture:
         if picture.format != "JPEG":
             return content

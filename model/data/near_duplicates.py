@@ -29,7 +29,7 @@ class Likeness:
 
 
 def likeness(digest: str, picture: Image.Image) -> Likeness:
-    """The likeness of an RGB picture whose bytes have this digest."""
+    """Return the likeness of an RGB picture whose bytes have this digest."""
     import imagehash  # of the extra `train`; judging a version on labelled photos does without
 
     pixels = np.asarray(picture.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX), dtype=np.float32).reshape(-1)
@@ -40,7 +40,7 @@ def likeness(digest: str, picture: Image.Image) -> Likeness:
 
 
 def groups_of(photos: Sequence[Likeness]) -> list[int]:
-    """For each photo the position of the first photo of its group; alone in a group unless something is alike."""
+    """Return for each photo the position of the first photo of its group; itself unless something is alike."""
     parent = list(range(len(photos)))
 
     def root(index: int) -> int:
@@ -58,7 +58,7 @@ def groups_of(photos: Sequence[Likeness]) -> list[int]:
 
 
 def _alike(photos: Sequence[Likeness]) -> list[tuple[int, int]]:
-    """Pairs whose hashes differ in few bits and whose thumbnails correlate."""
+    """Return pairs whose hashes differ in few bits and whose thumbnails correlate."""
     if not photos:
         return []
     signs = np.stack([photo.hash for photo in photos]).astype(np.float32) * 2 - 1

@@ -5,22 +5,22 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from model.data.decoding import Images, decode_files
 from model.errors import DatasetError, ImageError
 
-__all__ = ["OtherPhoto", "OtherPhotos", "open_other_photos"]
+__all__ = ["OodImage", "OodImages", "open_ood_images"]
 
 LABELS = "labels.csv"
 _COLUMNS = {"file", "what", "split"}
-_SPLITS = ("calibration", "holdout")
 Split = Literal["calibration", "holdout"]
+_SPLITS: Final[tuple[Split, ...]] = ("calibration", "holdout")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OtherPhoto:
-    """One photo; ``what`` says what it shows."""
+class OodImage:
+    """One photo; `what` says what it shows."""
 
     file: Path
     what: str
@@ -28,25 +28,31 @@ class OtherPhoto:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OtherPhotos:
+class OodImages:
     """A folder of them. Both splits are there, and what one of them shows the other does not."""
 
     folder: Path
-    photos: tuple[OtherPhoto, ...]
+    photos: tuple[OodImage, ...]
 
-    def of(self, split: Split) -> tuple[OtherPhoto, ...]:
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The names of the splits."""
+        return _SPLITS
+
+    def of(self, split: Split) -> tuple[OodImage, ...]:
+        """Return the images of one split."""
         return tuple(photo for photo in self.photos if photo.split == split)
 
     def images(self, split: Split, size: int) -> Images:
-        """The split's photos as uint8 (N, size, size, 3). Raises DatasetError for one that cannot be decoded."""
+        """Return the split's photos as uint8 (N, size, size, 3). Raises DatasetError for one that cannot be decoded."""
         try:
             return decode_files([photo.file for photo in self.of(split)], size)
         except (ImageError, OSError) as exc:
             raise DatasetError(f"{self.folder}: a photo cannot be used: {exc}") from exc
 
 
-def open_other_photos(folder: Path) -> OtherPhotos:
-    """The photos of a folder with a ``labels.csv`` (columns file, what, split) and the files in it or in ``images/``.
+def open_ood_images(folder: Path) -> OodImages:
+    """Return the photos of a folder with a `labels.csv` (file, what, split) and the files in it or in `images/`.
 
     Raises DatasetError if the table cannot be read, a file is missing, a split is empty or is none of calibration and
     holdout, or both splits show the same kind of thing: a limit fitted to it would be no surprise there.
@@ -69,15 +75,15 @@ def open_other_photos(folder: Path) -> OtherPhotos:
         raise DatasetError(
             f"{table} shows {shared[0]!r} in both splits; put what shows one kind of thing into one split"
         )
-    return OtherPhotos(folder=folder, photos=photos)
+    return OodImages(folder=folder, photos=photos)
 
 
-def _photo(folder: Path, row: dict[str, str], line: int) -> OtherPhoto:
+def _photo(folder: Path, row: dict[str, str], line: int) -> OodImage:
     name, what, split = (str(row.get(column) or "").strip() for column in ("file", "what", "split"))
     if split not in _SPLITS:
         raise DatasetError(f"{folder / LABELS}, line {line}: the split is {split!r}; use one of {', '.join(_SPLITS)}")
     root = folder.resolve()
     for file in (folder / "images" / name, folder / name):
         if name and file.is_file() and file.resolve().is_relative_to(root):
-            return OtherPhoto(file=file, what=what, split=split)
+            return OodImage(file=file, what=what, split=split)
     raise DatasetError(f"{folder / LABELS}, line {line}: there is no file {name!r} in {folder} or its folder images")

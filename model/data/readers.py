@@ -54,7 +54,7 @@ class Listed(NamedTuple):
 
 
 def read_listing(path: Path, permitted: Permitted) -> tuple[list[Listed], list[str]]:
-    """What is listed at `path`, and the class names in their order.
+    """Return what is listed at `path`, and the class names in their order.
 
     `permitted` is asked about every file before it is looked at. Raises DatasetError, and what `permitted` raises.
     """
@@ -76,7 +76,9 @@ def read_listing(path: Path, permitted: Permitted) -> tuple[list[Listed], list[s
 
 
 def _class_order(path: Path, present: set[str], permitted: Permitted) -> list[str]:
-    """By name, or as a `classes.json` beside the data has them: the position of a class is part of its weights."""
+    """Return the names sorted, or as a `classes.json` beside the data has them: the position of a class is part of its
+    weights.
+    """
     file = (path if path.is_dir() else path.parent) / "classes.json"
     permitted(file)
     if not file.is_file():
@@ -121,7 +123,7 @@ def _read_csv(path: Path, permitted: Permitted) -> list[Listed]:
 
 
 def _cells(row: Mapping[Any, Any], where: str, *, in_parts: bool) -> tuple[str, Label | None, str, str]:
-    """File, parts, label and split of a line of a CSV."""
+    """Return file, parts, label and split of a line of a CSV."""
     if any(row.get(None) or ()):
         raise DatasetError(f"{where} has more fields than the first line; quote a text that has a comma in it")
     name, label, split = ((row.get(column) or "").strip() for column in ("file", "label", "split"))
@@ -150,7 +152,7 @@ def _parts(row: Mapping[str, str | None], where: str) -> Label:
 
 
 def _refuse_ambiguous(path: Path, listed: Iterable[Listed]) -> None:
-    """A class has one make: two ways of taking its name apart are an error."""
+    """Raise DatasetError where a class name is taken apart in two ways: a class has one make."""
     seen: dict[str, Listed] = {}
     for entry in listed:
         first = seen.setdefault(entry.label, entry)
@@ -169,7 +171,7 @@ def _told(entry: Listed) -> str:
 
 
 def _listed_file(folder: Path, name: str, permitted: Permitted) -> Path:
-    """Beside the CSV or, where it is not there, in `images`."""
+    """Return the file beside the CSV or, where it is not there, in `images`."""
     for file in (folder / name, folder / "images" / name):
         permitted(file)
         if file.exists():
@@ -192,8 +194,13 @@ def _read_folders(path: Path, permitted: Permitted) -> list[Listed]:
 
 
 def _read_devkit(path: Path, permitted: Permitted) -> tuple[list[tuple[Path, str]], list[str]]:
-    """The photos of `cars_train` with their class names, and all class names in the official order."""
-    from scipy.io import loadmat
+    """Return the photos of `cars_train` with their class names, and all class names in the official order."""
+    try:
+        from scipy.io import loadmat
+    except ImportError as exc:
+        raise DatasetError(
+            f"{path} is a Stanford Cars devkit, which needs scipy to be read: pip install scipy, or give a labels.csv"
+        ) from exc
 
     meta, annotations = path / "devkit" / "cars_meta.mat", path / "devkit" / "cars_train_annos.mat"
     for file in (meta, annotations):
@@ -213,11 +220,11 @@ def _read_devkit(path: Path, permitted: Permitted) -> tuple[list[tuple[Path, str
 
 
 def _flat(array: Any) -> Any:
-    """MATLAB's arrays of one element come squeezed to no dimension."""
+    """Return one dimension: MATLAB's arrays of one element come squeezed to none."""
     return array.reshape(-1)
 
 
 def some(names: Iterable[object]) -> str:
-    """The first few names, for an error's text."""
+    """Return the first few names, for an error's text."""
     texts = [str(name) for name in names]
     return ", ".join(texts[:_NAMED]) + (f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else "")

@@ -29,7 +29,7 @@ def split_by_class(
     min_photos: int | None = None,
     leave_out: Set[str] = frozenset(),
 ) -> tuple[list[tuple[Listed, Likeness]], dict[str, int]]:
-    """The photos with every split filled in, and the classes that were left out with how many photos they have.
+    """Return the photos with every split filled in, and the classes that were left out with how many photos they have.
 
     With `draw`, splits that no photo names are filled from photos without one or of `train`: class by class, whole
     groups of near-duplicates at a time. What is counted are different pictures that may be learned from. Classes with
@@ -57,7 +57,7 @@ def split_by_class(
 
 
 def _drawable(readable: Readable) -> Groups:
-    """Near-duplicates of each class that may be drawn; one picture under two labels is no fair question."""
+    """Return near-duplicates of each class that may be drawn; one picture under two labels is no fair question."""
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups_of([found for _, found in readable])):
         members.setdefault(group, []).append(index)
@@ -70,7 +70,7 @@ def _drawable(readable: Readable) -> Groups:
 
 
 def _learnable(readable: Readable) -> Groups:
-    """The photos of each class in `train`, those with the same bytes together."""
+    """Return the photos of each class in `train`, those with the same bytes together."""
     by_class: dict[str, dict[str, list[int]]] = {}
     for index, (entry, found) in enumerate(readable):
         if entry.split in (None, "train"):
@@ -89,7 +89,7 @@ def _too_small(path: Path, small: Sequence[str], *, needed: int, drawn: bool) ->
 def _drawn(
     groups: Sequence[list[int]], digests: Sequence[str], wanted: Sequence[str], *, seed: int, held: Set[str]
 ) -> Iterator[tuple[str, int]]:
-    """The drawn split of each photo of a class that does not stay in `train`; each split gets a group at least.
+    """Return the drawn split of each photo of a class that does not stay in `train`; each split gets a group at least.
 
     The order is by a hash of each group's content, so that one photo more or less moves few others. `holdout` and
     `calibration` are taken from its two ends: what leaves one does not come into the other.

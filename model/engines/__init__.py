@@ -11,7 +11,7 @@ from typing import Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from model.cards import Card
+from model.cards import CardDraft
 from model.errors import DeviceUnavailable, ModelError
 
 __all__ = ["Engine", "choose", "open_engine"]
@@ -28,14 +28,14 @@ class Engine(Protocol):
     classes: Sequence[str]
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """RGB images (N, S, S, 3), N at least 1, S = `input_size` → logits (N, C), C = len(`classes`)."""
+        """Return for RGB images (N, S, S, 3), N at least 1, S = `input_size` → logits (N, C), C = len(`classes`)."""
 
     def unload(self) -> None:
-        """Gives the memory back; the engine is not used afterwards. May be called twice."""
+        """Free the memory; the engine is not used afterwards. May be called twice."""
 
 
-def open_engine(spec: str, device: str, folder: Path, card: Card) -> Engine:
-    """The engine `spec` on `device`, loaded from the verified artifact in `folder`.
+def open_engine(spec: str, device: str, folder: Path, card: CardDraft) -> Engine:
+    """Return the engine `spec` on `device`, loaded from the verified artifact in `folder`.
 
     `spec`: `onnx` (CPU), `torch` (CUDA or CPU), `auto` (`torch` where CUDA works, else `onnx`), or `module:Class`,
     which is called as Class(card=card, folder=folder, device=device). `device`: `auto`, `cpu`, `cuda` or `cuda:1`.
@@ -54,8 +54,8 @@ def open_engine(spec: str, device: str, folder: Path, card: Card) -> Engine:
     return _checked(factory(card=card, folder=folder, device=device), spec, card)
 
 
-def choose(spec: str, device: str, card: Card) -> tuple[str, str]:
-    """The module and class for `spec`; loads neither. Raises DeviceUnavailable for what cannot work together."""
+def choose(spec: str, device: str, card: CardDraft) -> tuple[str, str]:
+    """Return the module and class for `spec`; loads neither. Raises DeviceUnavailable for what cannot work together."""
     builtin = {
         "onnx": ("model.engines.onnx", "OnnxEngine"),
         "torch": ("model.engines.torch", "TorchEngine"),
@@ -79,7 +79,7 @@ def choose(spec: str, device: str, card: Card) -> tuple[str, str]:
     return builtin[spec]
 
 
-def _automatic(device: str, card: Card) -> str:
+def _automatic(device: str, card: CardDraft) -> str:
     if device.startswith("cuda") or (device == "auto" and "torch" in card.engines and _cuda_works()):
         return "torch"
     has_onnx = "onnx" in card.engines and find_spec("onnxruntime") is not None
@@ -87,7 +87,7 @@ def _automatic(device: str, card: Card) -> str:
 
 
 def _cuda_works() -> bool:
-    """Whether torch can use a GPU. Importing torch takes seconds, so the driver is looked for first."""
+    """Return whether torch can use a GPU. Importing torch takes seconds, so the driver is looked for first."""
     if find_spec("torch") is None:
         return False
     try:
@@ -99,7 +99,7 @@ def _cuda_works() -> bool:
     return torch.cuda.is_available()
 
 
-def _checked(engine: Engine, spec: str, card: Card) -> Engine:
+def _checked(engine: Engine, spec: str, card: CardDraft) -> Engine:
     missing = [name for name in ("input_size", "classes", "logits", "unload") if not hasattr(engine, name)]
     if missing:
         raise ModelError(f"engine {spec!r} lacks {', '.join(missing)}; see model.engines.Engine for what an engine has")

@@ -8,7 +8,7 @@ import onnx  # noqa: F401  (without it a graph cannot be inspected, and an unins
 import onnxruntime
 from numpy.typing import NDArray
 
-from model.cards import Card, read_verified
+from model.cards import CardDraft, read_verified
 from model.cores import available_cores
 from model.errors import ArtifactCorrupt
 
@@ -20,8 +20,8 @@ class OnnxEngine:
 
     preferred_batch = 16
 
-    def __init__(self, *, card: Card, folder: Path, device: str = "cpu", threads: int | None = None) -> None:
-        """Loads from verified bytes; `threads` within an operator: one a physical core if not given; `device`: the CPU.
+    def __init__(self, *, card: CardDraft, folder: Path, device: str = "cpu", threads: int | None = None) -> None:
+        """Load from verified bytes; `threads` within an operator: one a physical core if not given; `device`: the CPU.
 
         Raises ArtifactCorrupt or ArtifactUnsafe.
         """
@@ -65,7 +65,7 @@ class OnnxEngine:
         self._session = None
 
 
-def _check(session: onnxruntime.InferenceSession, path: Path, card: Card) -> None:
+def _check(session: onnxruntime.InferenceSession, path: Path, card: CardDraft) -> None:
     size = card.image_size
     inputs = [(entry.name, entry.type, *entry.shape[1:]) for entry in session.get_inputs()]
     outputs = [(entry.name, entry.type, entry.shape[-1]) for entry in session.get_outputs()]

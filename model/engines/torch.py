@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.cards import Card
+from model.cards import CardDraft
 from model.errors import DeviceUnavailable
 from model.network import load_weights
 
@@ -17,8 +17,8 @@ __all__ = ["TorchEngine"]
 class TorchEngine:
     """Runs the version's weights, channels-last; float16 on CUDA, float32 on the CPU. Normalizes on the device."""
 
-    def __init__(self, *, card: Card, folder: Path, device: str = "auto", compile: bool = False) -> None:
-        """Loads from verified bytes. With `compile` the network is compiled on first use, which takes a minute and pays
+    def __init__(self, *, card: CardDraft, folder: Path, device: str = "auto", compile: bool = False) -> None:
+        """Load from verified bytes. With `compile` the network is compiled on first use, which takes a minute and pays
         in long runs. Raises DeviceUnavailable, ArtifactCorrupt or ArtifactUnsafe.
         """
         self.input_size = card.image_size

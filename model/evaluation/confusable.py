@@ -15,7 +15,7 @@ Pairs = tuple[tuple[int, int], ...]
 def confusable_pairs(
     probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer], *, most: int = PAIRS
 ) -> Pairs:
-    """The worst pairs of class positions, worst first, each (smaller, larger).
+    """Return the worst pairs of class positions, worst first, each (smaller, larger).
 
     A pair's weight is what the photos of both classes lose to each other: the number of photos taken for the other
     class, and the probability that went there where numbers are equal. Pairs without a mistake are left out.
@@ -34,7 +34,7 @@ def confusable_pairs(
 
 
 def members(pairs: Pairs, classes: int) -> npt.NDArray[np.bool_]:
-    """For each class (C,): is it in one of the pairs?"""
+    """Return for each class (C,) whether it is in one of the pairs."""
     inside = np.zeros(classes, dtype=np.bool_)
     inside[[index for pair in pairs for index in pair]] = True
     return inside

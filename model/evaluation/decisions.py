@@ -12,30 +12,47 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.cards import Card, Confusable, KnownCar, Score
-from model.decision import calibrate, known_scores, looks_unknown, make_table, model_thresholds
+from model.cards import CardDraft, Confusable, OodThreshold, Score
+from model.decision import is_out_of_distribution, make_table, model_thresholds, ood_scores, softmax
 from model.evaluation.confusable import confusable_pairs, members
 from model.evaluation.thresholds import NEVER, fit_threshold
 
-__all__ = ["FittedDecisions", "fit_decisions"]
+__all__ = ["FittedDecisions", "Halvings", "fit_decisions"]
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
 
 HALVINGS = 200
-HELD = 0.9  # of the halvings in which the promise must hold
+KEPT = 0.9  # of the halvings, in which the promise must be kept
 # Of the normal distribution: 50, 70, 80, 90, 95, 97.5, 99, 99.5 and 99.9 %.
 QUANTILES = (0.0, 0.5244, 0.8416, 1.2816, 1.6449, 1.96, 2.3263, 2.5758, 3.0902)
-OTHERS_DECIDED = 0.0075  # of other photos, the largest fraction that may be decided `model`
+OOD_DECIDED = 0.0075  # of out-of-distribution images, the largest fraction that may be decided `model`
 _FEWEST_CONFUSABLE = 100  # photos of confusable classes below which these get no threshold of their own
 
 
 @dataclass(frozen=True, kw_only=True)
-class FittedDecisions:
-    """The card with its thresholds, and how they did on halves of the photos (JSON values)."""
+class Halvings:
+    """In which fraction of `rounds` halvings each decision kept its precision on the half it was not fitted on.
 
-    card: Card
-    halvings: dict[str, Any]
+    `quantile` of the normal distribution: how sure a threshold is of its precision. The precision of `model` over the
+    rounds by its median and its tenth percentile, None where nothing was decided.
+    """
+
+    rounds: int
+    images_fitted_on: int
+    quantile: float
+    model_kept: float
+    make_kept: float
+    model_precision_median: float | None
+    model_precision_tenth: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedDecisions:
+    """The card with its thresholds, and how they did on halves of the photos."""
+
+    card: CardDraft
+    halvings: Halvings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,27 +71,30 @@ class _Answers:
         return _Answers(**{name: value[picks] for name, value in vars(self).items()})
 
 
-def fit_decisions(card: Card, logits: Floats, labels: Labels, *, others: Floats | None = None) -> FittedDecisions:
-    """Thresholds fitted on logits (N, C) of `calibration` photos with their labels (N,).
+def fit_decisions(
+    card: CardDraft, logits: Floats, labels: Labels, *, ood_logits: Floats | None = None
+) -> FittedDecisions:
+    """Fit thresholds on logits (N, C) of `calibration` photos with their labels (N,).
 
-    The card's temperature and its limit for known cars are taken as they are; photos below that limit have no say.
-    ``others``: logits (M, C) of photos that show no known car; `model` is raised until few of them reach it.
+    The card's temperature and its threshold for out-of-distribution images are taken as they are; images below that
+    threshold have no say. `ood_logits` (M, C) are of images that show no car of the classes: few of them may be decided
+    `model`.
     """
     answers = _answers(card, logits, labels)
     halves = [np.random.default_rng(seed).permutation(len(answers.labels)) for seed in range(HALVINGS)]
     for quantile in QUANTILES:
-        halvings = _halved(card, answers, halves, quantile)
-        if halvings["model_held"] >= HELD:
+        halvings = _halvings(card, answers, halves, quantile)
+        if halvings.model_kept >= KEPT:
             break
     fitted = _fit(card, answers, quantile)
-    if others is not None:
-        fitted = _barred(fitted, logits, others)
+    if ood_logits is not None:
+        fitted = _with_ood_for_model(fitted, logits, ood_logits)
     return FittedDecisions(card=fitted, halvings=halvings)
 
 
-def _answers(card: Card, logits: Floats, labels: Labels) -> _Answers:
-    passing = ~looks_unknown(logits, card)
-    labels, probabilities = labels[passing], calibrate(logits[passing], card.temperature)
+def _answers(card: CardDraft, logits: Floats, labels: Labels) -> _Answers:
+    passing = ~is_out_of_distribution(logits, card)
+    labels, probabilities = labels[passing], softmax(logits[passing], temperature=card.temperature)
     names, make_of = make_table(card)
     by_make = probabilities @ (make_of[:, None] == np.arange(len(names))).astype(np.float32)
     top = probabilities.argmax(axis=1)
@@ -89,7 +109,7 @@ def _answers(card: Card, logits: Floats, labels: Labels) -> _Answers:
     )
 
 
-def _fit(card: Card, answers: _Answers, quantile: float) -> Card:
+def _fit(card: CardDraft, answers: _Answers, quantile: float) -> CardDraft:
     target = card.thresholds.target_precision
 
     def fit(chosen: npt.NDArray[np.bool_], confidence: Floats, hit: npt.NDArray[np.bool_]) -> float:
@@ -102,14 +122,13 @@ def _fit(card: Card, answers: _Answers, quantile: float) -> Card:
     if pairs and inside.sum() >= _FEWEST_CONFUSABLE:
         own = max(model, fit(inside, answers.confidence, answers.hit))
         confusable = Confusable(pairs=tuple((card.classes[a], card.classes[b]) for a, b in pairs), model=own)
-        card = card.model_copy(update={"format": 2})  # which releases without such thresholds refuse
-    card = _with(card, model=model, make=NEVER, confusable=confusable)
+    card = card.with_thresholds(model=model, make=NEVER, confusable=confusable)
     rest = answers.confidence < model_thresholds(card)[answers.top]
-    return _with(card, make=fit(rest, answers.make_confidence, answers.make_hit))
+    return card.with_thresholds(make=fit(rest, answers.make_confidence, answers.make_hit))
 
 
 def _confused(answers: _Answers) -> npt.NDArray[np.bool_]:
-    """The photos of confusable classes, by pairs that the other half of the photos tells.
+    """Return the photos of confusable classes, by pairs that the other half of the photos tells.
 
     Those that a half tells itself are the ones it has mistakes in: its own precision there is worse than any other's.
     """
@@ -123,8 +142,8 @@ def _confused(answers: _Answers) -> npt.NDArray[np.bool_]:
     return inside
 
 
-def _halved(card: Card, answers: _Answers, halves: list[npt.NDArray[Any]], quantile: float) -> dict[str, Any]:
-    """In how many halvings each decision kept its precision on the half that it was not fitted on."""
+def _halvings(card: CardDraft, answers: _Answers, halves: list[npt.NDArray[Any]], quantile: float) -> Halvings:
+    """Return in how many halvings each decision kept its precision on the half that it was not fitted on."""
     kept: dict[str, list[bool]] = {"model": [], "make": []}
     precisions, target = [], card.thresholds.target_precision
     for order in halves:
@@ -136,39 +155,35 @@ def _halved(card: Card, answers: _Answers, halves: list[npt.NDArray[Any]], quant
             kept[name].append(not len(right) or bool(right.mean() >= target))
         if sure.any():
             precisions.append(float(other.hit[sure].mean()))
-    return {
-        "rounds": len(halves),
-        "images_fitted_on": len(answers.labels) // 2,
-        "quantile": quantile,
-        "model_held": float(np.mean(kept["model"])),
-        "make_held": float(np.mean(kept["make"])),
-        "model_precision_median": float(np.median(precisions)) if precisions else None,
-        "model_precision_tenth": float(np.quantile(precisions, 0.1)) if precisions else None,
-    }
+    return Halvings(
+        rounds=len(halves),
+        images_fitted_on=len(answers.labels) // 2,
+        quantile=quantile,
+        model_kept=float(np.mean(kept["model"])),
+        make_kept=float(np.mean(kept["make"])),
+        model_precision_median=float(np.median(precisions)) if precisions else None,
+        model_precision_tenth=float(np.quantile(precisions, 0.1)) if precisions else None,
+    )
 
 
-def _barred(card: Card, logits: Floats, others: Floats) -> Card:
-    """The card with a score, and its least value, that lets few of ``others`` be decided `model`.
+def _with_ood_for_model(card: CardDraft, logits: Floats, ood_logits: Floats) -> CardDraft:
+    """Return the card with a score, and its threshold, that lets few out-of-distribution images be decided `model`.
 
-    It is the score with the most cars above all of them but one: a single odd photo does not choose.
+    It is the score with the most cars above all of them but one: a single odd image does not choose.
     """
-    of_cars, of_others = (_sure_scores(card, each) for each in (logits, others))
-    allowed = int(OTHERS_DECIDED * len(others))
-    if len(next(iter(of_others.values()))) <= max(1, allowed):
+    of_cars, of_ood = (_sure_scores(card, each) for each in (logits, ood_logits))
+    allowed = int(OOD_DECIDED * len(ood_logits))
+    if len(next(iter(of_ood.values()))) <= max(1, allowed):
         return card
-    tightest = {name: int((of_cars[name] > np.sort(found)[-2]).sum()) for name, found in of_others.items()}
+    tightest = {name: int((of_cars[name] > np.sort(found)[-2]).sum()) for name, found in of_ood.items()}
     best = max(tightest, key=lambda name: tightest[name])
-    least = float(np.nextafter(np.sort(of_others[best])[::-1][allowed], np.inf))
-    return _with(card.model_copy(update={"format": 2}), known_for_model=KnownCar(score=best, least=least))
+    threshold = float(np.nextafter(np.sort(of_ood[best])[::-1][allowed], np.inf))
+    return card.with_thresholds(ood_for_model=OodThreshold(score=best, threshold=threshold))
 
 
-def _sure_scores(card: Card, logits: Floats) -> dict[Score, Floats]:
-    """The scores of those that would be decided `model`."""
-    probabilities = calibrate(logits, card.temperature)
+def _sure_scores(card: CardDraft, logits: Floats) -> dict[Score, Floats]:
+    """Return the scores of those that would be decided `model`."""
+    probabilities = softmax(logits, temperature=card.temperature)
     sure = probabilities.max(axis=1, initial=0) >= model_thresholds(card)[probabilities.argmax(axis=1)]
-    sure &= ~looks_unknown(logits, card)
-    return {name: scores[sure] for name, scores in known_scores(logits, card.temperature).items()}
-
-
-def _with(card: Card, **fields: Any) -> Card:
-    return card.model_copy(update={"thresholds": card.thresholds.model_copy(update=fields)})
+    sure &= ~is_out_of_distribution(logits, card)
+    return {name: scores[sure] for name, scores in ood_scores(logits, card.temperature).items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +21,10 @@ Picture = npt.NDArray[np.uint8]
 
 
 def framed_images(files: Sequence[Path], size: int, *, area: float, seed: int = SEED) -> Images:
-    """Photos as uint8 (N, size, size, 3) that cover ``area`` (0..1) of their picture, at a random place in it.
+    """Return photos as uint8 (N, size, size, 3) that cover `area` (0..1) of their picture, at a random place in it.
 
-    What surrounds them is drawn by ``seed`` and the photo's position alone: the photo itself mirrored at its border,
-    itself or another of the photos blurred, or a corner of another one. With ``area`` 1 the photos are as served.
+    What surrounds them is drawn by `seed` and the photo's position alone: the photo itself mirrored at its border,
+    itself or another of the photos blurred, or a corner of another one. With `area` 1 the photos are as served.
     """
     inner = max(1, round(size * area**0.5))
     photos = decode_files(files, inner)
@@ -39,8 +38,10 @@ def framed_images(files: Sequence[Path], size: int, *, area: float, seed: int = 
     return framed
 
 
-def surroundings(photo: Picture, other: Picture, *, pad: tuple[int, int, int, int], random: Any) -> Picture:
-    """A picture (H, W, 3) that ``photo`` can be placed into; ``pad``: pixels above, below, left and right of it."""
+def surroundings(
+    photo: Picture, other: Picture, *, pad: tuple[int, int, int, int], random: np.random.Generator
+) -> Picture:
+    """Return a picture (H, W, 3) that `photo` can be placed into; `pad`: pixels above, below, left and right of it."""
     above, below, left, right = pad
     shape = (photo.shape[0] + above + below, photo.shape[1] + left + right)
     kind = int(random.integers(4))
@@ -52,7 +53,7 @@ def surroundings(photo: Picture, other: Picture, *, pad: tuple[int, int, int, in
     return _resized(_resized(photo if kind == 1 else other, (blur, blur)), shape)
 
 
-def _placed(photo: Picture, other: Picture, *, size: int, random: Any) -> Picture:
+def _placed(photo: Picture, other: Picture, *, size: int, random: np.random.Generator) -> Picture:
     inner = photo.shape[0]
     above, left = (int(random.integers(size - inner + 1)) for _ in range(2))
     pad = (above, size - inner - above, left, size - inner - left)
@@ -61,8 +62,8 @@ def _placed(photo: Picture, other: Picture, *, size: int, random: Any) -> Pictur
     return picture
 
 
-def _corner(photo: Picture, random: Any) -> Picture:
-    """A corner of a photo, where there is more street than car."""
+def _corner(photo: Picture, random: np.random.Generator) -> Picture:
+    """Return a corner of a photo, where there is more street than car."""
     side = max(2, photo.shape[0] // 3)
     rows, columns = (slice(None, side) if random.integers(2) else slice(-side, None) for _ in range(2))
     return photo[rows, columns]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from model import cards
-from model.cards import Card
+from model.cards import Card, CardDraft
 from model.data.dataset import Dataset, open_dataset
 from model.data.decoding import Images, decode_files
-from model.data.ood_images import OtherPhotos
-from model.decision import calibrate, decide_all, make_table
+from model.data.ood_images import OodImage, OodImages
+from model.decision import Decisions, decide_all, make_table, softmax
 from model.engines import Engine, choose, open_engine
 from model.errors import DatasetError
 from model.evaluation.calibration import (
@@ -26,8 +26,21 @@ from model.evaluation.calibration import (
     simulated_error_limit,
 )
 from model.evaluation.framing import AREAS, framed_images
+from model.evaluation.results import (
+    BriefEvaluation,
+    ClassResult,
+    ConfusableEvaluation,
+    Confusion,
+    DecidedPhotos,
+    DecisionCounts,
+    Evaluation,
+    FramingRow,
+    OodEvaluation,
+    RiskPoint,
+    VersionEvaluation,
+)
 
-__all__ = ["evaluate_version", "framing", "judge", "judge_others", "top1_of_version"]
+__all__ = ["Accuracy", "accuracy_of_version", "evaluate", "evaluate_ood", "evaluate_version", "framing"]
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
@@ -46,12 +59,12 @@ def evaluate_version(
     split: str = "all",
     engine: str = "auto",
     device: str = "auto",
-    others: OtherPhotos | None = None,
-) -> dict[str, Any]:
-    """The numbers of `judge` and `framing` (and of `judge_others`) for the version in ``folder`` on labelled photos
-    (a path, or an opened data set), by this machine's engine.
+    ood_images: OodImages | None = None,
+) -> VersionEvaluation:
+    """Return the numbers of `evaluate` and `framing` (and of `evaluate_ood`) for the version in `folder` on labelled
+    photos (a path, or an opened data set), by this machine's engine.
 
-    ``split`` is one of the data's own splits or, where it names none, of those drawn with the seed in the card; "all"
+    `split` is one of the data's own splits or, where it names none, of those drawn with the seed in the card; "all"
     takes every photo. Added are the version, the files left out as unreadable, and how many photos are in the card's
     holdout: others may have been trained on. Classes that the version's training left out, since they had too few
     photos, are left out here too, and listed. Raises the errors of `cards.verify`, `open_dataset` and `open_engine`.
@@ -64,28 +77,47 @@ def evaluate_version(
     opened = dataset.ordered(card.classes)
     photos, labels = opened.of(split), opened.labels(split)
     if not photos:
-        raise DatasetError(f"the data has no photos in {split!r}; leave the split out to judge all of them")
+        raise DatasetError(f"the data has no photos in {split!r}; leave the split out to evaluate all of them")
     files, known = [photo.file for photo in photos], set(card.data.holdout)
-    told: dict[str, Any] = {"version": card.name, "split": split, "engine": choose(engine, device, card)[1]}
     loaded = open_engine(engine, device, folder, card)
     try:
-        told |= judge(_logits(loaded, files), labels, card)
-        told["framing"] = framing(loaded, card, files, labels)
-        if others is not None:
-            told["other_photos"] = judge_others(loaded, card, others)
+        numbers = evaluate(_logits(loaded, files), labels, card)
+        framed = framing(loaded, card, files, labels)
+        ood = None if ood_images is None else evaluate_ood(loaded, card, ood_images)
     finally:
         loaded.unload()
-    return told | {
+    found: VersionEvaluation = {
+        "version": card.name,
+        "split": split,
+        "engine": choose(engine, device, card)[1],
+        **numbers,  # type: ignore[typeddict-item]  # which has no `ood_images`, but mypy cannot know
+        "framing": framed,
         "in_holdout_of_card": sum(photo.digest in known for photo in photos),
         "unreadable": [{"file": str(file), "reason": reason} for file, reason in opened.unreadable],
         "left_out": [{"label": name, "images": images} for name, images in opened.left_out.items()],
     }
+    if ood is not None:
+        found["ood_images"] = ood
+    return found
 
 
-def top1_of_version(
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """How many of so many images got the right answer."""
+
+    right: int
+    images: int
+
+    @property
+    def fraction(self) -> float:
+        """The same as a number from 0 to 1; 0 of no images."""
+        return self.right / self.images if self.images else 0.0
+
+
+def accuracy_of_version(
     folder: Path, dataset: Dataset, *, split: str = "holdout", engine: str = "auto", device: str = "auto"
-) -> float:
-    """Top-1 of a version on a split, by class name: a class that the version does not know is one it gets wrong.
+) -> Accuracy:
+    """Return the top-1 of a version on a split, by class name: a class that the version lacks is one it gets wrong.
 
     This compares a candidate with a version in use that may have other classes. Raises as `evaluate_version` does.
     """
@@ -100,31 +132,30 @@ def top1_of_version(
         loaded.unload()
     pairs = zip(said.tolist(), photos, strict=True)
     right = sum(card.classes[index] == dataset.classes[photo.label] for index, photo in pairs)
-    return float(right / len(photos))
+    return Accuracy(right=right, images=len(photos))
 
 
-def judge(logits: Floats, labels: Labels, card: Card) -> dict[str, Any]:
-    """Every number about these photos that a card carries, as JSON values; shares are 0..1.
+def evaluate(logits: Floats, labels: Labels, card: CardDraft) -> Evaluation:
+    """Return every number about these photos that a card carries, as JSON values; fractions are 0..1.
 
-    ``logits`` are (N, C) as the engine gave them, ``labels`` (N,) the true classes; temperature and thresholds are
-    the card's. Counts stand beside the shares that people compare between machines. Of the photos decided `unknown`
-    it says how many were rejected because they look like no known car.
+    `logits` are (N, C) as the engine gave them, `labels` (N,) the true classes; temperature and thresholds are
+    the card's. Counts stand beside the fractions that people compare between machines. Of the photos decided `unknown`
+    it says how many were rejected as out of distribution.
     """
-    probabilities = calibrate(logits, card.temperature)
+    probabilities = softmax(logits, temperature=card.temperature)
     decisions = decide_all(probabilities, card, logits)
     ranks = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(axis=1)
     hit = decisions.top == labels
     names, make_of = make_table(card)
     make_hit = np.array(decisions.make) == np.array(names)[make_of[labels]]
-    decided = _decided(np.array(decisions.decision), hit, make_hit)
-    decided["unknown"]["rejected"] = int(decisions.rejected.sum())
+    decided = _decided(decisions, hit, make_hit)
     return {
         "images": len(labels),
-        "top1": _share(hit),
+        "top1": _fraction(hit),
         "top1_count": int(hit.sum()),
-        "top5": _share(ranks < 5),
+        "top5": _fraction(ranks < 5),
         "top5_count": int((ranks < 5).sum()),
-        "make": _share(make_hit),
+        "make": _fraction(make_hit),
         "make_count": int(make_hit.sum()),
         "nll": negative_log_likelihood(logits, labels, card.temperature),
         "ece": expected_calibration_error(decisions.confidence, hit),
@@ -142,59 +173,60 @@ def judge(logits: Floats, labels: Labels, card: Card) -> dict[str, Any]:
 
 
 def _left_out(card: Card) -> Iterable[str]:
-    """The classes that the version's training left out."""
+    """Return the classes that the version's training left out."""
     names = (card.data.model_extra or {}).get("classes_left_out")
     return names if isinstance(names, dict) else ()
 
 
-def framing(engine: Engine, card: Card, files: Sequence[Path], labels: Labels) -> list[dict[str, Any]]:
-    """How the answers hold as the car gets smaller: a row per fraction of the picture's area that its photo covers.
+def framing(engine: Engine, card: CardDraft, files: Sequence[Path], labels: Labels) -> list[FramingRow]:
+    """Return how the answers hold as the car gets smaller: a row per fraction of the picture's area that its photo
+    covers.
 
     Of many photos an even sample is taken. Fractions are 0..1; `model` is what that decision takes and how much of it
     is right, None where it takes none.
     """
     picks = np.unique(np.linspace(0, len(files) - 1, min(len(files), FRAMED_PHOTOS)).round().astype(int))
     chosen, true = [files[index] for index in picks], labels[picks]
-    table = []
+    table: list[FramingRow] = []
     for area in AREAS:
         logits = _infer(engine, partial(framed_images, size=card.image_size, area=area), chosen)
-        table.append({"area": area} | judge_briefly(logits, true, card))
+        table.append({"area": area, **evaluate_briefly(logits, true, card)})
     return table
 
 
-def judge_briefly(logits: Floats, labels: Labels, card: Card) -> dict[str, Any]:
-    """Top-1, make, and what is decided `model`: photos, coverage and precision (None where there are none)."""
-    decisions = decide_all(calibrate(logits, card.temperature), card, logits)
+def evaluate_briefly(logits: Floats, labels: Labels, card: CardDraft) -> BriefEvaluation:
+    """Return top-1, make, and what is decided `model`: photos, coverage and precision (None where there are none)."""
+    decisions = decide_all(softmax(logits, temperature=card.temperature), card, logits)
     names, make_of = make_table(card)
     hit = decisions.top == labels
     sure = np.array(decisions.decision) == "model"
     return {
         "images": len(labels),
-        "top1": _share(hit),
-        "make": _share(np.array(decisions.make) == np.array(names)[make_of[labels]]),
+        "top1": _fraction(hit),
+        "make": _fraction(np.array(decisions.make) == np.array(names)[make_of[labels]]),
         "model_images": int(sure.sum()),
-        "model_coverage": _share(sure),
-        "model_precision": _share(hit[sure]) if sure.any() else None,
+        "model_coverage": _fraction(sure),
+        "model_precision": _fraction(hit[sure]) if sure.any() else None,
     }
 
 
-def judge_others(engine: Engine, card: Card, others: OtherPhotos) -> dict[str, Any]:
-    """What is decided of photos that show no car of the classes, by split; the kinds most often taken for one."""
-    told: dict[str, Any] = {}
-    for split in ("calibration", "holdout"):
-        photos = others.of(split)
-        logits = _infer(engine, lambda part: decode_files(part, card.image_size), [photo.file for photo in photos])
-        decided = decide_all(calibrate(logits, card.temperature), card, logits)
-        wrong = Counter(p.what for p, d in zip(photos, decided.decision, strict=True) if d == "model")
-        told[split] = {
-            "images": len(photos),
-            "rejected": int(decided.rejected.sum()),
-            "decided_model": decided.decision.count("model"),
-            "decided_make": decided.decision.count("make"),
-            "model_fraction": decided.decision.count("model") / len(photos),
-            "taken_for_a_model": dict(sorted(wrong.items(), key=lambda item: (-item[1], item[0]))),
-        }
-    return told
+def evaluate_ood(engine: Engine, card: CardDraft, ood_images: OodImages) -> dict[str, OodEvaluation]:
+    """Return what is decided of images that show no car of the classes, by split."""
+    return {split: _evaluate_ood(engine, card, ood_images.of(split)) for split in ood_images.splits}
+
+
+def _evaluate_ood(engine: Engine, card: CardDraft, images: Sequence[OodImage]) -> OodEvaluation:
+    logits = _infer(engine, lambda part: decode_files(part, card.image_size), [image.file for image in images])
+    decided = decide_all(softmax(logits, temperature=card.temperature), card, logits)
+    wrong = Counter(image.what for image, d in zip(images, decided.decision, strict=True) if d == "model")
+    return {
+        "images": len(images),
+        "rejected": int(decided.out_of_distribution.sum()),
+        "decided_model": decided.decision.count("model"),
+        "decided_make": decided.decision.count("make"),
+        "model_fraction": decided.decision.count("model") / len(images),
+        "taken_for_a_model": dict(sorted(wrong.items(), key=lambda item: (-item[1], item[0]))),
+    }
 
 
 def _logits(engine: Engine, files: Sequence[Path]) -> Floats:
@@ -207,18 +239,19 @@ def _infer(engine: Engine, images: Callable[[Sequence[Path]], Images], files: Se
 
 
 def coverage_at(confidence: Floats, hit: Hits, precision: float) -> float:
-    """The largest share of photos, taken by falling confidence, that are right with ``precision`` (0 where none are).
+    """Return the largest fraction of photos, taken by falling confidence, that are right with `precision` (0 where none
+    are).
 
-    This describes the ranking of these photos, with hindsight; what the fitted thresholds really keep and let
-    through is under "decisions".
+    This describes the ranking of these photos, with hindsight; what the fitted thresholds really keep and let through
+    is under "decisions".
     """
     covered = np.arange(1, len(hit) + 1)
     enough = np.cumsum(_by_confidence(confidence, hit)) / covered >= precision
     return float(covered[enough].max(initial=0) / max(1, len(hit)))
 
 
-def risk_coverage(confidence: Floats, hit: Hits) -> list[dict[str, float]]:
-    """Points of the risk-coverage curve: answering only the most confident share, how many answers are wrong."""
+def risk_coverage(confidence: Floats, hit: Hits) -> list[RiskPoint]:
+    """Return points of the risk-coverage curve: answering only the most confident, how many answers are wrong."""
     risk = 1 - np.cumsum(_by_confidence(confidence, hit)) / np.arange(1, len(hit) + 1)
     ranked = np.sort(confidence)[::-1]
     picks = np.unique(np.linspace(0, len(hit) - 1, min(CURVE_POINTS, len(hit))).round().astype(int))
@@ -228,21 +261,23 @@ def risk_coverage(confidence: Floats, hit: Hits) -> list[dict[str, float]]:
 
 
 def area_under_risk_coverage(confidence: Floats, hit: Hits) -> float:
-    """Mean risk over all coverages; less is better (Geifman et al., ICLR 2019)."""
+    """Return the mean risk over all coverages; less is better (Geifman et al., ICLR 2019)."""
     return float((1 - np.cumsum(_by_confidence(confidence, hit)) / np.arange(1, len(hit) + 1)).mean())
 
 
-def confusions(predicted: Labels, labels: Labels, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """The most frequent mistakes, most frequent first."""
+def confusions(predicted: Labels, labels: Labels, classes: Sequence[str]) -> list[Confusion]:
+    """Return the most frequent mistakes, most frequent first."""
     wrong = predicted != labels
     pairs = Counter(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True))
     ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:CONFUSIONS_KEPT]
     return [{"label": classes[true], "predicted": classes[said], "count": n} for (true, said), n in ordered]
 
 
-def per_class(predicted: Labels, labels: Labels, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """For each class with photos or predictions: how many there are, and its recall and precision (null over none)."""
-    table = []
+def per_class(predicted: Labels, labels: Labels, classes: Sequence[str]) -> list[ClassResult]:
+    """Return for each class with photos or predictions: how many there are, and its recall and precision (null over
+    none).
+    """
+    table: list[ClassResult] = []
     for index, name in enumerate(classes):
         of_class, said = labels == index, predicted == index
         right = int((of_class & said).sum())
@@ -253,29 +288,38 @@ def per_class(predicted: Labels, labels: Labels, classes: Sequence[str]) -> list
     return table
 
 
-def _confusable(logits: Floats, labels: Labels, card: Card) -> dict[str, Any] | None:
-    """The photos of the classes that the card calls confusable, or None where it names none."""
+def _confusable(logits: Floats, labels: Labels, card: CardDraft) -> ConfusableEvaluation | None:
+    """Evaluate the photos of the classes that the card calls confusable, or None where it names none."""
     if card.thresholds.confusable is None:
         return None
     named = {name for pair in card.thresholds.confusable.pairs for name in pair}
     picks = np.isin(labels, [index for index, name in enumerate(card.classes) if name in named])
-    return {"classes": len(named)} | judge_briefly(logits[picks], labels[picks], card) if picks.any() else None
+    return {"classes": len(named), **evaluate_briefly(logits[picks], labels[picks], card)} if picks.any() else None
 
 
-def _decided(decision: npt.NDArray[np.str_], hit: Hits, make_hit: Hits) -> dict[str, Any]:
-    """How many photos each decision takes, and how often it is right (of `unknown`: nothing is claimed)."""
-    table: dict[str, Any] = {}
-    for name, right in (("model", hit), ("make", make_hit), ("unknown", None)):
-        chosen = decision == name
-        table[name] = {"images": int(chosen.sum()), "coverage": _share(chosen)}
-        if right is not None:
-            table[name]["precision"] = _share(right[chosen]) if chosen.any() else None
-    return table
+def _decided(decisions: Decisions, hit: Hits, make_hit: Hits) -> DecisionCounts:
+    """Return how many photos each decision takes, and how often it is right (of `unknown`: nothing is claimed)."""
+    decision = np.array(decisions.decision)
+    unknown = decision == "unknown"
+    return {
+        "model": _precise(decision == "model", hit),
+        "make": _precise(decision == "make", make_hit),
+        "unknown": {
+            "images": int(unknown.sum()),
+            "coverage": _fraction(unknown),
+            "rejected": int(decisions.out_of_distribution.sum()),
+        },
+    }
+
+
+def _precise(chosen: Hits, right: Hits) -> DecidedPhotos:
+    precision = _fraction(right[chosen]) if chosen.any() else None
+    return {"images": int(chosen.sum()), "coverage": _fraction(chosen), "precision": precision}
 
 
 def _by_confidence(confidence: Floats, hit: Hits) -> Hits:
     return np.asarray(hit[np.argsort(-np.asarray(confidence, dtype=np.float64), kind="stable")])
 
 
-def _share(hits: Hits) -> float:
+def _fraction(hits: Hits) -> float:
     return float(hits.mean()) if len(hits) else 0.0

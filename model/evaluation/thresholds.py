@@ -21,7 +21,7 @@ _Z90 = 1.2816  # the standard normal's 90th percentile
 
 
 def lower_bound(right: Floats, total: Floats, *, z: float = _Z90) -> Floats:
-    """The lower end of the one-sided Wilson interval of ``right / total``, elementwise."""
+    """Return the lower end of the one-sided Wilson interval of `right / total`, elementwise."""
     share = right / total
     center = share + z**2 / (2 * total)
     spread = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
@@ -29,9 +29,9 @@ def lower_bound(right: Floats, total: Floats, *, z: float = _Z90) -> Floats:
 
 
 def fit_threshold(confidence: Floats, hit: Hits, *, target: float = TARGET_PRECISION, z: float = _Z90) -> float:
-    """The lowest threshold at and above which answers are right with ``target`` precision, or ``NEVER``.
+    """Return the lowest threshold at and above which answers are right with `target` precision, or `NEVER`.
 
-    ``z``: the standard normal's quantile that sets how sure that must be.
+    `z`: the standard normal's quantile that sets how sure that must be.
 
     Lies halfway between the last confidence let in and the first one kept out, so that the last bit of another
     machine's arithmetic changes no decision of these photos.

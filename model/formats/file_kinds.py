@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from model.errors import ImageError
+from model.errors import DAMAGED, TRUNCATED, UNDECODABLE, UNSUPPORTED, ImageError
 from model.formats.jpeg import CUT_OFF
 
 __all__ = ["AVIF_BRANDS", "HEIF_BRANDS", "is_cut_off", "isobmff_brands", "no_image"]
@@ -56,7 +56,7 @@ _FETCH: Final = "fetch the image again"
 
 
 def isobmff_brands(data: bytes) -> frozenset[bytes]:
-    """The brands of an ISO base media file (ISO 14496-12, 4.3), main and compatible ones; none of another file."""
+    """Return the brands of an ISO base media file (ISO 14496-12, 4.3), main and compatible; none of another file."""
     if data[4:8] != b"ftyp":
         return frozenset()
     box = data[8 : min(int.from_bytes(data[:4], "big"), 4096)]
@@ -64,7 +64,7 @@ def isobmff_brands(data: bytes) -> frozenset[bytes]:
 
 
 def is_cut_off(data: bytes) -> bool:
-    """Whether a container says that it is longer than the data."""
+    """Return whether a container says that it is longer than the data."""
     if data[:4] == b"RIFF":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if data[:4] in (b"II*\0", b"MM\0*"):
@@ -87,23 +87,23 @@ def _boxes_end(data: bytes) -> int:
 
 
 def no_image(data: bytes) -> ImageError:
-    """The error of a file in which no image was found."""
+    """Return the error of a file in which no image was found."""
     if not data:
-        return ImageError("undecodable", "The file is empty.")
+        return ImageError(UNDECODABLE, "The file is empty.")
     for offset, magic, kind, advice in _FORMATS:
         if data.startswith(magic, offset):
-            return ImageError("unsupported", f"The file is {kind}{advice and '; '}{advice}.")
+            return ImageError(UNSUPPORTED, f"The file is {kind}{advice and '; '}{advice}.")
     if data[4:8] == b"ftyp":
         return _iso_media(data)
     if data.startswith(_PNG_AS_TEXT):
-        return ImageError("damaged", "The PNG was transferred as if it were text; copy the file again in binary mode.")
+        return ImageError(DAMAGED, "The PNG was transferred as if it were text; copy the file again in binary mode.")
     if is_cut_off(data):
-        return ImageError("truncated", CUT_OFF)
+        return ImageError(TRUNCATED, CUT_OFF)
     if not data.strip(b"\0"):
-        return ImageError("undecodable", "The file is nothing but zeros; copy it again from where it came.")
+        return ImageError(UNDECODABLE, "The file is nothing but zeros; copy it again from where it came.")
     if text := _text(data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")):
-        return ImageError("undecodable", f"The file is {text}.")
-    return ImageError("undecodable", "The file is not an image, or its header is damaged.")
+        return ImageError(UNDECODABLE, f"The file is {text}.")
+    return ImageError(UNDECODABLE, "The file is not an image, or its header is damaged.")
 
 
 def _iso_media(data: bytes) -> ImageError:
@@ -111,18 +111,18 @@ def _iso_media(data: bytes) -> ImageError:
     if brands & (AVIF_BRANDS | HEIF_BRANDS):
         name = "AVIF" if brands & AVIF_BRANDS else "HEIC"
         if is_cut_off(data):
-            return ImageError("truncated", CUT_OFF)
-        return ImageError("undecodable", f"The {name} image is damaged; copy the file again from where it came.")
+            return ImageError(TRUNCATED, CUT_OFF)
+        return ImageError(UNDECODABLE, f"The {name} image is damaged; copy the file again from where it came.")
     main = data[8:12]
     if main == b"crx ":
-        return ImageError("unsupported", f"The file is a camera's raw file; {_CONVERT}.")
+        return ImageError(UNSUPPORTED, f"The file is a camera's raw file; {_CONVERT}.")
     if main.startswith(_VIDEOS):
-        return ImageError("unsupported", "The file is a video or a sound.")
-    return ImageError("unsupported", f"The file is a media file of the kind {main.decode('ascii', 'replace')!r}.")
+        return ImageError(UNSUPPORTED, "The file is a video or a sound.")
+    return ImageError(UNSUPPORTED, f"The file is a media file of the kind {main.decode('ascii', 'replace')!r}.")
 
 
 def _text(head: bytes) -> str:
-    """What a text is, and what to do; empty where it is no text."""
+    """Return what a text is, and what to do; empty where it is no text."""
     lower = head[:200].lower()
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
         return "a Git LFS pointer, not the image itself; fetch it: git lfs pull"

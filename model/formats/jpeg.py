@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from PIL import Image
 
-from model.errors import ImageError
+from model.errors import DAMAGED, TRUNCATED, ImageError
 
 __all__ = ["CUT_OFF", "load", "read_header"]
 
@@ -67,7 +67,7 @@ class Header:
 
 
 def read_header(data: bytes) -> Header | None:
-    """The header of a JPEG; None if it has none that is whole. What lies between segments is passed over."""
+    """Return the header of a JPEG; None if it has none that is whole. What lies between segments is passed over."""
     header, at = Header(), 2
     while (found := _MARKER.search(data, at)) is not None:
         at, marker = found.start(), found[0][1]
@@ -89,7 +89,7 @@ def read_header(data: bytes) -> Header | None:
 
 
 def load(image: Image.Image, data: bytes) -> None:
-    """Loads an opened JPEG of these bytes; raises ImageError where its data do not fit its picture.
+    """Load an opened JPEG of these bytes; raises ImageError where its data do not fit its picture.
 
     `damaged`: data were lost, overwritten or added. `truncated`: the file ends before the picture does; one that only
     lacks its end marker loads.
@@ -110,15 +110,15 @@ def _load_single_scan(image: Image.Image, data: bytes, header: Header) -> None:
     image.fp = feed  # type: ignore[attr-defined]
     image.load()
     if data[feed.given : end].strip(_FILLING):
-        raise ImageError("damaged", _DAMAGED.format("more of them follow when it is complete"))
+        raise ImageError(DAMAGED, _DAMAGED.format("more of them follow when it is complete"))
     if header.restart_interval:
         restarts = b"".join(_RESTART.findall(data, header.start, end))
         if restarts != bytes(0xD0 + number % 8 for number in range(header.restarts)):
-            raise ImageError("damaged", _DAMAGED.format("restart markers are missing or out of order"))
+            raise ImageError(DAMAGED, _DAMAGED.format("restart markers are missing or out of order"))
     if data.find(_ZEROS, header.start, end) >= 0 and not _zeros_mean_nothing(header):
-        raise ImageError("damaged", _DAMAGED.format(_ZEROED))
+        raise ImageError(DAMAGED, _DAMAGED.format(_ZEROED))
     if _is_like_text(data, header.start, end) and not _is_intact(data[:end] + _END, image):
-        raise ImageError("damaged", _DAMAGED.format(_LIKE_TEXT))
+        raise ImageError(DAMAGED, _DAMAGED.format(_LIKE_TEXT))
 
 
 class _Feed(io.RawIOBase):
@@ -139,16 +139,17 @@ class _Feed(io.RawIOBase):
             # A 0xff at the end is filling, and would make a marker of what follows.
             return self._data[start : self._end].rstrip(b"\xff") + _PADDING
         if self._ended:
-            raise ImageError("damaged", _DAMAGED.format("they end before it is complete"))
-        raise ImageError("truncated", CUT_OFF)
+            raise ImageError(DAMAGED, _DAMAGED.format("they end before it is complete"))
+        raise ImageError(TRUNCATED, CUT_OFF)
 
     def seek(self, offset: int, whence: int = 0) -> int:  # noqa: ARG002
         return 0
 
 
 def _zeros_mean_nothing(header: Header) -> bool:
-    """Whether bits of zero say "no more coefficients" in each table: then a plain area is a long run of them. In others
-    they say coefficient after coefficient, which no encoder writes for a whole block."""
+    """Return whether bits of zero say "no more coefficients" in each table: then a plain area is a long run of them. In
+    others they say coefficient after coefficient, which no encoder writes for a whole block.
+    """
     for segment in header.tables:
         at = 0
         while at + 17 < len(segment):
@@ -164,19 +165,19 @@ def _load_several_scans(image: Image.Image, data: bytes, header: Header) -> None
     if end < 0:
         whole = data + _END
         if not _is_intact(whole, image):
-            raise ImageError("truncated", CUT_OFF)
+            raise ImageError(TRUNCATED, CUT_OFF)
         image.fp = io.BytesIO(whole)  # type: ignore[attr-defined]
     else:
         like_text = _is_like_text(data, header.start, end)
         zeros = bytes(max(len(_ZEROS), (end - header.start) // 64))
         odd = like_text or data.find(zeros, header.start, end) >= 0
         if odd and not _is_intact(data[: end + 2], image):
-            raise ImageError("damaged", _DAMAGED.format(_LIKE_TEXT if like_text else _ZEROED))
+            raise ImageError(DAMAGED, _DAMAGED.format(_LIKE_TEXT if like_text else _ZEROED))
     image.load()
 
 
 def _is_like_text(data: bytes, start: int, end: int) -> bool:
-    """Whether each line feed has a carriage return before it, as after a transfer in text mode."""
+    """Return whether each line feed has a carriage return before it, as after a transfer in text mode."""
     at, feeds = start, 0
     while (at := data.find(b"\n", at, end)) >= 0 and data[at - 1] == 0x0D:
         at, feeds = at + 1, feeds + 1
@@ -184,7 +185,7 @@ def _is_like_text(data: bytes, start: int, end: int) -> bool:
 
 
 def _is_intact(data: bytes, image: Image.Image) -> bool:
-    """Whether JPEG XL's lossless transcoder, which reads a JPEG to the last bit, takes it. Slow where it does."""
+    """Return whether JPEG XL's lossless transcoder, which reads a JPEG to the last bit, takes it; slow if so."""
     try:
         from pillow_jxl import Encoder
     except ImportError:

@@ -11,12 +11,12 @@ _WIDTHS: Final = (9, 13, 18, 30)
 
 
 def is_jxl(data: bytes) -> bool:
-    """Whether the data start like JPEG XL, with or without a container."""
+    """Return whether the data start like JPEG XL, with or without a container."""
     return data.startswith((_CODESTREAM, _CONTAINER))
 
 
 def pixel_size(data: bytes) -> tuple[int, int]:
-    """Width and height as they are stored, before any turning; ValueError where the header is not whole."""
+    """Return width and height as they are stored, before any turning; ValueError where the header is not whole."""
     start = _codestream(data)
     if data[start : start + 2] != _CODESTREAM:
         raise ValueError("there is no JPEG XL codestream")
@@ -35,7 +35,7 @@ def _side(bits: "_Bits", *, small: int) -> int:
 
 
 def _codestream(data: bytes) -> int:
-    """Where the codestream begins: at once, or in the first box that has some of it."""
+    """Return where the codestream begins: at once, or in the first box that has some of it."""
     if not data.startswith(_CONTAINER):
         return 0
     at = 0
@@ -60,7 +60,7 @@ class _Bits:
         self._value, self._left = int.from_bytes(data, "little"), 8 * len(data)
 
     def take(self, count: int) -> int:
-        """The next `count` bits as a number; ValueError past the end."""
+        """Return the next `count` bits as a number; ValueError past the end."""
         if count > self._left:
             raise ValueError("the JPEG XL header ends early")
         found = self._value & ((1 << count) - 1)

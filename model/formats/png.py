@@ -11,8 +11,9 @@ _ORIENTATION: Final = b"eXIf"
 
 
 def without_metadata(data: bytes) -> bytes | None:
-    """The PNG with the chunks that make its picture alone, and its EXIF data where they are sound (they say which way
-    is up); None if there is nothing to leave out, or it is no PNG."""
+    """Return the PNG with the chunks that make its picture alone, and its EXIF data where they are sound (they say
+    which way is up); None if there is nothing to leave out, or it is no PNG.
+    """
     if not data.startswith(SIGNATURE):
         return None
     kept, at, left_out = [SIGNATURE], len(SIGNATURE), False

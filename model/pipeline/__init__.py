@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model.cores import available_cores
 from model.engines import Engine
-from model.errors import ModelError
+from model.errors import UNSUPPORTED, ModelError
 from model.pipeline.threads import Decoded, Decoder, File, Item, ReadDone, Reader, Stage, groups_to_decode
 from model.preprocess import MAX_PIXELS
 
@@ -27,7 +27,7 @@ _FIRST_LOOKUP: Final = 8
 _FIRST_LOOKUP_BYTES: Final = 256 << 10
 _INLINE_BYTES: Final = 4096  # a smaller file is decoded sooner than another thread has woken up
 _BATCH: Final = 16
-_NO_NUMBERS: Final = ("unsupported", "The model finds no finite numbers for this picture; try another version.")
+_NO_NUMBERS: Final = (UNSUPPORTED, "The model finds no finite numbers for this picture; try another version.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def classify(
     limits: Limits | None = None,
     on_progress: Callable[[], None] | None = None,
 ) -> Iterator[Outcome]:
-    """Exactly one outcome an item, in no particular order.
+    """Yield exactly one outcome per item, in no particular order.
 
     `read` is called from several threads. An exception of it with the attributes `code` and `message` is that image's
     error; any other, and any of `engine` or `known`, ends the call, after the threads have ended. `known` gets SHA-256
@@ -122,7 +122,7 @@ class _Run:
         self._outcomes: list[Outcome] = []
 
     def outcomes(self) -> Iterator[Outcome]:
-        """The loop: take what is done, ask for more, look up, infer; wait only if there is nothing else to do."""
+        """Loop: take what is done, ask for more, look up, infer; wait only if there is nothing else to do."""
         while True:
             self._take_what_is_done()
             self._request()
@@ -140,7 +140,9 @@ class _Run:
             yield from ready
 
     def _is_time_to_look_up(self) -> bool:
-        """After the first few photos, so that decoding begins; then less often, and of tiny files once for all."""
+        """Return whether to look up: after the first few photos, so that decoding begins; then less often, and of tiny
+        files once for all.
+        """
         if not self._images_reading:
             return bool(self._files)
         if self._looked_up:
@@ -149,12 +151,12 @@ class _Run:
         return len(self._files) >= few and sum(len(file.data) for file in self._files) >= _FIRST_LOOKUP_BYTES
 
     def stop(self) -> None:
-        """Ends the threads; what they still had to do is dropped."""
+        """End the threads; what they still had to do is dropped."""
         self._reading.stop()
         self._decoding.stop()
 
     def _request(self) -> None:
-        """Asks for as many images as the bounds allow."""
+        """Ask for as many images as the bounds allow."""
         while (
             self._more
             and self._groups_reading < 2 * self._reading.threads
@@ -207,7 +209,7 @@ class _Run:
                 self._settle(image.digest, error=image.error)
 
     def _look_up(self) -> None:
-        """Sends on what nobody has inferred yet; bytes met before in this call share the outcome of the first."""
+        """Pass on what nobody has inferred yet; bytes met before in this call share the outcome of the first."""
         new: dict[bytes, File] = {}
         for file in self._files:
             if file.digest in self._settled:

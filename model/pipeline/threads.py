@@ -10,15 +10,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import ImageError
+from model.errors import TOO_LARGE, ImageError
 from model.preprocess import Picture, open_picture
 
-__all__ = ["Decoded", "Decoder", "File", "Item", "ReadDone", "Reader", "Room", "Stage", "groups_to_decode"]
+__all__ = ["Decoded", "Decoder", "File", "Item", "ReadDone", "Reader", "Stage", "WeightedSemaphore", "groups_to_decode"]
 
 _TOGETHER: Final = 8
 _TOGETHER_BYTES: Final = 64 << 10
 _UNCOUNTED_PIXELS: Final = 1 << 20
-_NO_MEMORY: Final = "too_large"  # of a picture whose header was fine
+_NO_MEMORY: Final = TOO_LARGE  # of a picture whose header was fine
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +60,26 @@ class Decoded:
     error: tuple[str, str] | None = None
 
 
-class Room:
-    """A semaphore with weights. What is heavier than the whole room enters alone; what weighs little is not counted."""
+class WeightedSemaphore:
+    """A semaphore with weights. What is heavier than `size` comes in alone; what weighs little is not counted."""
 
     def __init__(self, size: int) -> None:
         self._size, self._inside, self._changed = size, 0, threading.Condition()
 
     @property
     def size(self) -> int:
+        """The weight that fits at once."""
         return self._size
 
-    def enter(self, weight: int) -> None:
-        """Waits until `weight` fits beside what is inside."""
+    def acquire(self, weight: int) -> None:
+        """Wait until `weight` fits beside what is inside."""
         if weight > _UNCOUNTED_PIXELS:
             with self._changed:
                 self._changed.wait_for(lambda: not self._inside or self._inside + weight <= self._size)
                 self._inside += weight
 
-    def leave(self, weight: int) -> None:
-        """Undoes `enter` with the same weight."""
+    def release(self, weight: int) -> None:
+        """Undo `acquire` with the same weight."""
         if weight > _UNCOUNTED_PIXELS:
             with self._changed:
                 self._inside -= weight
@@ -87,7 +88,8 @@ class Room:
 
 class Stage:
     """Up to `threads` threads, which turn each group put in into one result on `done`; an exception is put there in its
-    place."""
+    place.
+    """
 
     def __init__(self, work: Callable[[Any, threading.Event], Any], *, threads: int, name: str, done: SimpleQueue[Any]):
         self.threads = threads
@@ -98,14 +100,14 @@ class Stage:
         self._threads: list[threading.Thread] = []
 
     def put(self, group: Any) -> None:
-        """Queues a group; the first ones start a thread each."""
+        """Queue a group; the first ones start a thread each."""
         self._groups.put(group)
         if len(self._threads) < self.threads:
             self._threads.append(threading.Thread(target=self._serve, name=self._name, daemon=True))
             self._threads[-1].start()
 
     def stop(self) -> None:
-        """Drops what is queued, lets each thread finish the image in hand, and waits for them."""
+        """Drop what is queued, lets each thread finish the image in hand, and waits for them."""
         self._stopping.set()
         for _ in self._threads:
             self._groups.put(None)
@@ -128,7 +130,7 @@ class Reader:
         self._read, self._share, self._on_progress = read, share, on_progress
 
     def __call__(self, items: Sequence[Item], stopping: threading.Event) -> ReadDone:
-        """What was read of `items`. An exception with `code` and `message` fails its image, any other is raised."""
+        """Return what was read of `items`. An exception with `code` and `message` fails its image; others leave."""
         done, held = ReadDone(), 0
         for index, item in enumerate(items):
             if held >= self._share or stopping.is_set():
@@ -150,10 +152,10 @@ class Decoder:
 
     def __init__(self, *, size: int, max_pixels: int, on_progress: Callable[[], None]) -> None:
         self._size, self._max_pixels, self._on_progress = size, max_pixels, on_progress
-        self._room = Room(max_pixels)
+        self._semaphore = WeightedSemaphore(max_pixels)
 
     def __call__(self, files: Sequence[File], stopping: threading.Event) -> list[Decoded]:
-        """One element a file, in order; fewer if the call is being stopped."""
+        """Return one element per file, in order; fewer if the call is being stopped."""
         done = []
         for file in files:
             if stopping.is_set():
@@ -172,21 +174,23 @@ class Decoder:
                     raise
                 # The memory may have gone to another image that was being decoded: once more, alone.
                 picture = open_picture(file.data, self._size, max_pixels=self._max_pixels)
-                pixels = self._decode_within(picture, max(self._room.size, picture.pixels))
+                pixels = self._decode_within(picture, max(self._semaphore.size, picture.pixels))
             return Decoded(file.digest, len(file.data), pixels)
         except ImageError as exc:
             return Decoded(file.digest, len(file.data), None, (exc.code, exc.message))
 
     def _decode_within(self, picture: Picture, weight: int) -> NDArray[np.uint8]:
-        self._room.enter(weight)
+        self._semaphore.acquire(weight)
         try:
             return picture.decode()
         finally:
-            self._room.leave(weight)
+            self._semaphore.release(weight)
 
 
 def groups_to_decode(files: Sequence[File]) -> list[list[File]]:
-    """Tiny files together, so that a queue entry is not dearer than its image; large ones alone, to spread evenly."""
+    """Group tiny files together, so that a queue entry is not dearer than its image; large ones alone, to spread
+    evenly.
+    """
     groups: list[list[File]] = []
     size = _TOGETHER_BYTES
     for file in files:

@@ -5,32 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import JsonValue
 
-from model.cards import ONNX, WEIGHTS, Card, EngineFile, KnownCar, Metrics, Score
+from model.cards import ONNX, WEIGHTS, CardDraft, EngineFile, Metrics, OodThreshold, Score
 from model.data.decoding import Images, decode_files
-from model.data.ood_images import OtherPhotos
-from model.decision import calibrate, decide_all, known_scores, looks_unknown
+from model.data.ood_images import OodImages
+from model.decision import decide_all, is_out_of_distribution, ood_scores, softmax
 from model.engines import Engine, open_engine
-from model.evaluation import plots
-from model.evaluation.calibration import fit_temperature
 from model.evaluation.decisions import FittedDecisions, fit_decisions
-from model.evaluation.metrics import framing, judge, judge_others
-from model.evaluation.ood import LARGEST_SHARE, UNCOMPARED, compare_scores, fit_least, sample_photographs
+from model.evaluation.metrics import evaluate, evaluate_ood, framing
+from model.evaluation.ood import DEFAULT_SCORE, LARGEST_FRACTION, compare_scores, fit_ood_threshold, sample_photographs
+from model.evaluation.results import Evaluation
 from model.publishing.input_size import SizeTried
 from model.publishing.onnx_export import Exported
+from model.publishing.temperature import fit_temperature
 
-__all__ = ["JudgedSplit", "fitted", "measured"]
+__all__ = ["EvalSplit", "Measured", "fit_decision_rule", "measure"]
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgedSplit:
+class EvalSplit:
     """One split as the engine sees it."""
 
     photos: tuple[Path, ...]
@@ -38,117 +39,129 @@ class JudgedSplit:
     labels: Labels
 
 
-def measured(
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was measured of a version. `holdout_logits`: the shipped engine's on `holdout`, for the plots."""
+
+    draft: CardDraft
+    metrics: Metrics
+    engines: Mapping[Literal["onnx", "torch"], EngineFile]
+    holdout_logits: Floats
+
+
+def measure(
     folder: Path,
-    card: Card,
-    judged: Mapping[str, JudgedSplit],
+    draft: CardDraft,
+    splits: Mapping[str, EvalSplit],
     exported: Exported,
     *,
-    held_out: Mapping[str, Any] | None,
-    others: OtherPhotos | None = None,
+    unseen_classes: Mapping[str, JsonValue] | None,
+    ood_images: OodImages | None = None,
     sizes: Sequence[SizeTried] = (),
-) -> Card:
-    """The card with everything measured on the engine that the folder holds; adds the plots to the folder."""
-    engine = open_engine("onnx", "cpu", folder, card)
+) -> Measured:
+    """Fit temperature and thresholds, and measure everything, on the engines that the folder holds."""
+    engine = open_engine("onnx", "cpu", folder, draft)
     try:
-        logits = {split: engine.logits(part.images) for split, part in judged.items()}
+        logits = {split: engine.logits(part.images) for split, part in splits.items()}
         files = sample_photographs()
-        samples = engine.logits(decode_files(files, card.image_size)) if files else None
-        strange = None if others is None else engine.logits(others.images("calibration", card.image_size))
-        decisions = fitted(
-            card,
+        samples = engine.logits(decode_files(files, draft.image_size)) if files else None
+        ood = None if ood_images is None else engine.logits(ood_images.images("calibration", draft.image_size))
+        decisions = fit_decision_rule(
+            draft,
             logits["calibration"],
-            judged["calibration"].labels,
-            samples=samples if strange is None else strange,
-            others=strange,
+            splits["calibration"].labels,
+            samples=samples if ood is None else ood,
+            ood_logits=ood,
         )
-        card = decisions.card
-        metrics: dict[str, Any] = {"split": "holdout", "engine": "onnx", "precision": exported.precision}
-        metrics |= judge(logits["holdout"], judged["holdout"].labels, card)
-        metrics["calibration"] = _brief(judge(logits["calibration"], judged["calibration"].labels, card))
-        metrics["unknown_rejection"] = _rejection(card, logits, samples)
-        if held_out is not None:
-            metrics["unknown_rejection"]["held_out_classes"] = dict(held_out)
-        metrics["threshold_halvings"] = decisions.halvings
-        metrics["sizes"] = [result.to_json() for result in sizes]
-        metrics["framing"] = framing(engine, card, judged["holdout"].photos, judged["holdout"].labels)
-        if others is not None:
-            metrics["other_photos"] = judge_others(engine, card, others)
-        metrics["flip_averaged_top1"] = _flipped_top1(engine, judged["holdout"], logits["holdout"])
-        engines = {
-            "onnx": _onnx_file(engine, exported, judged, logits),
-            "torch": _torch_file(folder, card, exported, judged["holdout"]),
-        }
+        draft = decisions.card
+        metrics: dict[str, object] = {"split": "holdout", "engine": "onnx", "precision": exported.precision}
+        metrics |= dict(evaluate(logits["holdout"], splits["holdout"].labels, draft))
+        metrics["calibration"] = _brief(evaluate(logits["calibration"], splits["calibration"].labels, draft))
+        unseen = {} if unseen_classes is None else {"unseen_classes": dict(unseen_classes)}
+        metrics["ood"] = _out_of_distribution(draft, logits, samples) | unseen
+        metrics["threshold_halvings"] = asdict(decisions.halvings)
+        metrics["sizes"] = [asdict(result) for result in sizes]
+        metrics["framing"] = framing(engine, draft, splits["holdout"].photos, splits["holdout"].labels)
+        if ood_images is not None:
+            metrics["ood_images"] = evaluate_ood(engine, draft, ood_images)
+        metrics["flip_averaged_top1"] = _flipped_top1(engine, splits["holdout"], logits["holdout"])
+        onnx_file = _onnx_file(engine, exported, splits, logits)
     finally:
         engine.unload()
-    card = card.model_copy(update={"metrics": Metrics.model_validate(metrics), "engines": engines})
-    plots.draw(folder / "plots", card, logits["holdout"], judged["holdout"].labels)
-    return card
+    return Measured(
+        draft=draft,
+        metrics=Metrics.model_validate(metrics),
+        engines={"onnx": onnx_file, "torch": _torch_file(folder, draft, exported, splits["holdout"])},
+        holdout_logits=logits["holdout"],
+    )
 
 
-def fitted(
-    card: Card, logits: Floats, labels: Labels, *, samples: Floats | None, others: Floats | None = None
+def fit_decision_rule(
+    card: CardDraft, logits: Floats, labels: Labels, *, samples: Floats | None, ood_logits: Floats | None = None
 ) -> FittedDecisions:
-    """The card with temperature and thresholds fitted to these photos, which must be of `calibration`.
+    """Fit temperature and thresholds to these photos, which must be of `calibration`.
 
-    ``samples`` are the logits of pictures that show no known car: the score that tells them apart best is the one to
-    reject by. The thresholds of `model` and `make` are fitted on the photos that it lets pass, and `model` so that few
-    of ``others`` reach it.
+    `samples` are the logits of pictures that show no car of the classes: the score that tells them apart best is the
+    one that out-of-distribution images are told by. The thresholds of `model` and `make` are fitted on the photos that
+    it lets pass, and `model` so that few of `ood_logits` reach it.
     """
     card = card.model_copy(update={"temperature": fit_temperature(logits, labels)})
-    known = _fit_known(logits, samples, card.temperature)
-    card = card.model_copy(update={"thresholds": card.thresholds.model_copy(update={"known": known})})
-    return fit_decisions(card, logits, labels, others=others)
+    card = card.with_thresholds(ood=_fit_ood(logits, samples, card.temperature))
+    return fit_decisions(card, logits, labels, ood_logits=ood_logits)
 
 
-def _fit_known(logits: Floats, samples: Floats | None, temperature: float) -> KnownCar | None:
-    score: Score = UNCOMPARED if samples is None else compare_scores(logits, samples, temperature)["best"]
-    least = fit_least(known_scores(logits, temperature)[score])
-    return None if least is None else KnownCar(score=score, least=least)
+def _fit_ood(logits: Floats, samples: Floats | None, temperature: float) -> OodThreshold | None:
+    score: Score = DEFAULT_SCORE if samples is None else compare_scores(logits, samples, temperature=temperature).best
+    threshold = fit_ood_threshold(ood_scores(logits, temperature)[score])
+    return None if threshold is None else OodThreshold(score=score, threshold=threshold)
 
 
-def _brief(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What is worth keeping of a split that was fitted on: the numbers, not the tables."""
+def _brief(metrics: Evaluation) -> dict[str, object]:
+    """Return what is worth keeping of a split that was fitted on: the numbers, not the tables."""
     return {key: value for key, value in metrics.items() if not isinstance(value, list)}
 
 
-def _rejection(card: Card, logits: Mapping[str, Floats], samples: Floats | None) -> dict[str, Any]:
-    """How many known photos are rejected, as shares, and how the sample pictures fare, which show no known car.
+def _out_of_distribution(card: CardDraft, logits: Mapping[str, Floats], samples: Floats | None) -> dict[str, object]:
+    """Return which fraction of the classes' own photos is rejected, and how the sample pictures fare.
 
-    The pictures and `calibration` chose the score ("best"), the limit comes from `calibration` alone, and `holdout`,
-    which "auroc" is against, had no part in either.
+    The pictures and `calibration` chose the score ("best"), the threshold comes from `calibration` alone, and
+    `holdout`, which "auroc" is against, had no part in either.
     """
-    told: dict[str, Any] = {
-        "known_rejected_at_most": LARGEST_SHARE,
-        "known_rejected": {split: float(looks_unknown(known, card).mean()) for split, known in logits.items()},
+    found: dict[str, object] = {
+        "rejected_at_most": LARGEST_FRACTION,
+        "rejected": {split: float(is_out_of_distribution(own, card).mean()) for split, own in logits.items()},
     }
     if samples is None:
-        return told | {"samples": {"auroc": None, "reason": "neither scikit-image nor scikit-learn is installed"}}
-    decided = decide_all(calibrate(samples, card.temperature), card, samples)
-    fitted_on, judged_on = (compare_scores(logits[s], samples, card.temperature) for s in ("calibration", "holdout"))
-    told["samples"] = fitted_on | {
-        "auroc": judged_on["auroc"],
-        "auroc_on_calibration": fitted_on["auroc"],
-        "rejected": float(decided.rejected.mean()),
+        return found | {"samples": {"auroc": None, "reason": "neither scikit-image nor scikit-learn is installed"}}
+    decided = decide_all(softmax(samples, temperature=card.temperature), card, samples)
+    fitted_on, evaluated_on = (
+        compare_scores(logits[s], samples, temperature=card.temperature) for s in ("calibration", "holdout")
+    )
+    found["samples"] = asdict(fitted_on) | {
+        "auroc": evaluated_on.auroc,
+        "auroc_on_calibration": fitted_on.auroc,
+        "rejected": float(decided.out_of_distribution.mean()),
         "decided_model": decided.decision.count("model"),
         "decided_make": decided.decision.count("make"),
         "source": "sample pictures of scikit-image and scikit-learn",
     }
-    return told
+    return found
 
 
-def _flipped_top1(engine: Engine, part: JudgedSplit, logits: Floats) -> float:
+def _flipped_top1(engine: Engine, part: EvalSplit, logits: Floats) -> float:
     mirrored = engine.logits(np.ascontiguousarray(part.images[:, :, ::-1]))
     return _top1(logits + mirrored, part.labels)
 
 
 def _onnx_file(
-    engine: Engine, exported: Exported, judged: Mapping[str, JudgedSplit], logits: Mapping[str, Floats]
+    engine: Engine, exported: Exported, splits: Mapping[str, EvalSplit], logits: Mapping[str, Floats]
 ) -> EngineFile:
-    """What the shipped graph and the reduced decoding cost against float32 and full decoding, as shares of top-1."""
-    top1 = {split: _top1(logits[split], part.labels) for split, part in judged.items()}
-    float_top1 = {split: _top1(exported.reference[split], part.labels) for split, part in judged.items()}
-    holdout = judged["holdout"]
+    """Return what the shipped graph and the reduced decoding cost against float32 and full decoding, as shares of
+    top-1.
+    """
+    top1 = {split: _top1(logits[split], part.labels) for split, part in splits.items()}
+    float_top1 = {split: _top1(exported.reference[split], part.labels) for split, part in splits.items()}
+    holdout = splits["holdout"]
     full = engine.logits(decode_files(holdout.photos, engine.input_size, reduced=False))
     shipped = {
         "file": ONNX,
@@ -165,8 +178,8 @@ def _onnx_file(
     return EngineFile.model_validate(shipped)
 
 
-def _torch_file(folder: Path, card: Card, exported: Exported, holdout: JudgedSplit) -> EngineFile:
-    """The same of the torch engine, which computes in float32 on a CPU; on a GPU it would in half precision."""
+def _torch_file(folder: Path, card: CardDraft, exported: Exported, holdout: EvalSplit) -> EngineFile:
+    """Return the same of the torch engine, which computes in float32 on a CPU; on a GPU it would in half precision."""
     engine = open_engine("torch", "cpu", folder, card)
     try:
         top1 = _top1(engine.logits(holdout.images), holdout.labels)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -27,16 +26,13 @@ class SizeTried:
     top1_calibration: float
     images_per_second: float
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def choose_size(
     weights: Weights, sizes: Sequence[int], decoded: Callable[[int], Images], labels: npt.NDArray[np.integer]
 ) -> tuple[int, tuple[SizeTried, ...]]:
-    """The smallest of ``sizes`` whose top-1 is within half a point of the best one's, and what each reached.
+    """Return the smallest of `sizes` whose top-1 is within half a point of the best one's, and what each reached.
 
-    ``decoded(size)`` gives the photos of `calibration` (N, size, size, 3). The rate counts inference alone.
+    `decoded(size)` gives the photos of `calibration` (N, size, size, 3). The rate counts inference alone.
     """
     tried = tuple(_try(weights, size, decoded(size), labels) for size in sorted(set(sizes)))
     best = max(result.top1_calibration for result in tried)

@@ -11,18 +11,18 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
+from scipy.special import log_softmax
 
 from model.cards import Preprocessing
 from model.data.decoding import Images
-from model.evaluation.calibration import log_softmax
 from model.network import build
+from model.preprocess import MEAN, STD
 from model.publishing.onnx_graph import INPUT, OUTPUT, Weights, build_graph
 from model.publishing.quantize import CALIBRATIONS, quantize
 from model.training.errors import PublishingFailed
 
 Floats = npt.NDArray[np.float32]
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which pretrained weights expect
 PREPROCESSING = Preprocessing(resize="squish", resample="bicubic", mean=MEAN, std=STD)
 LARGEST_LOSS = 0.005  # of top-1 on `calibration`, above which int8 is not shipped
 _PARITY = 1e-3  # of the largest logit: float32 sums taken in another order differ by far less
@@ -32,7 +32,7 @@ _PARITY = 1e-3  # of the largest logit: float32 sums taken in another order diff
 class Candidate:
     """An int8 graph beside the float32 one on `calibration`, by the name of its way to quantize.
 
-    ``top1_delta``: the difference of top-1, as a share. ``divergence``: the mean Kullback-Leibler divergence of its
+    `top1_delta`: the difference of top-1, as a share. `divergence`: the mean Kullback-Leibler divergence of its
     probabilities from float32's, in nats.
     """
 
@@ -45,8 +45,8 @@ class Candidate:
 class Exported:
     """The graph to ship, and how it was chosen.
 
-    ``quantization``: the name of the candidate taken, None for float16. ``reference``: the float32 graph's logits by
-    split; ``parity``: their gap to torch's.
+    `quantization`: the name of the candidate taken, None for float16. `reference`: the float32 graph's logits by
+    split; `parity`: their gap to torch's.
     """
 
     graph: onnx.ModelProto
@@ -57,8 +57,8 @@ class Exported:
     parity: float
 
 
-def half_weights(state: Mapping[str, Any], classes: int) -> dict[str, npt.NDArray[np.generic]]:
-    """A network's state, torch tensors or arrays of torchvision's names, rounded to float16 as it is stored.
+def to_float16(state: Mapping[str, Any], classes: int) -> dict[str, npt.NDArray[np.generic]]:
+    """Return a network's state, torch tensors or arrays of torchvision's names, rounded to float16 as it is stored.
 
     Raises PublishingFailed if the tensors are not those of a ResNet34 with that many classes, or not finite in float16.
     """
@@ -72,7 +72,7 @@ def half_weights(state: Mapping[str, Any], classes: int) -> dict[str, npt.NDArra
             f"the weights are not those of a ResNet34 with {classes} classes: see {', '.join(odd[:5])}"
         )
     with np.errstate(over="ignore"):
-        halves = {name: _halved(np.asarray(value)) for name, value in arrays.items()}
+        halves = {name: _rounded(np.asarray(value)) for name, value in arrays.items()}
     broken = [name for name, value in halves.items() if not np.isfinite(value).all()]
     if broken:
         raise PublishingFailed(f"{broken[0]} holds numbers that float16 cannot (or NaN); the training has diverged")
@@ -80,7 +80,7 @@ def half_weights(state: Mapping[str, Any], classes: int) -> dict[str, npt.NDArra
 
 
 def graph_logits(graph: onnx.ModelProto, images: Images, *, batch: int = 32) -> Floats:
-    """The logits (N, C) of a graph on the CPU."""
+    """Return the logits (N, C) of a graph on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -89,7 +89,7 @@ def graph_logits(graph: onnx.ModelProto, images: Images, *, batch: int = 32) -> 
 
 
 def float_graph(weights: Weights, size: int, *, half: bool = False) -> onnx.ModelProto:
-    """The graph at an image size, with this project's normalization."""
+    """Return the graph at an image size, with this project's normalization."""
     return build_graph(weights, image_size=size, mean=MEAN, std=STD, half=half)
 
 
@@ -98,17 +98,17 @@ def export(
     *,
     size: int,
     sample: Images,
-    judged: Mapping[str, tuple[Images, npt.NDArray[np.integer]]],
+    splits: Mapping[str, tuple[Images, npt.NDArray[np.integer]]],
     report: Callable[[str], None],
 ) -> Exported:
-    """The int8 graph that `calibration` chooses if one is good enough there, else float16 weights.
+    """Return the int8 graph that `calibration` chooses if one is good enough there, else float16 weights.
 
-    ``sample``: training photos that the activations' ranges are taken from; ``judged``: images and labels by split,
+    `sample`: training photos that the activations' ranges are taken from; `splits`: images and labels by split,
     of which only `calibration` has a say. Raises PublishingFailed if the float32 graph computes other than torch does.
     """
     graph = float_graph(weights, size)
-    reference = {split: graph_logits(graph, images) for split, (images, _) in judged.items()}
-    images, labels = judged["calibration"]
+    reference = {split: graph_logits(graph, images) for split, (images, _) in splits.items()}
+    images, labels = splits["calibration"]
     parity = check_parity(weights, graph, images[:8])
     report(f"the float32 graph agrees with torch to {parity:.1e}")
     graphs, candidates = {}, []
@@ -117,7 +117,7 @@ def export(
         found = _compare(way.name, graph_logits(graphs[way.name], images), reference["calibration"], labels)
         report(f"int8 ({way.name}): {100 * found.top1_delta:+.2f} points, divergence {found.divergence:.4f}")
         candidates.append(found)
-    chosen = nearest(candidates)
+    chosen = choose_quantization(candidates)
     return Exported(
         graph=graphs[chosen.quantization] if chosen else float_graph(weights, size, half=True),
         precision="int8" if chosen else "float16",
@@ -128,8 +128,8 @@ def export(
     )
 
 
-def nearest(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The least divergent of those that lose at most half a point of top-1; None if all lose more.
+def choose_quantization(candidates: Sequence[Candidate]) -> Candidate | None:
+    """Return the least divergent of those that lose at most half a point of top-1; None if all lose more.
 
     Top-1 only sorts out: on some hundred photos it differs by a few of them, which is chance. The divergence uses all
     probabilities of every photo, and they are what decisions are made of.
@@ -139,7 +139,7 @@ def nearest(candidates: Sequence[Candidate]) -> Candidate | None:
 
 
 def check_parity(weights: Weights, graph: onnx.ModelProto, images: Images) -> float:
-    """The largest distance between torch's and the graph's logits; PublishingFailed if it is no rounding error."""
+    """Return the largest distance between torch's and the graph's logits; PublishingFailed if it is not rounding."""
     network = build(len(weights["fc.bias"])).eval()
     network.load_state_dict({name: torch.from_numpy(np.array(value)).float() for name, value in weights.items()})
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, STD))
@@ -154,7 +154,7 @@ def check_parity(weights: Weights, graph: onnx.ModelProto, images: Images) -> fl
 
 
 def _compare(name: str, found: Floats, reference: Floats, labels: npt.NDArray[np.integer]) -> Candidate:
-    expected, said = log_softmax(reference), log_softmax(found)
+    expected, said = (log_softmax(np.asarray(logits, dtype=np.float64), axis=1) for logits in (reference, found))
     return Candidate(
         quantization=name,
         top1_delta=_top1(found, labels) - _top1(reference, labels),
@@ -162,7 +162,7 @@ def _compare(name: str, found: Floats, reference: Floats, labels: npt.NDArray[np
     )
 
 
-def _halved(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def _rounded(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     kind = np.float16 if np.issubdtype(array.dtype, np.floating) else array.dtype
     return np.ascontiguousarray(array, dtype=kind).reshape(
         array.shape

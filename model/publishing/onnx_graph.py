@@ -25,7 +25,7 @@ BATCH_NORM_EPSILON = 1e-5  # torch's default, which torchvision's ResNets keep
 
 
 def fold_batch_norm(weights: Weights, convolution: str, norm: str) -> tuple[FloatArray, FloatArray]:
-    """The kernel and bias of ``convolution`` with ``norm`` multiplied in, both float32."""
+    """Return the kernel and bias of `convolution` with `norm` multiplied in, both float32."""
 
     def of(name: str) -> npt.NDArray[np.float64]:
         return np.asarray(weights[name], dtype=np.float64)
@@ -49,7 +49,7 @@ class _Graph:
         return name
 
     def constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
-        """A weight: stored as float16 and widened on load where ``half``, so that the file is half the size."""
+        """Add a weight: stored as float16 and widened on load where `half`, so that the file is half the size."""
         if not self.half:
             self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
             return name
@@ -72,7 +72,7 @@ class _Graph:
         return self.node("Relu", [self.node("Add", [y, x], f"{name}.add")], f"{name}.relu2")
 
     def normalized(self, mean: Sequence[float], std: Sequence[float]) -> str:
-        """uint8 NHWC → float32 NCHW, (x / 255 - mean) / std, as one multiplication and one addition."""
+        """Convert uint8 NHWC → float32 NCHW, (x / 255 - mean) / std, as one multiplication and one addition."""
         scale = (1 / (255 * np.asarray(std, dtype=np.float64))).astype(np.float32).reshape(1, 3, 1, 1)
         shift = (-np.asarray(mean, dtype=np.float64) / np.asarray(std)).astype(np.float32).reshape(1, 3, 1, 1)
         self.initializers += [numpy_helper.from_array(scale, "scale"), numpy_helper.from_array(shift, "shift")]
@@ -84,9 +84,9 @@ class _Graph:
 def build_graph(
     weights: Weights, *, image_size: int, mean: Sequence[float], std: Sequence[float], half: bool = False
 ) -> onnx.ModelProto:
-    """The network as one checked ONNX model: ``images`` uint8 (N, S, S, 3) → ``logits`` float32 (N, C).
+    """Return the network as one checked ONNX model: `images` uint8 (N, S, S, 3) → `logits` float32 (N, C).
 
-    ``weights`` have torchvision's names. With ``half`` they are stored as float16 and widened to float32 when the
+    `weights` have torchvision's names. With `half` they are stored as float16 and widened to float32 when the
     model is loaded; the arithmetic is float32 either way.
     """
     graph = _Graph(half=half)

@@ -9,29 +9,35 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from model.data.dataset import Dataset, open_dataset
 from model.data.decoding import decode_files
 from model.errors import DatasetError, ModelError
 from model.evaluation.ood import compare_scores
-from model.publishing.onnx_export import float_graph, graph_logits, half_weights
+from model.publishing.onnx_export import float_graph, graph_logits, to_float16
 from model.training.train import train
 
-__all__ = ["judge_held_out_classes", "main"]
+__all__ = ["evaluate_unseen_classes", "main"]
 
 
-def judge_held_out_classes(
-    dataset: Dataset, *, run_folder: Path, count: int = 10, epochs: int = 20, seed: int = 0, options: Any = None
-) -> dict[str, Any]:
-    """AUROC of each score between `holdout` photos of the classes trained on and all photos of ``count`` others.
+def evaluate_unseen_classes(
+    dataset: Dataset,
+    *,
+    run_folder: Path,
+    count: int = 10,
+    epochs: int = 20,
+    seed: int = 0,
+    options: Mapping[str, JsonValue] | None = None,
+) -> dict[str, object]:
+    """Return the AUROC of each score between `holdout` photos of the classes trained on and photos of `count` others.
 
-    Trains by the recipe `scratch` for ``epochs`` epochs in ``run_folder``. The result says that it is of a short run.
+    Trains by the recipe `scratch` for `epochs` epochs in `run_folder`. The result says that it is of a short run.
     Raises DatasetError if fewer than two classes would be left, and the errors of `train`.
     """
     if len(dataset.classes) < count + 2:
@@ -42,11 +48,11 @@ def judge_held_out_classes(
     known = _relabelled(replace(dataset, photos=seen), classes)
     trained = train(known, recipe="scratch", run_folder=run_folder, epochs=epochs, seed=seed, options=options)
     size = trained.image_sizes[0]
-    graph = float_graph(half_weights(trained.weights, len(classes)), size)
+    graph = float_graph(to_float16(trained.weights, len(classes)), size)
     inside = graph_logits(graph, decode_files([photo.file for photo in known.of("holdout")], size))
     others = [photo.file for photo in dataset.photos if photo.label in chosen]
     outside = graph_logits(graph, decode_files(others, size))
-    return compare_scores(inside, outside, 1.0) | {
+    return asdict(compare_scores(inside, outside, temperature=1.0)) | {
         "classes": sorted(dataset.classes[index] for index in chosen),
         "known_images": len(inside),
         "known_top1": float((inside.argmax(axis=1) == known.labels("holdout")).mean()),
@@ -63,7 +69,7 @@ def _relabelled(dataset: Dataset, classes: Sequence[str]) -> Dataset:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the result as JSON and returns the exit status: 0 done, 1 failed."""
+    """Write the result as JSON and return the exit status: 0 done, 1 failed."""
     parser = argparse.ArgumentParser(description="Measure how well cars of unseen classes are told from known ones.")
     parser.add_argument("dataset", type=Path)
     parser.add_argument("run", type=Path, help="a folder for the run; started again with it, the run goes on")
@@ -73,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         dataset = open_dataset(options.dataset)
-        found = judge_held_out_classes(dataset, run_folder=options.run, count=options.classes, epochs=options.epochs)
+        found = evaluate_unseen_classes(dataset, run_folder=options.run, count=options.classes, epochs=options.epochs)
     except (ModelError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1

@@ -7,14 +7,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load
 
 from model.data.dataset import open_dataset
-from model.data.ood_images import open_other_photos
+from model.data.ood_images import open_ood_images
 from model.errors import ModelError
 from model.inspection import inspect_safetensors, refuse_pickle
 from model.publishing.publish import publish
@@ -23,7 +22,7 @@ __all__ = ["main", "read_weights"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Publishes as the command line says and returns the exit status: 0 done, 1 failed."""
+    """Publish as the command line says and return the exit status: 0 done, 1 failed."""
     parser = argparse.ArgumentParser(description="Publish a ResNet34's safetensors weights as a version folder.")
     parser.add_argument("weights", type=Path, help=".safetensors with torchvision's names")
     parser.add_argument("dataset", type=Path, help="the labelled photos, with the split the weights were trained on")
@@ -36,17 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target-precision", type=float, default=0.95)
     options = parser.parse_args(arguments)
     try:
-        recipe: dict[str, Any] = (
-            json.loads(options.recipe.read_text("utf-8")) if options.recipe else {"name": "unknown"}
-        )
+        recipe = json.loads(options.recipe.read_text("utf-8")) if options.recipe else {"name": "unknown"}
         publish(
             read_weights(options.weights, prefix=options.prefix),
             dataset=open_dataset(options.dataset),
             image_size=options.size,
             out=options.out,
             recipe=recipe,
-            held_out=json.loads(options.held_out.read_text("utf-8")) if options.held_out else None,
-            others=open_other_photos(options.other) if options.other else None,
+            unseen_classes=json.loads(options.held_out.read_text("utf-8")) if options.held_out else None,
+            ood_images=open_ood_images(options.other) if options.other else None,
             target_precision=options.target_precision,
             report=lambda line: print(line, file=sys.stderr, flush=True),
         )
@@ -58,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_weights(file: Path, *, prefix: str = "") -> dict[str, npt.NDArray[np.generic]]:
-    """The tensors of a safetensors file, inspected before they are parsed. Raises ArtifactUnsafe or ArtifactCorrupt."""
+    """Return the tensors of a safetensors file, inspected before they are parsed. Raises ArtifactUnsafe or
+    ArtifactCorrupt.
+    """
     refuse_pickle(file)
     content = file.read_bytes()
     inspect_safetensors(file, content)

@@ -49,7 +49,8 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has 
 
 
 def quantize(model: onnx.ModelProto, images: Images, *, calibration: Calibration = CALIBRATIONS[0]) -> onnx.ModelProto:
-    """The int8 form of a float32 graph: weights per channel, activations by what ``images`` (N, S, S, 3) stir.
+    """Return the int8 form of a float32 graph: weights per channel, activations by the ranges that `images` (N, S, S,
+    3) show.
 
     Activations are unsigned and weights signed with seven bits (reduced range): the product of the full ranges would
     saturate AVX2's 16-bit accumulator. Nothing of the images stays in the result but each tensor's range.

@@ -1,4 +1,4 @@
-"""What a run adds to fastai's loop: views, precision, the average of the weights, checkpoints, progress, stopping."""
+"""What a run adds to fastai's loop: augmentation, precision, EMA of the weights, checkpoints, progress, stopping."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,22 +14,25 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from model.errors import ModelError
 from model.training._fastai import Callback, CancelFitException, LRFinder, ParamScheduler
-from model.training.augment import normalize, plain_view
+from model.training.augment import normalize, resized
 from model.training.errors import TrainingFailed
 from model.training.inputs import Inputs
-from model.training.loader import Batches
+from model.training.loader import PhotoLoader
 from model.training.precision import wait_for
+from model.training.progress import RunProgress
 from model.training.recipes import Plan
 
-_TELL_SECONDS = 2.0  # between two reports within an epoch
+_REPORT_SECONDS = 2.0  # between two reports within an epoch
+_LARGEST_SPAN = 1 / 30  # of a run's steps, that the moving average reaches back; chosen by trial
+_SEEDS_APART = 100_003  # a prime, so that the epochs of runs with seeds side by side draw other numbers
 
 
 class TrainingStopped(ModelError):
-    """The run was asked to stop; its checkpoint stands, and starting it again goes on from there."""
+    """The run was asked to stop; its checkpoint stands, and starting it again continues from there."""
 
 
-class MakeViews(Callback):  # type: ignore[misc]  # fastai has no types
-    """Turns stored bytes into the network's input: a random view in training, a plain one to be judged on."""
+class AugmentCallback(Callback):  # type: ignore[misc]  # fastai has no types
+    """Turns stored bytes into the network's input: augmented in training, only resized for evaluation."""
 
     order = 5
 
@@ -39,13 +43,13 @@ class MakeViews(Callback):  # type: ignore[misc]  # fastai has no types
         epoch = self.epochs_before + self.epoch
         photos, labels = self.learn.xb[0], self.learn.yb[0]
         if not self.training:
-            self.learn.xb = (normalize(plain_view(photos, self.inputs.plan.size_at(epoch))),)
+            self.learn.xb = (normalize(resized(photos, self.inputs.plan.size_at(epoch))),)
             return
         pixels, targets = self.inputs.make(photos, labels, epoch=epoch, number=self.iter)
         self.learn.xb, self.learn.yb = (pixels,), targets
 
 
-class HalfPrecision(Callback):  # type: ignore[misc]
+class Bfloat16Autocast(Callback):  # type: ignore[misc]
     """The forward pass in bfloat16; its range needs no loss scaling."""
 
     order = 10
@@ -71,13 +75,13 @@ class HalfPrecision(Callback):  # type: ignore[misc]
             self.context = None
 
 
-class TimeNetwork(Callback):  # type: ignore[misc]
+class TimingCallback(Callback):  # type: ignore[misc]
     """Times forward, backward and step from when the batch's tensors are ready: the network's own limit in this run.
 
     A GPU is waited for at both ends, so that only some of its batches are timed.
     """
 
-    order = 15  # after views and precision, before the weights are averaged
+    order = 15  # after augmentation and precision, before the EMA
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -106,33 +110,34 @@ class TimeNetwork(Callback):  # type: ignore[misc]
             self.started = None
 
 
-class AverageWeights(Callback):  # type: ignore[misc]
-    """An exponential moving average of the weights and norms' statistics, judged in place of the last weights.
+class EmaCallback(Callback):  # type: ignore[misc]
+    """An exponential moving average of the weights and norms' statistics, evaluated in place of the last weights.
 
-    Tarvainen and Valpola (NeurIPS 2017). The average spans at most a thirtieth of the run, so that short runs profit.
+    Tarvainen and Valpola (NeurIPS 2017). The average spans at most a thirtieth of the run (chosen by trial), so that
+    short runs profit.
     """
 
     order = 20
 
     def __init__(self, network: torch.nn.Module, *, decay: float, steps: int) -> None:
-        reached = min(decay, 1 - 1 / max(2.0, steps / 30))
+        reached = min(decay, 1 - 1 / max(2.0, steps * _LARGEST_SPAN))
         step = get_ema_multi_avg_fn(reached)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(network, multi_avg_fn=step, use_buffers=True)
+        self.ema = AveragedModel(network, multi_avg_fn=step, use_buffers=True)
         self.last: torch.nn.Module | None = None
 
     def after_step(self) -> None:
-        self.average.update_parameters(self.learn.model)
+        self.ema.update_parameters(self.learn.model)
 
     def before_validate(self) -> None:
-        self.last, self.learn.model = self.learn.model, self.average.module.eval()
+        self.last, self.learn.model = self.learn.model, self.ema.module.eval()
 
     def after_validate(self) -> None:
         if self.last is not None:
             self.learn.model, self.last = self.last, None
 
 
-class FollowEpochs(Callback):  # type: ignore[misc]
-    """Seeds each epoch by its number, tells how the run goes, stops it on request, and has each epoch kept.
+class ProgressCallback(Callback):  # type: ignore[misc]
+    """Seeds each epoch by its number, reports progress, stops on request, and has each epoch kept.
 
     An epoch's random numbers depend on nothing before it: one that is repeated after a kill goes as it would have gone.
     """
@@ -145,24 +150,24 @@ class FollowEpochs(Callback):  # type: ignore[misc]
         plan: Plan,
         seed: int,
         epochs_before: int,
-        timer: TimeNetwork,
-        tell: Callable[[dict[str, Any]], None],
+        timer: TimingCallback,
+        report: Callable[[RunProgress], None],
         should_stop: Callable[[], bool],
-        keep: Callable[[int, dict[str, Any]], None],
+        keep: Callable[[int, RunProgress], None],
     ) -> None:
         self.plan, self.seed, self.epochs_before, self.timer = plan, seed, epochs_before, timer
-        self.tell, self.should_stop, self.keep = tell, should_stop, keep
+        self.report, self.should_stop, self.keep = report, should_stop, keep
         self.running = False
         self.failure: Exception | None = None
 
     def before_epoch(self) -> None:
         number = self.epochs_before + self.epoch
-        torch.manual_seed(self.seed * 100_003 + number)
-        batches: Batches = self.dls.train
+        torch.manual_seed(self.seed * _SEEDS_APART + number)
+        batches: PhotoLoader = self.dls.train
         batches.epoch = number
         self.running, self.photos, self.losses = True, 0, 0.0
         self.timer.reset()
-        self.started = self.told = time.monotonic()
+        self.started = self.reported = time.monotonic()
 
     def after_batch(self) -> None:
         if not self.training:
@@ -178,7 +183,7 @@ class FollowEpochs(Callback):  # type: ignore[misc]
         self._guard(self._follow_epoch)
 
     def _guard(self, step: Callable[[], None]) -> None:
-        """Ends the fit at an error, which is raised after it: fastai would replace the error's own text."""
+        """End the fit at an error, which is raised after it: fastai would replace the error's own text."""
         try:
             step()
         except Exception as exc:
@@ -188,44 +193,44 @@ class FollowEpochs(Callback):  # type: ignore[misc]
     def _follow_batch(self) -> None:
         if self.should_stop():
             raise TrainingStopped(f"stopped in epoch {self.epochs_before + self.epoch + 1}, as asked")
-        if time.monotonic() - self.told >= _TELL_SECONDS:
-            self.told = time.monotonic()
-            self.tell(self._record(self.epochs_before + self.epoch, (self.iter + 1) / self.n_iter, self.iter + 1))
+        if time.monotonic() - self.reported >= _REPORT_SECONDS:
+            self.reported = time.monotonic()
+            fraction = (self.iter + 1) / self.n_iter
+            self.report(self._progress(self.epochs_before + self.epoch, fraction, self.iter + 1))
 
     def _follow_epoch(self) -> None:
-        record = self._record(self.epochs_before + self.epoch + 1, 0.0, self.n_train)
-        if not math.isfinite(record["train_loss"]):
+        progress = self._progress(self.epochs_before + self.epoch + 1, 0.0, self.n_train)
+        if not math.isfinite(progress.train_loss):
             raise TrainingFailed(
-                f"the loss became {record['train_loss']} in epoch {record['epoch']}; start anew with a lower peak rate"
+                f"the loss became {progress.train_loss} in epoch {progress.epoch}; start anew with a lower lr_max"
             )
         valid = self.recorder.values[-1]
-        record |= {"valid_loss": float(valid[1]), "accuracy": float(valid[2])}
-        self.keep(self.epoch + 1, record)
-        self.tell(record)
+        progress = replace(progress, valid_loss=float(valid[1]), accuracy=float(valid[2]))
+        self.keep(self.epoch + 1, progress)
+        self.report(progress)
 
     @property
     def n_train(self) -> int:
+        """Batches per epoch."""
         return len(self.dls.train)
 
-    def _record(self, done: int, share: float, steps: int) -> dict[str, Any]:
+    def _progress(self, done: int, fraction: float, steps: int) -> RunProgress:
         elapsed = max(1e-6, time.monotonic() - self.started)
         rate = self.photos / elapsed
-        left = (self.plan.epochs - done - share) * self.n_train * self.dls.train.batch
-        return {
-            "epoch": done,
-            "epochs": self.plan.epochs,
-            "epoch_share": share,
-            "train_loss": float(self.losses) / max(1, steps),
-            "valid_loss": None,
-            "accuracy": None,
-            "images_per_second": rate,
-            "network_images_per_second": self.timer.images_per_second,
-            "eta_seconds": left / rate if rate else None,
-            "image_size": self.plan.size_at(self.epochs_before + self.epoch),
-        }
+        left = (self.plan.epochs - done - fraction) * self.n_train * self.dls.train.batch_size
+        return RunProgress(
+            epoch=done,
+            epochs=self.plan.epochs,
+            epoch_share=fraction,
+            train_loss=float(self.losses) / max(1, steps),
+            images_per_second=rate,
+            network_images_per_second=self.timer.images_per_second,
+            eta_seconds=left / rate if rate else None,
+            image_size=self.plan.size_at(self.epochs_before + self.epoch),
+        )
 
 
-class FindRate(LRFinder):  # type: ignore[misc]
+class InMemoryLRFinder(LRFinder):  # type: ignore[misc]
     """fastai's learning-rate finder, keeping the weights it comes back to in memory and not in a pickle on disk."""
 
     def before_fit(self) -> None:

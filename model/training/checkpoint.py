@@ -16,29 +16,34 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from model.training.errors import TrainingFailed
+from model.training.progress import RunProgress
 
 _INDEX = "checkpoint.json"
+_EMA = "average."  # the prefix of its tensors, as in every release
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A run after ``epoch`` epochs of stage ``stage``; ``rates`` are the peaks taken so far, one a stage."""
+    """A run after `epoch` epochs of phase `phase`; `rates` are the `lr_max` taken so far, one per phase.
 
-    stage: int
+    `ema`: the moving average of the weights, empty where there is none.
+    """
+
+    phase: int
     epoch: int
     rates: tuple[float, ...]
-    history: tuple[dict[str, Any], ...]
+    history: tuple[RunProgress, ...]
     network: Mapping[str, torch.Tensor]
-    average: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    ema: Mapping[str, torch.Tensor] = field(default_factory=dict)
     optimizer: Any = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replaces the folder's checkpoint by this one."""
+    """Replace the folder's checkpoint by this one."""
     tensors = {f"network.{name}": tensor for name, tensor in checkpoint.network.items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in checkpoint.average.items()}
+    tensors |= {f"{_EMA}{name}": tensor for name, tensor in checkpoint.ema.items()}
     tree = _detach(checkpoint.optimizer, tensors)
-    file = f"checkpoint-{checkpoint.stage}-{checkpoint.epoch}.safetensors"
+    file = f"checkpoint-{checkpoint.phase}-{checkpoint.epoch}.safetensors"
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         save_file(plain, folder / f"{file}.new")
@@ -48,10 +53,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     index = {
         "format": 1,
         "tensors": file,
-        "stage": checkpoint.stage,
+        "phase": checkpoint.phase,
         "epoch": checkpoint.epoch,
         "rates": list(checkpoint.rates),
-        "history": list(checkpoint.history),
+        "history": [progress.to_json() for progress in checkpoint.history],
         "optimizer": tree,
     }
     (folder / f"{_INDEX}.new").write_text(json.dumps(index))
@@ -62,19 +67,19 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The folder's checkpoint, on the CPU, or None if there is none. Raises TrainingFailed if it is damaged."""
+    """Return the folder's checkpoint, on the CPU, or None if there is none. Raises TrainingFailed if it is damaged."""
     if not (folder / _INDEX).exists():
         return None
     try:
         index = json.loads((folder / _INDEX).read_text())
         tensors = load_file(folder / index["tensors"])
         return Checkpoint(
-            stage=index["stage"],
+            phase=index["phase"] if "phase" in index else index["stage"],  # "stage": until release 0.2.0
             epoch=index["epoch"],
             rates=tuple(index["rates"]),
-            history=tuple(index["history"]),
+            history=tuple(map(RunProgress.from_json, index["history"])),
             network=_under("network.", tensors),
-            average=_under("average.", tensors),
+            ema=_under(_EMA, tensors),
             optimizer=_attach(index["optimizer"], tensors),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as exc:
@@ -86,7 +91,7 @@ def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.
 
 
 def _detach(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """An optimizer's state as JSON; its tensors go to ``tensors`` and leave their names behind.
+    """Return an optimizer's state as JSON; its tensors go to `tensors` and leave their names behind.
 
     Dicts become lists of pairs, because optimizers number parameters by integer keys, which JSON would turn to text.
     """

@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from model import cards
 from model.cores import available_cores
@@ -37,7 +37,7 @@ Spread = Annotated[float, Field(gt=0, le=1.01)]  # 128 / 255 and the like; more 
 
 
 class Sidecar(BaseModel):
-    """What an ONNX file does not say of itself. ``temperature``: what its logits are divided by to be calibrated."""
+    """What an ONNX file does not say of itself. `temperature`: what its logits are divided by to be calibrated."""
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
@@ -52,7 +52,7 @@ class Sidecar(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A classifier that can be asked. ``order``: for each class of the run its place in the teacher's logits."""
+    """A classifier that can be asked. `order`: for each class of the run its place in the teacher's logits."""
 
     name: str
     sha256: str
@@ -62,6 +62,7 @@ class Teacher:
 
     @property
     def size(self) -> int:
+        """What it looks at, pixels."""
         return self.sidecar.size
 
     @property
@@ -70,7 +71,7 @@ class Teacher:
         return hashlib.sha256(f"{self.sha256} {self.sidecar.model_dump_json()}".encode()).hexdigest()
 
     @property
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> dict[str, JsonValue]:
         """What the card of a student says of it."""
         told = self.sidecar.model_dump(mode="json", include={"source", "licence", "size", "temperature"})
         return {"name": self.name, "sha256": self.sha256, **told}
@@ -81,7 +82,7 @@ class Teacher:
         return f"{self.name} ({self.sha256[:12]}…) at {self.size} px, licence: {self.sidecar.licence}"
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        """RGB pixels (N, 3, S, S) of 0..1, S = `size` → its logits (N, C) in the run's order of classes."""
+        """Return for RGB pixels (N, 3, S, S) of 0..1, S = `size` → its logits (N, C) in the run's order of classes."""
         array = pixels.detach().cpu().numpy()
         if isinstance(self.runs, OnnxEngine):
             found = self.runs.logits((array.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8))
@@ -96,7 +97,8 @@ class Teacher:
 
 
 def open_teacher(place: Path, classes: Sequence[str]) -> Teacher:
-    """The teacher in a file with its JSON beside it, or in a published version's folder, for a run over ``classes``.
+    """Return the teacher in a file with its JSON beside it, or in a published version's folder, for a run over
+    `classes`.
 
     Raises TrainingFailed for whatever makes it none: other classes, another input or output, a missing or wrong JSON
     file; ArtifactUnsafe for a pickle or tensors in other files; the errors of `cards.verify` for a version.
@@ -116,7 +118,7 @@ def open_teacher(place: Path, classes: Sequence[str]) -> Teacher:
 
 
 def sidecar_of(file: Path) -> Path:
-    """The JSON file that belongs to an ONNX file."""
+    """Return the JSON file that belongs to an ONNX file."""
     return file.with_suffix(".json")
 
 
@@ -138,7 +140,7 @@ class _Graph:
         self._output = self._checked_output(file, sidecar)
 
     def logits(self, pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Normalized pictures (N, 3, S, S) → logits (N, C)."""
+        """Return for normalized pictures (N, 3, S, S) → logits (N, C)."""
         parts = [
             self._session.run([self._output], {self._input: np.ascontiguousarray(pictures[start : start + _PART])})[0]
             for start in range(0, len(pictures), _PART)
@@ -170,7 +172,7 @@ class _Graph:
 
 
 def _version(folder: Path, classes: Sequence[str]) -> Teacher:
-    """A published version's own graph, calibrated as its card has it."""
+    """Return a published version's own graph, calibrated as its card has it."""
     card = cards.verify(folder)
     if "onnx" not in card.engines:
         raise TrainingFailed(f"the version {card.name} has no ONNX graph, so it cannot teach; take another")
@@ -214,7 +216,7 @@ def _read_sidecar(file: Path) -> Sidecar:
 
 
 def _content(file: Path) -> bytes:
-    """The file's bytes, looked through. Raises ArtifactUnsafe for tensors that lie in other files."""
+    """Return the file's bytes, looked through. Raises ArtifactUnsafe for tensors that lie in other files."""
     content = file.read_bytes()
     try:
         inspect_onnx(file, content)
@@ -244,7 +246,7 @@ def _some(labels: Sequence[str]) -> str:
 
 
 def _try(teacher: Teacher) -> None:
-    """Asks once: a graph may promise shapes that it does not keep, and give probabilities where logits are needed."""
+    """Ask once: a graph may promise shapes that it does not keep, and give probabilities where logits are needed."""
     random = torch.rand(2, 3, teacher.size, teacher.size, generator=torch.Generator().manual_seed(0))
     try:
         found = teacher.logits(random)

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import JsonValue
 from safetensors.torch import load
 from torch import nn
 
@@ -30,21 +30,21 @@ _NAMES_KEPT = 20  # of tensors without a place, in the card
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A network before its first step. ``origin``: what came from where, as JSON for the card; ``words``: for the log.
+    """A network before its first step. `origin`: what came from where, as JSON for the card; `words`: for the log.
 
-    ``folded``: its batch norms that were folded into convolutions, whose statistics are still to be settled.
+    `folded`: its batch norms that were folded into convolutions, whose statistics are still to be settled.
     """
 
     network: nn.Module
-    origin: dict[str, Any]
+    origin: dict[str, JsonValue]
     words: str
     folded: tuple[str, ...] = ()
 
 
 def starting_network(init: str | Path, classes: Sequence[str], *, pretrained: Path | None, seed: int) -> Start:
-    """A ResNet34 over ``classes``.
+    """Return a ResNet34 over `classes`.
 
-    ``init``: `scratch` (random by ``seed``), `imagenet` (torchvision's weights: the file ``pretrained`` if given, else
+    `init`: `scratch` (random by `seed`), `imagenet` (torchvision's weights: the file `pretrained` if given, else
     fetched), a published version's folder, or a .safetensors file with torchvision's names. The head's rows go to the
     classes of the same name; a file does not name its classes, so its head is kept if it has as many. A file may hold
     a ResNet18 or a ResNet34, with batch norms or folded, and less than all of it: see `partial_weights.fill`.
@@ -73,7 +73,7 @@ def _from_imagenet(network: nn.Module, pretrained: Path | None) -> Start:
             f"the ImageNet weights are not those of a whole ResNet34: {missing} is missing or differs; a file with "
             "less than that is given to `--init`"
         )
-    source = {"from": "imagenet", "file": pretrained.name if pretrained else Path(_IMAGENET).name}
+    source: dict[str, JsonValue] = {"from": "imagenet", "file": pretrained.name if pretrained else Path(_IMAGENET).name}
     return Start(
         network=network,
         origin=source | _parts(filled),
@@ -125,8 +125,8 @@ def _from_file(network: nn.Module, file: Path, *, classes: int) -> Start:
     )
 
 
-def _parts(filled: Filled) -> dict[str, Any]:
-    """What a card says of a start; the names of what was left out are cut short."""
+def _parts(filled: Filled) -> dict[str, JsonValue]:
+    """Return what a card says of a start; the names of what was left out are cut short."""
     return {
         "taken": list(filled.taken),
         "identity": list(filled.identity),
@@ -137,7 +137,7 @@ def _parts(filled: Filled) -> dict[str, Any]:
 
 
 def _safetensors(file: Path) -> tuple[State, str]:
-    """The tensors of a file and its SHA-256. Raises TrainingFailed for numbers that are not finite."""
+    """Return the tensors of a file and its SHA-256. Raises TrainingFailed for numbers that are not finite."""
     refuse_pickle(file)
     content = file.read_bytes()
     inspect_safetensors(file, content)  # whatever its name ends in
@@ -155,10 +155,7 @@ def _imagenet(pretrained: Path | None) -> State:
     )
     if pretrained is None:
         try:
-            state: State = torch.hub.load_state_dict_from_url(
-                _IMAGENET, map_location="cpu", check_hash=True, progress=False, weights_only=True
-            )
-            return state
+            return _fetch_imagenet()
         except (OSError, RuntimeError) as exc:
             raise TrainingFailed(
                 f"the ImageNet weights could not be fetched from {_IMAGENET} ({exc}). {advice}"
@@ -173,6 +170,13 @@ def _imagenet(pretrained: Path | None) -> State:
         return _safetensors(pretrained)[0]
     except ModelError as exc:
         raise TrainingFailed(f"{exc} {advice}") from exc
+
+
+def _fetch_imagenet() -> State:
+    state: State = torch.hub.load_state_dict_from_url(
+        _IMAGENET, map_location="cpu", check_hash=True, progress=False, weights_only=True
+    )
+    return state
 
 
 def _digest(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a training batch becomes before the network sees it: views, mixed or not, and what the teacher says of them."""
+"""What a training batch becomes before the network sees it: augmented, mixed or not, and what a teacher says of it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from model.training.augment import mix, mix_up, normalize, random_view, shrink
+from model.training.augment import augment, mixup, mixup_or_cutmix, normalize, shrink
 from model.training.distillation import Teacher
 from model.training.recipes import Plan
 
 __all__ = ["Answers", "Inputs"]
 
-_MIXED_UNTIL = 0.9  # as a fraction of the run: the last epochs see photos as they are
-_LEAST_ANSWERS = 20  # batches of an epoch before any of its views is used again
+_MIXED_UNTIL = 0.9  # as a fraction of the run: the last epochs see photos as they are; chosen by trial
+_LEAST_ANSWERS = 20  # batches of an epoch before any of its images is used again
 
 
 @dataclass(kw_only=True)
 class Answers:
-    """Views of one epoch with what the teacher said of them. Nothing is kept from one epoch to the next, so that an
-    epoch that is repeated after a kill goes as it would have gone."""
+    """Augmentation of one epoch with what the teacher said of them. Nothing is kept from one epoch to the next, so that
+    an epoch that is repeated after a kill goes as it would have gone.
+    """
 
     epoch: int = -1
     pixels: list[torch.Tensor] = field(default_factory=list)  # uint8, at the student's size
@@ -28,19 +29,19 @@ class Answers:
     logits: list[torch.Tensor] = field(default_factory=list)
 
     def begin(self, epoch: int) -> None:
-        """Forgets everything."""
+        """Forget everything."""
         self.epoch = epoch
         for kept in (self.pixels, self.targets, self.logits):
             kept.clear()
 
     def keep(self, pixels: torch.Tensor, targets: torch.Tensor, logits: torch.Tensor) -> None:
-        """Keeps one batch: pixels of 0..1, soft targets (N, C), the teacher's logits."""
+        """Keep one batch: pixels of 0..1, soft targets (N, C), the teacher's logits."""
         self.pixels.append((pixels * 255).round().to(torch.uint8))
         self.targets.append(targets)
         self.logits.append(logits)
 
     def again(self, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As many kept views, drawn at random and each mirrored or not."""
+        """Return as many kept images, drawn at random and each mirrored or not."""
         of_batch = len(self.pixels[0])
         places = [divmod(int(place), of_batch) for place in torch.randperm(of_batch * len(self.pixels))[:count]]
         pixels, targets, logits = (
@@ -53,7 +54,7 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Makes training batches by a plan. ``teacher`` is asked about the very pictures that the student learns from."""
+    """Makes training batches by a plan. `teacher` is asked about the very pictures that the student learns from."""
 
     plan: Plan
     classes: int
@@ -63,20 +64,21 @@ class Inputs:
     def make(
         self, photos: torch.Tensor, labels: torch.Tensor, *, epoch: int, number: int
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """Batch ``number`` of an epoch: uint8 (N, 3, S, S) and labels (N,) → normalized pixels and the loss's targets.
+        """Make batch `number` of an epoch: uint8 (N, 3, S, S) and labels (N,) → normalized pixels and the loss's
+        targets.
 
         Targets are labels or, where photos are mixed, soft targets (N, C); with a teacher soft targets and its logits.
         """
         if self.teacher is not None and self.plan.distillation is not None:
             return self._taught(self.teacher, photos, labels, epoch=epoch, number=number)
-        view = random_view(photos, self.plan.size_at(epoch), self.plan.views)
-        pixels, targets = self._mixed(view, labels, epoch=epoch, number=number)
+        pixels = augment(photos, self.plan.size_at(epoch), self.plan.augmentation)
+        pixels, targets = self._mixed(pixels, labels, epoch=epoch, number=number)
         return normalize(pixels), (targets,)
 
     def _taught(
         self, teacher: Teacher, photos: torch.Tensor, labels: torch.Tensor, *, epoch: int, number: int
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """One view at the larger of both sizes, which each sees shrunk to its own; or views that were made before."""
+        """Augment at the larger of both sizes, which each sees shrunk to its own; or take images made before."""
         assert self.plan.distillation is not None
         fresh = self.plan.distillation.fresh
         if number == 0 or self.answers.epoch != epoch:
@@ -85,8 +87,8 @@ class Inputs:
             pixels, soft, logits = self.answers.again(len(photos))
             return normalize(pixels), (soft, logits)
         size = self.plan.size_at(epoch)
-        view = random_view(photos, max(size, teacher.size), self.plan.views)
-        pixels, targets = self._mixed(view, labels, epoch=epoch, number=number)
+        larger = augment(photos, max(size, teacher.size), self.plan.augmentation)
+        pixels, targets = self._mixed(larger, labels, epoch=epoch, number=number)
         soft = targets if targets.ndim == 2 else F.one_hot(targets, self.classes).float()
         small, logits = shrink(pixels, size), teacher.logits(shrink(pixels, teacher.size))
         if fresh < 1:
@@ -99,8 +101,8 @@ class Inputs:
         plan = self.plan
         if epoch >= _MIXED_UNTIL * plan.epochs:
             return pixels, labels
-        if plan.mixing and number % 2:
-            return mix(pixels, F.one_hot(labels, self.classes).float())
+        if plan.mixup_cutmix and number % 2:
+            return mixup_or_cutmix(pixels, labels, classes=self.classes)
         if plan.mixup_probability and float(torch.rand(())) < plan.mixup_probability:
-            return mix_up(pixels, F.one_hot(labels, self.classes).float(), alpha=plan.mixup_alpha)
+            return mixup(pixels, labels, alpha=plan.mixup_alpha, classes=self.classes)
         return pixels, labels

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from model.data.dataset import Dataset
 from model.data.decoding import decode_files
 
 _CHUNK = 512
-_DEVICE_SHARE = 0.6  # of the free memory that the photos may take
+_DEVICE_FRACTION = 0.6  # of the free memory that the photos may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class PhotoTable:
 
 
 def load_table(dataset: Dataset, split: str, size: int, *, folder: Path, device: torch.device) -> PhotoTable:
-    """One split's photos at a size. They are decoded into a file of ``folder``, which a resumed run finds again."""
+    """Return one split's photos at a size. They are decoded into a file of `folder`, which a resumed run finds."""
     photos = dataset.of(split)
     files = [photo.file for photo in photos]
     order = hashlib.sha256("".join(photo.digest for photo in photos).encode()).hexdigest()
@@ -42,18 +43,19 @@ def load_table(dataset: Dataset, split: str, size: int, *, folder: Path, device:
         draft.replace(target)
     # Copy-on-write, since torch wants memory it could write to; nothing does.
     pixels = torch.from_numpy(np.memmap(target, dtype=np.uint8, mode="c", shape=shape)).permute(0, 3, 1, 2)
-    if device.type == "cuda" and pixels.nbytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and pixels.nbytes < _DEVICE_FRACTION * torch.cuda.mem_get_info(device)[0]:
         pixels = pixels.to(device)
     return PhotoTable(photos=pixels, labels=torch.from_numpy(dataset.labels(split)))
 
 
 @dataclass(kw_only=True)
-class Batches:
+class PhotoLoader:
     """What fastai needs of a loader: an iterable of (photos, labels) with a length. Training batches are shuffled anew
-    by (``seed``, ``epoch``) and full, the last odd ones left out; others come in order and whole."""
+    by (`seed`, `epoch`) and full, the last odd ones left out; others come in order and whole.
+    """
 
     table: PhotoTable
-    batch: int
+    batch_size: int
     training: bool
     seed: int = 0
     epoch: int = 0
@@ -61,17 +63,17 @@ class Batches:
 
     def __len__(self) -> int:
         count = len(self.table.labels)
-        return max(1, count // self.batch) if self.training else -(-count // self.batch)
+        return max(1, count // self.batch_size) if self.training else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         order = self._order()
-        for start in range(0, len(self) * self.batch, self.batch):
-            picks = order[start : start + self.batch]
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            picks = order[start : start + self.batch_size]
             photos = self.table.photos[picks.to(self.table.photos.device)]
             yield photos.to(self.device, non_blocking=True), self.table.labels[picks].to(self.device)
 
-    def to(self, device: torch.device) -> Batches:
-        """Where batches are put; part of what fastai asks of a loader."""
+    def to(self, device: torch.device) -> Self:
+        """Put batches on a device; part of what fastai asks of a loader."""
         self.device = device
         return self
 

@@ -1,4 +1,4 @@
-"""Losses over logits (N, C) and targets: class positions (N,), or shares of classes (N, C) where photos are mixed."""
+"""Losses over logits (N, C) and targets: class positions (N,), or soft targets (N, C) where photos are mixed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-LossKind = Literal["cosine", "smooth", "cross_entropy"]
+LossKind = Literal["cosine", "label_smoothing", "cross_entropy"]
+LABEL_SMOOTHING = 0.1  # as Szegedy et al., CVPR 2016
 
 
 class TrainingLoss(nn.Module):
     """The mean loss of a batch, in float32 whatever the logits are.
 
-    With a teacher's logits: ``teacher_weight`` of its loss and the rest of the labels' own. The teacher's is
-    KL(softmax(teacher / T) || softmax(logits / T)) * T ** 2, T = ``temperature``; the factor keeps the size of its
+    With a teacher's logits: `teacher_weight` of its loss and the rest of the labels' own. The teacher's is
+    KL(softmax(teacher / T) || softmax(logits / T)) * T ** 2, T = `temperature`; the factor keeps the size of its
     gradients (Hinton et al., 2015).
 
     `cosine`: 1 - cos(logits, one-hot) + 0.1 cross-entropy (Barz and Denzler, WACV 2020), for training from nothing on
-    few photos. `smooth`: cross-entropy with labels smoothed by 0.1. `cross_entropy`: plain.
+    few photos. `label_smoothing`: cross-entropy with labels smoothed by 0.1. `cross_entropy`: plain.
     """
 
     def __init__(self, kind: LossKind, *, teacher_weight: float = 0.0, temperature: float = 1.0) -> None:
@@ -27,6 +28,7 @@ class TrainingLoss(nn.Module):
         self.kind, self.teacher_weight, self.temperature = kind, teacher_weight, temperature
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor, teacher: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the loss of logits (N, C)."""
         logits = logits.float()
         labels = self._of_labels(logits, target)
         if teacher is None:
@@ -39,8 +41,8 @@ class TrainingLoss(nn.Module):
 
     def _of_labels(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         if self.kind != "cosine":
-            smoothing = 0.1 if self.kind == "smooth" and self.training else 0.0
+            smoothing = LABEL_SMOOTHING if self.kind == "label_smoothing" and self.training else 0.0
             return F.cross_entropy(logits, target, label_smoothing=smoothing)
-        shares = target if target.ndim == 2 else F.one_hot(target, logits.shape[1]).float()
-        distance = 1 - (F.normalize(logits, dim=1) * shares).sum(dim=1)
+        soft = target if target.ndim == 2 else F.one_hot(target, logits.shape[1]).float()
+        distance = 1 - (F.normalize(logits, dim=1) * soft).sum(dim=1)
         return distance.mean() + 0.1 * F.cross_entropy(logits, target)

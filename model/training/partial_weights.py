@@ -21,10 +21,10 @@ _LEAST_VARIANCE = 1e-4  # of a channel that is nearly constant, by which its nor
 
 @dataclass(frozen=True, kw_only=True)
 class Filled:
-    """What became of each unit. ``folded``: the norms that stand for one folded into its convolution, to be settled.
+    """What became of each unit. `folded`: the norms that stand for one folded into its convolution, to be settled.
 
-    ``taken`` from the tensors, ``identity``: blocks that begin as their shortcut alone, ``random``: the rest;
-    ``unused``: names of tensors that have no place.
+    `taken` from the tensors, `identity`: blocks that begin as their shortcut alone, `random`: the rest;
+    `unused`: names of tensors that have no place.
     """
 
     taken: tuple[str, ...]
@@ -35,9 +35,9 @@ class Filled:
 
 
 def fill(network: nn.Module, state: State, *, head: bool) -> Filled:
-    """Copies into a ResNet what fits of ``state``, torchvision's names with batch norms or with biases in their place.
+    """Copy into a ResNet what fits of `state`, torchvision's names with batch norms or with biases in their place.
 
-    Blocks of which nothing is there begin as identity. ``head``: whether the head may be taken.
+    Blocks of which nothing is there begin as identity. `head`: whether the head may be taken.
     """
     target = network.state_dict()
     taken: list[str] = []
@@ -71,7 +71,7 @@ def fill(network: nn.Module, state: State, *, head: bool) -> Filled:
 
 @torch.no_grad()
 def settle(network: nn.Module, norms: Sequence[str], batches: Iterable[torch.Tensor]) -> int:
-    """Gives norms the statistics of their inputs over ``batches`` without changing what the network computes.
+    """Give norms the statistics of their inputs over `batches` without changing what the network computes.
 
     With the mean and variance found, gamma becomes gamma * sqrt(var + eps) and beta becomes beta + gamma * mean: in
     evaluation the two cancel, and in training a batch is then normalized to what the next layer was trained on.
@@ -105,7 +105,7 @@ def settle(network: nn.Module, norms: Sequence[str], batches: Iterable[torch.Ten
 
 
 def spans(units: Sequence[str]) -> str:
-    """Units in words, neighbours together: `conv1, layer1.0-1, fc`."""
+    """Return units in words, neighbours together: `conv1, layer1.0-1, fc`."""
     parts: list[str] = []
     for layer, members in groupby(units, key=lambda unit: unit.partition(".")[0]):
         group = list(members)
@@ -119,7 +119,7 @@ def spans(units: Sequence[str]) -> str:
 
 
 def _units(target: State) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Each unit with its layers, as (convolution or head, its norm or nothing), from the photo to the head."""
+    """Return each unit with its layers, as (convolution or head, its norm or nothing), from the photo to the head."""
     yield "conv1", [("conv1", "bn1")]
     for first in [name for name in target if name.endswith(".conv1.weight")]:
         block = first.removesuffix(".conv1.weight")
@@ -130,7 +130,7 @@ def _units(target: State) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 def _found(target: State, state: State, layer: str, norm: str) -> list[str]:
-    """The names of the layer's tensors in ``state`` if they are there and fit, with the norm or with it folded."""
+    """Return the names of the layer's tensors in `state` if they are there and fit, with the norm or with it folded."""
     convolution = f"{layer}.weight"
     whole = [convolution, *(f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var"))]
     if norm and all(_fits(target.get(name), state.get(name)) for name in whole):
@@ -147,7 +147,7 @@ def _fits(place: torch.Tensor | None, tensor: torch.Tensor | None) -> bool:
 
 
 def _copy(target: State, state: State, layer: str, norm: str) -> bool:
-    """Copies one layer; whether its norm was folded, and is now one that adds the bias and does nothing else."""
+    """Copy one layer; return whether its norm was folded, and is now one that adds the bias and does nothing else."""
     target[f"{layer}.weight"].copy_(state[f"{layer}.weight"])
     if not norm:
         target[f"{layer}.bias"].copy_(state[f"{layer}.bias"])

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,22 +23,24 @@ _PHOTOS_ON_CPU = 8  # a batch of more takes longer and shows the same
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 natively."""
+    """Return whether the processor multiplies bfloat16 natively."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16"))
 
 
 def choose_precision(plan: Plan, network: nn.Module, *, device: torch.device) -> tuple[Plan, str]:
-    """The plan with its precision settled, and a line that says how; a plan that says which one is left as it is."""
+    """Return the plan with its precision settled, and a line that says how; a plan that says which one is left as it
+    is.
+    """
     if plan.bfloat16 is not None:
         measured = f", {plan.bfloat16_ratio:.2f} times as fast as float32" if plan.bfloat16_ratio else ""
         return plan, f"precision: {'bfloat16' if plan.bfloat16 else 'float32'}, as planned{measured}"
     if not has_fast_bfloat16(device):
         return replace(plan, bfloat16=False), "precision: float32; this processor has no fast bfloat16"
     size = plan.size_at(0)
-    batch = plan.batch if device.type == "cuda" else min(plan.batch, _PHOTOS_ON_CPU)
+    batch = plan.batch_size if device.type == "cuda" else min(plan.batch_size, _PHOTOS_ON_CPU)
     ratio = bfloat16_ratio(network, batch=batch, size=size, device=device)
     chosen = replace(plan, bfloat16=ratio >= _PAYS, bfloat16_ratio=round(ratio, 3))
     name = "bfloat16" if chosen.bfloat16 else "float32"
@@ -47,8 +48,8 @@ def choose_precision(plan: Plan, network: nn.Module, *, device: torch.device) ->
 
 
 def bfloat16_ratio(network: nn.Module, *, batch: int, size: int, device: torch.device) -> float:
-    """How many times as fast a copy of the network trains in bfloat16 as in float32: forward, backward and step on
-    tensors that are ready. The two take turns, and each counts by its fastest step.
+    """Return how many times as fast a copy of the network trains in bfloat16 as in float32: forward, backward and step
+    on tensors that are ready. The two take turns, and each counts by its fastest step.
 
     On a processor one thread is measured, by the time that it really ran: what else the machine does has no say.
     """
@@ -80,7 +81,7 @@ def bfloat16_ratio(network: nn.Module, *, batch: int, size: int, device: torch.d
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """torch computes in the calling thread alone."""
+    """Let torch compute in the calling thread alone."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -90,6 +91,6 @@ def _one_thread() -> Iterator[None]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Returns when the device has done what it was given."""
+    """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -5,30 +5,31 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import torch
+from pydantic import JsonValue
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from model import cards
 from model.data.dataset import Dataset
-from model.evaluation import plots
-from model.training.augment import normalize, plain_view
-from model.training.budget import fit_to_minutes
+from model.training import plots
+from model.training.augment import normalize, resized
 from model.training.callbacks import TrainingStopped
 from model.training.distillation import Teacher, open_teacher
 from model.training.errors import TrainingFailed
 from model.training.initialization import Start, starting_network
 from model.training.inputs import Inputs
-from model.training.loader import Batches, PhotoTable, load_table
+from model.training.loader import PhotoLoader, PhotoTable, load_table
 from model.training.losses import LossKind
 from model.training.precision import choose_precision
+from model.training.progress import RunProgress
 from model.training.recipes import Plan, make_plan
-from model.training.trainer import Run
+from model.training.trainer import Trainer
 
 __all__ = ["Trained", "TrainingStopped", "train"]
 
@@ -39,10 +40,10 @@ _DEFAULT_INIT = {"original": "imagenet", "scratch": "scratch"}
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a run gives. ``report`` is the card's recipe; ``image_sizes`` are what publishing may choose from."""
+    """What a run gives. `report` is the card's recipe; `image_sizes` are what publishing may choose from."""
 
     weights: Mapping[str, torch.Tensor]
-    report: dict[str, Any]
+    report: Mapping[str, JsonValue]
     image_sizes: tuple[int, ...]
     plots: tuple[Path, ...]
 
@@ -55,25 +56,23 @@ def train(
     init: str | Path | None = None,
     teacher: Path | None = None,
     epochs: int | None = None,
-    minutes: float | None = None,
-    on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
+    on_progress: Callable[[RunProgress], None] = lambda _: None,
     on_note: Callable[[str], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     seed: int = 0,
     device: str = "auto",
     pretrained: Path | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, JsonValue] | None = None,
 ) -> Trained:
-    """Trains by a recipe in ``run_folder``; called again after a kill with the same folder, it goes on.
+    """Train by a recipe in `run_folder`; called again after a kill with the same folder, it continues.
 
-    ``init``: `scratch`, `imagenet` (from the file ``pretrained`` if given), a published version's folder or a
-    .safetensors file; what the recipe starts from if None. ``teacher``: for `distill`, a published version's folder
-    or an .onnx file with its JSON beside it (see `open_teacher`). ``minutes``: every phase is cut in proportion if the
-    run would take longer. ``options`` replace fields of the recipe's plan.
-    ``on_progress`` gets, every few seconds and after each epoch, the keys epoch (completed), epochs, epoch_share,
-    train_loss, valid_loss and accuracy (of `calibration`, None within an epoch), images_per_second, eta_seconds.
-    ``on_note`` gets what is worth keeping beside them, a line each: what the start is made of, how it is computed.
-    Raises TrainingStopped once ``should_stop()`` is true, TrainingFailed, DatasetError, or the errors of
+    `init`: `scratch`, `imagenet` (from the file `pretrained` if given), a published version's folder or a
+    .safetensors file; what the recipe starts from if None. `teacher`: for `distill`, a published version's folder
+    or an .onnx file with its JSON beside it (see `open_teacher`). `options` replace fields of the
+    recipe's plan.
+    `on_progress` is called every few seconds and after each epoch.
+    `on_note` gets what is worth keeping beside them, a line each: what the start is made of, how it is computed.
+    Raises TrainingStopped once `should_stop()` is true, TrainingFailed, DatasetError, or the errors of
     `cards.verify`.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +80,7 @@ def train(
     start = init if init is not None else _DEFAULT_INIT.get(recipe)
     if start is None:
         raise TrainingFailed(
-            f"the recipe {recipe} goes on from a model: give `--init` with a version, imagenet or scratch"
+            f"the recipe {recipe} continues from a model: give `--init` with a version, imagenet or scratch"
         )
     taught = _teacher(teacher, recipe, dataset.classes)
     begin = starting_network(start, dataset.classes, pretrained=pretrained, seed=seed)
@@ -105,13 +104,10 @@ def train(
     }
     plan, precision = choose_precision(plan, begin.network, device=where)
     inputs = Inputs(plan=plan, classes=len(dataset.classes), teacher=taught)
-    if begun is None and minutes is not None:
-        plan = fit_to_minutes(inputs, begin.network, tables["train"], device=where, minutes=minutes)
-        inputs = replace(inputs, plan=plan)
     if plan != begun:
         on_note(precision)
         _write_plan(run_folder, identity, plan)
-    run = Run(
+    trainer = Trainer(
         plan=plan,
         start=begin,
         train=tables["train"],
@@ -120,16 +116,18 @@ def train(
         folder=run_folder,
         device=where,
         seed=seed,
-        tell=on_progress,
+        report=on_progress,
         note=on_note,
         should_stop=should_stop,
     )
-    run.go()
-    return _finished(run, start=start)
+    trainer.run()
+    return _finished(trainer, start=start)
 
 
 def _teacher(place: Path | None, recipe: str, classes: Sequence[str]) -> Teacher | None:
-    """The run's teacher, opened and tried. Raises TrainingFailed where the recipe needs one or has no use for it."""
+    """Return the run's teacher, opened and tried. Raises TrainingFailed where the recipe needs one or has no use for
+    it.
+    """
     if (place is not None) != (recipe == "distill"):
         raise TrainingFailed(
             "the recipe distill learns from a teacher: give `--teacher` with an .onnx file or a version"
@@ -141,8 +139,8 @@ def _teacher(place: Path | None, recipe: str, classes: Sequence[str]) -> Teacher
 
 def _identity(
     dataset: Dataset, *, recipe: str, start: str | Path, begin: Start, taught: Teacher | None, seed: int
-) -> dict[str, Any]:
-    """What must be the same for a run to go on from its folder."""
+) -> dict[str, JsonValue]:
+    """Return what must be the same for a run to continue from its folder."""
     return {
         "recipe": recipe,
         "data": dataset.fingerprint,
@@ -160,8 +158,8 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _begun_plan(folder: Path, identity: Mapping[str, Any]) -> Plan | None:
-    """The plan that the folder's run began with, or None if none has begun."""
+def _begun_plan(folder: Path, identity: Mapping[str, JsonValue]) -> Plan | None:
+    """Return the plan that the folder's run began with, or None if none has begun."""
     file = folder / _PLAN
     if not file.exists():
         return None
@@ -171,84 +169,96 @@ def _begun_plan(folder: Path, identity: Mapping[str, Any]) -> Plan | None:
     return Plan.from_json(document["plan"])
 
 
-def _write_plan(folder: Path, identity: Mapping[str, Any], plan: Plan) -> None:
+def _write_plan(folder: Path, identity: Mapping[str, JsonValue], plan: Plan) -> None:
     draft = folder / f"{_PLAN}.new"
     draft.write_text(json.dumps({"identity": identity, "plan": plan.to_json()}, indent=1))
     draft.replace(folder / _PLAN)
 
 
 def _name_of(start: str | Path) -> str:
-    """What a run starts from, by the name that it keeps wherever it lies."""
+    """Return what a run starts from, by the name that it keeps wherever it lies."""
     return cards.read(Path(start)).name if Path(start).is_dir() else Path(start).name
 
 
 def _of_version(start: str | Path) -> tuple[int | None, LossKind | None]:
-    """The image size and the loss of the version that a run starts from."""
+    """Return the image size and the loss of the version that a run starts from."""
     if str(start) in _DEFAULT_INIT.values() or not Path(start).is_dir():
         return None, None
     card = cards.read(Path(start))
     loss = card.recipe.model_dump().get("loss")
-    return card.image_size, loss if loss in ("cosine", "smooth", "cross_entropy") else None
+    return card.image_size, loss if loss in get_args(LossKind) else None
 
 
-def _finished(run: Run, *, start: str | Path) -> Trained:
-    """The best of the last and the averaged weights, by accuracy on `calibration`; each with the batch norms'
-    statistics as the run left them, which are those of augmented views, and with those of plain photos."""
-    size = run.plan.size_at(run.plan.epochs - 1)
-    candidates: dict[str, nn.Module] = {"last": run.network}
-    if run.average is not None:
-        candidates["average"] = run.average.average.module
+def _finished(trainer: Trainer, *, start: str | Path) -> Trained:
+    """Return the best of the last and the averaged weights, by accuracy on `calibration`.
+
+    Each with the batch norms' statistics as the run left them, which are those of augmented images, and with those of
+    plain photos.
+    """
+    plan, size = trainer.plan, trainer.plan.size_at(trainer.plan.epochs - 1)
+    candidates: dict[str, nn.Module] = {"last": trainer.network}
+    if trainer.ema is not None:
+        candidates["ema"] = trainer.ema.ema.module
     candidates |= {
-        f"{name}, statistics of plain photos": with_plain_statistics(network, run.train, size, run.device)
+        f"{name}, statistics of plain photos": with_plain_statistics(network, trainer.train, size, trainer.device)
         for name, network in candidates.items()
     }
-    scores = {name: _accuracy(network, run.calibration, size, run.device) for name, network in candidates.items()}
-    chosen = max(scores, key=lambda name: (scores[name], name.startswith("average")))
-    folder = run.folder / "plots"
+    scores = {
+        name: _accuracy(network, trainer.calibration, size, trainer.device) for name, network in candidates.items()
+    }
+    chosen = max(scores, key=lambda name: (scores[name], name.startswith("ema")))
+    folder = trainer.folder / "plots"
     folder.mkdir(exist_ok=True)
-    plots.draw_history(folder / "history.png", run.history)
-    report = {
-        "name": run.plan.recipe,
-        "loss": run.plan.loss,
+    plots.draw_history(folder / "history.png", trainer.history)
+    teacher = trainer.inputs.teacher
+    report: dict[str, JsonValue] = {
+        "name": plan.recipe,
+        "loss": plan.loss,
         "init": _name_of(start),
-        "start": run.start.origin,
-        **({"teacher": run.inputs.teacher.origin} if run.inputs.teacher is not None else {}),
-        "seed": run.seed,
-        "epochs": run.plan.epochs,
-        "plan": run.plan.to_json(),
-        "peak_rates": run.rates,
+        "start": trainer.start.origin,
+        **({"teacher": teacher.origin} if teacher is not None else {}),
+        "seed": trainer.seed,
+        "epochs": plan.epochs,
+        "plan": plan.to_json(),
+        "lr_max": list(trainer.rates),
         "weights": chosen,
-        "calibration_accuracy": scores,
-        "device": run.device.type,
-        "speed": _speed(run),
-        "history": run.history,
+        "calibration_accuracy": dict(scores),
+        "device": trainer.device.type,
+        "speed": _speed(trainer),
+        "history": [progress.to_json() for progress in trainer.history],
     }
     weights = {name: tensor.detach().cpu() for name, tensor in candidates[chosen].state_dict().items()}
     drawn = tuple(sorted(folder.glob("*.png")))
-    return Trained(weights=weights, report=report, image_sizes=run.plan.test_sizes, plots=drawn)
+    return Trained(weights=weights, report=report, image_sizes=plan.eval_sizes, plots=drawn)
 
 
-def _speed(run: Run) -> dict[str, Any]:
-    """How it was computed, and how fast at each size, by the last epoch there, beside the network's own limit."""
-    of_size = {record["image_size"]: record for record in run.history}
-    names = ("image_size", "images_per_second", "network_images_per_second")
+def _speed(trainer: Trainer) -> dict[str, JsonValue]:
+    """Return how it was computed, and how fast at each size, by the last epoch there, and the network's own limit."""
+    last = {progress.image_size: progress for progress in trainer.history}
     return {
-        "bfloat16": run.plan.bfloat16,
-        "bfloat16_ratio": run.plan.bfloat16_ratio,
-        "by_size": [{name: record.get(name) for name in names} for record in of_size.values()],
+        "bfloat16": trainer.plan.bfloat16,
+        "bfloat16_ratio": trainer.plan.bfloat16_ratio,
+        "by_size": [
+            {
+                "image_size": progress.image_size,
+                "images_per_second": progress.images_per_second,
+                "network_images_per_second": progress.network_images_per_second,
+            }
+            for progress in last.values()
+        ],
     }
 
 
 def with_plain_statistics(network: nn.Module, table: PhotoTable, size: int, device: torch.device) -> nn.Module:
-    """A copy whose batch norms have the statistics of plain views, ``size`` pixels, of some of the table's photos.
+    """Return a copy whose batch norms have the statistics of some of the table's photos at `size`.
 
-    Augmented views have others, and a moving average of weights has no statistics of its own: those that were averaged
+    Augmented images have others, and a moving average of weights has no statistics of its own: those that were averaged
     along belong to no weights at all. `torch.optim.swa_utils.update_bn` is PyTorch's own remedy.
     """
     copied = copy.deepcopy(network)
-    batches = Batches(table=table, batch=64, training=True, device=device)
+    batches = PhotoLoader(table=table, batch_size=64, training=True, device=device)
     some = islice(batches, _STATISTICS_PHOTOS // 64 + 1)
-    update_bn((normalize(plain_view(photos, size)) for photos, _ in some), copied)
+    update_bn((normalize(resized(photos, size)) for photos, _ in some), copied)
     return copied.eval()
 
 
@@ -256,6 +266,6 @@ def with_plain_statistics(network: nn.Module, table: PhotoTable, size: int, devi
 def _accuracy(network: nn.Module, table: PhotoTable, size: int, device: torch.device) -> float:
     network.eval()
     right = 0
-    for photos, labels in Batches(table=table, batch=128, training=False, device=device):
-        right += int((network(normalize(plain_view(photos, size))).argmax(dim=1) == labels).sum())
+    for photos, labels in PhotoLoader(table=table, batch_size=128, training=False, device=device):
+        right += int((network(normalize(resized(photos, size))).argmax(dim=1) == labels).sum())
     return right / len(table.labels)

@@ -1,4 +1,4 @@
-"""Running the stages of a plan with fastai's Learner, from wherever the last checkpoint left off."""
+"""Running the phases of a plan with fastai's Learner, from the last checkpoint on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from model.evaluation import plots
+from model.training import plots
 from model.training._fastai import (
     Adam,
     Callback,
@@ -31,22 +31,31 @@ from model.training._fastai import (
     combine_scheds,
     valley,
 )
-from model.training.augment import normalize, plain_view
-from model.training.callbacks import AverageWeights, FindRate, FollowEpochs, HalfPrecision, MakeViews, TimeNetwork
+from model.training.augment import normalize, resized
+from model.training.callbacks import (
+    AugmentCallback,
+    Bfloat16Autocast,
+    EmaCallback,
+    InMemoryLRFinder,
+    ProgressCallback,
+    TimingCallback,
+)
 from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.training.initialization import Start
 from model.training.inputs import Inputs
-from model.training.loader import Batches, PhotoTable
+from model.training.loader import PhotoLoader, PhotoTable
 from model.training.partial_weights import settle
-from model.training.recipes import Plan, Stage, training_loss
+from model.training.progress import RunProgress
+from model.training.recipes import Phase, Plan, training_loss
 
-_LONG_RUN, _SECONDS_BETWEEN = 100, 20.0
-_WARM_START = 0.02  # of the peak rate
-_SETTLED_ON = 8  # batches
+_LONG_RUN = 100  # epochs; a longer run has so short ones that not each is worth a checkpoint
+_SECONDS_BETWEEN = 20.0  # two checkpoints of a long run
+_WARMUP_START = 0.02  # of lr_max, where warm-up begins; chosen by trial
+_SETTLED_ON = 8  # batches; chosen by trial
 
 
 @dataclass(kw_only=True)
-class Run:
+class Trainer:
     """A run in progress: what is trained, and how far it has come."""
 
     plan: Plan
@@ -57,86 +66,92 @@ class Run:
     folder: Path
     device: torch.device
     seed: int
-    tell: Callable[[dict[str, Any]], None]
+    report: Callable[[RunProgress], None]
     note: Callable[[str], None]
     should_stop: Callable[[], bool]
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[RunProgress] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
-    average: AverageWeights | None = None
-    timer: TimeNetwork = field(init=False)
+    ema: EmaCallback | None = None
+    timer: TimingCallback = field(init=False)
     kept_at: float = 0.0
 
     @property
     def network(self) -> nn.Module:
+        """What is trained."""
         return self.start.network
 
-    def go(self) -> None:
-        """Runs every stage that is left. Raises TrainingStopped if asked to stop."""
+    def run(self) -> None:
+        """Run every phase that is left. Raises TrainingStopped if asked to stop."""
         self.network.to(self.device).to(memory_format=torch.channels_last)
-        self.timer = TimeNetwork(self.device)
+        self.timer = TimingCallback(self.device)
         checkpoint = load_checkpoint(self.folder)
-        train = Batches(
-            table=self.train, batch=min(self.plan.batch, len(self.train.labels)), training=True, seed=self.seed
+        train = PhotoLoader(
+            table=self.train,
+            batch_size=min(self.plan.batch_size, len(self.train.labels)),
+            training=True,
+            seed=self.seed,
         )
-        valid = Batches(table=self.calibration, batch=256 if self.device.type == "cuda" else 64, training=False)
+        valid = PhotoLoader(
+            table=self.calibration, batch_size=256 if self.device.type == "cuda" else 64, training=False
+        )
         if checkpoint is None and self.start.folded:
             self._settle(train)
-        if self.plan.average is not None:
+        if self.plan.ema_decay is not None:
             steps = self.plan.epochs * len(train)
-            self.average = AverageWeights(self.network, decay=self.plan.average, steps=steps)
+            self.ema = EmaCallback(self.network, decay=self.plan.ema_decay, steps=steps)
         if checkpoint is not None:
             self._restore(checkpoint)
-        for number, stage in enumerate(self.plan.stages):
-            if checkpoint is None or number >= checkpoint.stage:
-                here = checkpoint if checkpoint is not None and number == checkpoint.stage else None
+        for number, phase in enumerate(self.plan.phases):
+            if checkpoint is None or number >= checkpoint.phase:
+                here = checkpoint if checkpoint is not None and number == checkpoint.phase else None
                 loaders = DataLoaders(train, valid, path=self.folder, device=self.device)
-                self._stage(number, stage, loaders, here)
+                self._phase(number, phase, loaders, here)
 
-    def _settle(self, train: Batches) -> None:
-        """Lets the norms that came folded take on the statistics of some training photos."""
+    def _settle(self, train: PhotoLoader) -> None:
+        """Let the norms that came folded take on the statistics of some training photos."""
         size = self.plan.size_at(0)
         some = islice(replace(train, device=self.device), _SETTLED_ON)
-        photos = settle(self.network, self.start.folded, (normalize(plain_view(photos, size)) for photos, _ in some))
+        photos = settle(self.network, self.start.folded, (normalize(resized(photos, size)) for photos, _ in some))
         self.note(f"start: the statistics of {len(self.start.folded)} folded batch norms are those of {photos} photos")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.network.load_state_dict(checkpoint.network)
-        if self.average is not None:
-            self.average.average.load_state_dict(checkpoint.average)
+        if self.ema is not None:
+            self.ema.ema.load_state_dict(checkpoint.ema)
         self.history, self.rates = list(checkpoint.history), list(checkpoint.rates)
 
-    def _stage(self, number: int, stage: Stage, loaders: DataLoaders, checkpoint: Checkpoint | None) -> None:
-        before = sum(earlier.epochs for earlier in self.plan.stages[:number])
+    def _phase(self, number: int, phase: Phase, loaders: DataLoaders, checkpoint: Checkpoint | None) -> None:
+        before = sum(earlier.epochs for earlier in self.plan.phases[:number])
         learner = self._learner(loaders, epochs_before=before)
         learner.create_opt()
-        learner.opt.freeze_to(-_head_groups(self.plan) if stage.frozen else 0)
+        learner.opt.freeze_to(-_head_groups(self.plan) if phase.frozen else 0)
         done = 0
         if checkpoint is not None and checkpoint.epoch:
             learner.opt.load_state_dict(checkpoint.optimizer)
             done = checkpoint.epoch
         if len(self.rates) <= number:
             loaders.train.epoch = before  # wherever the run comes from, the finder meets the same photos
-            self.rates.append(stage.peak or self._find_rate(number, stage, learner))
-        if done >= stage.epochs:
+            self.rates.append(phase.lr_max or self._find_rate(number, phase, learner))
+        if done >= phase.epochs:
             return
 
-        def keep(epoch: int, record: dict[str, Any]) -> None:
-            self.history.append(record)
+        def keep(epoch: int, progress: RunProgress) -> None:
+            self.history.append(progress)
             last = before + epoch == self.plan.epochs
             if self.plan.epochs <= _LONG_RUN or last or time.monotonic() - self.kept_at >= _SECONDS_BETWEEN:
                 self._keep(number, epoch, learner)
 
-        follow = FollowEpochs(
+        follow = ProgressCallback(
             plan=self.plan,
             seed=self.seed,
             epochs_before=before,
             timer=self.timer,
-            tell=self.tell,
+            report=self.report,
             should_stop=self.should_stop,
             keep=keep,
         )
-        callbacks: list[Callback] = [follow, *([self.average] if self.average is not None else [])]
-        self._fit(learner, stage, self.rates[number], callbacks, done)
+        callbacks: list[Callback] = [follow, *([self.ema] if self.ema is not None else [])]
+        self._fit(learner, phase, self.rates[number], callbacks, done)
         if follow.failure is not None:
             raise follow.failure
 
@@ -144,9 +159,9 @@ class Run:
         callbacks: list[Callback] = [
             TrainEvalCallback(),
             Recorder(add_time=False),
-            MakeViews(self.inputs, epochs_before=epochs_before),
+            AugmentCallback(self.inputs, epochs_before=epochs_before),
             GradientClip(self.plan.gradient_clip),
-            *([HalfPrecision(self.device)] if self.plan.bfloat16 else []),
+            *([Bfloat16Autocast(self.device)] if self.plan.bfloat16 else []),
             self.timer,
         ]
         learner = Learner(
@@ -164,21 +179,23 @@ class Run:
         learner.logger = _silent
         return learner
 
-    def _fit(self, learner: Learner, stage: Stage, peak: float, callbacks: Sequence[Callback], done: int) -> None:
-        rates = peak * _spread(self.plan, stage.spread)
+    def _fit(self, learner: Learner, phase: Phase, lr_max: float, callbacks: Sequence[Callback], done: int) -> None:
+        rates = lr_max * _layer_rates(self.plan, phase.layer_lr_decay)
         if self.plan.optimizer == "adam":
-            learner.fit_one_cycle(stage.epochs, rates, cbs=list(callbacks), start_epoch=done)
+            learner.fit_one_cycle(phase.epochs, rates, cbs=list(callbacks), start_epoch=done)
             return
-        warm = min(0.5, max(self.plan.warm_up / stage.epochs, 1 / (stage.epochs * 10)))
-        schedule = combine_scheds([warm, 1 - warm], [SchedLin(_WARM_START * rates, rates), SchedCos(rates, 0 * rates)])
-        learner.fit(stage.epochs, cbs=[ParamScheduler({"lr": schedule}), *callbacks], start_epoch=done)
+        warm = min(0.5, max(self.plan.warmup_epochs / phase.epochs, 1 / (phase.epochs * 10)))
+        schedule = combine_scheds(
+            [warm, 1 - warm], [SchedLin(_WARMUP_START * rates, rates), SchedCos(rates, 0 * rates)]
+        )
+        learner.fit(phase.epochs, cbs=[ParamScheduler({"lr": schedule}), *callbacks], start_epoch=done)
 
-    def _find_rate(self, number: int, stage: Stage, learner: Learner) -> float:
-        """The rate that fastai's valley rule suggests; its plot goes to the run's folder."""
+    def _find_rate(self, number: int, phase: Phase, learner: Learner) -> float:
+        """Return the rate that fastai's valley rule suggests; its plot goes to the run's folder."""
         torch.manual_seed(self.seed)
         steps = self.plan.finder_steps
-        shares = _spread(self.plan, stage.spread)
-        finder = FindRate(start_lr=1e-7 * shares, end_lr=10 * shares, num_it=steps)
+        fractions = _layer_rates(self.plan, phase.layer_lr_decay)
+        finder = InMemoryLRFinder(start_lr=1e-7 * fractions, end_lr=10 * fractions, num_it=steps)
         learner.fit(steps // len(learner.dls.train) + 1, cbs=finder)
         kept = slice(steps // 10, -5)
         tried = torch.tensor(learner.recorder.lrs[kept])
@@ -192,12 +209,12 @@ class Run:
         save_checkpoint(
             self.folder,
             Checkpoint(
-                stage=number,
+                phase=number,
                 epoch=epoch,
                 rates=tuple(self.rates),
                 history=tuple(self.history),
                 network=self.network.state_dict(),
-                average=self.average.average.state_dict() if self.average is not None else {},
+                ema=self.ema.ema.state_dict() if self.ema is not None else {},
                 optimizer=learner.opt.state_dict(),
             ),
         )
@@ -209,7 +226,7 @@ class Run:
 
 
 def _silent(*_: object) -> None:
-    """In place of print: a run tells its progress to its caller."""
+    """Print nothing: a run reports its progress to its caller."""
 
 
 def _sgd(groups: Any, lr: float) -> OptimWrapper:
@@ -225,8 +242,9 @@ def _head_groups(plan: Plan) -> int:
 
 
 def _groups(plan: Plan, network: nn.Module) -> list[list[nn.Parameter]]:
-    """Parameters from the photo to the head: body and head for Adam, where fastai itself spares norms and biases the
-    weight decay; for the others three sections, each once with and once without it."""
+    """Return parameters from the photo to the head: body and head for Adam, where fastai itself spares norms and biases
+    the weight decay; for the others three sections, each once with and once without it.
+    """
     sections: list[list[nn.Parameter]] = [[], [], []]
     for name, parameter in network.named_parameters():
         sections[2 if name.startswith("fc.") else 1 if name.startswith(("layer3", "layer4")) else 0].append(parameter)
@@ -239,14 +257,17 @@ def _groups(plan: Plan, network: nn.Module) -> list[list[nn.Parameter]]:
     ]
 
 
-def _spread(plan: Plan, least: float) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The rate of each parameter group as a share of the head's: in even ratios from ``least``; for AdamW, whose steps
-    do not depend on the size of gradients, ``least`` in the earliest section only."""
+def _layer_rates(plan: Plan, decay: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the rate of each parameter group as a fraction of the head's.
+
+    In even ratios from `decay` on; for AdamW, whose steps do not depend on the size of gradients, `decay` in the
+    earliest section only.
+    """
     if plan.optimizer == "adam":
-        return np.array([least, 1.0])
+        return np.array([decay, 1.0])
     if plan.optimizer == "adamw":
-        return np.repeat([least, 1.0, 1.0], 2)
-    return np.repeat(np.geomspace(least, 1.0, 3), 2)
+        return np.repeat([decay, 1.0, 1.0], 2)
+    return np.repeat(np.geomspace(decay, 1.0, 3), 2)
 
 
 def _weight_decay(plan: Plan) -> float | list[float]:

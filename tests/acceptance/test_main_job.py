@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from jobs import Client
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.following import check_whole, ended, follow
 from tests.support.processes import WorkerProcess
 
@@ -20,7 +20,7 @@ IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".a
 
 
 def rows(text: str) -> list[dict[str, Any]]:
-    """The results without what names the job, by path."""
+    """Return the results ordered by path, without job and time."""
     parsed = [{**json.loads(line), "job": None, "finished_at": None} for line in text.splitlines()]
     return sorted(parsed, key=lambda row: str(row["path"]))
 
@@ -50,7 +50,7 @@ def test_the_same_rows_from_one_command_and_from_two_workers(
     assert rows(embedded.stdout) == rows(server.stdout)
 
 
-class Peak:
+class MemoryPeak:
     """The largest memory that a process and its children have together, in bytes."""
 
     def __init__(self, pid: int) -> None:
@@ -82,7 +82,7 @@ def test_awkward_images(backend: Backend, shared: Path, worker: Callable[..., Wo
     expected = {file.name for file in folder.iterdir() if file.suffix.lower() in IMAGES}
     running = worker(backend.env)
     children = running.child_pids()
-    peak = Peak(running.pid)
+    memory = MemoryPeak(running.pid)
     with Client() as client:
         job = client.submit(str(folder))
         status = follow(job, until=ended)
@@ -92,4 +92,4 @@ def test_awkward_images(backend: Backend, shared: Path, worker: Callable[..., Wo
         assert all(failed.values())
         assert status.failed == len(failed)
     assert running.child_pids() == children, "a worker process died"
-    assert 0 < peak.stop() < 2**30
+    assert 0 < memory.stop() < 2**30

@@ -5,11 +5,9 @@ for `FOLDER` and `/photos`, the test servers for the two on localhost, `cars` of
 launcher has tests of its own), and a dry run for `make test`, which is what is running.
 """
 
-import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,51 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pages import blocks, cars_on_path, run
 from tests.support.processes import CHECKOUT, WorkerProcess, environment
 
 README = (CHECKOUT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
-def run(script: str, *, folder: Path, env: dict[str, str], path: str | None = None, seconds: float = 240) -> str:
-    """The output of a shell block run in `folder`; what it left in the background is killed.
-
-    `path`: the shell's PATH, by default one with `cars` on it.
-    """
-    path = path or f"{cars_on_path(folder)}:{os.environ['PATH']}"
-    with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=folder,
-            env=environment({**env, "PATH": path}),
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(seconds)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-    assert code == 0, f"{script}\n{(folder / 'stderr').read_text()}"
-    return (folder / "stdout").read_text()
-
-
-def cars_on_path(folder: Path) -> Path:
-    """A folder with the console script `cars`, for an environment into which the project is not installed."""
-    command = folder / "bin" / "cars"
-    command.parent.mkdir(exist_ok=True)
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m jobs.cli "$@"\n')
-    command.chmod(0o755)
-    return command.parent
-
-
 def activate_script(folder: Path) -> Path:
-    """Stands in for that of the environment that `./cars` makes (test_launcher looks at the real one)."""
+    """Write a stand-in for the script of the environment that `./cars` makes (test_launcher uses the real one)."""
     script = folder / "activate"
     script.write_text(f"PATH={cars_on_path(folder)}:{Path(sys.executable).parent}:$PATH\n")
     return script
@@ -87,7 +48,9 @@ def test_shell_blocks_run(
         "redis://localhost:6379/0": broker_url,
     }
     written = re.compile("|".join(map(re.escape, stand_ins)))
-    first, activated, production = (written.sub(lambda match: stand_ins[match[0]], script) for script in blocks("sh"))
+    first, activated, production = (
+        written.sub(lambda match: stand_ins[match[0]], script) for script in blocks(README, "sh")
+    )
 
     shown = run(first, folder=tmp_path, env={"CARS_HOME": str(home)})
     rows = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
@@ -110,7 +73,9 @@ def test_python_blocks_and_the_example_run(
         "CARS_BROKER_URL": "memory://",
     }
     worker(env)
-    programs = [["-c", code] for code in blocks("python")] + [[str(CHECKOUT / "examples" / "submit.py"), "photos/"]]
+    programs = [["-c", code] for code in blocks(README, "python")] + [
+        [str(CHECKOUT / "examples" / "submit.py"), "photos/"]
+    ]
     assert len(programs) == 2
     for program in programs:
         done = subprocess.run(
@@ -122,7 +87,7 @@ def test_python_blocks_and_the_example_run(
 def test_row_has_the_fields_of_a_result() -> None:
     from jobs import Result
 
-    [shown] = blocks("json")
+    [shown] = blocks(README, "json")
     assert list(json.loads(shown)) == list(Result.__slots__)
 
 

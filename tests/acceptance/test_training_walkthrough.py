@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_readme import run
 from tests.support.drawn_cars import LOOKS, Car, draw, write_catalogue
+from tests.support.pages import blocks, run
 from tests.support.processes import CHECKOUT
 
 DOCS = (CHECKOUT / "docs" / "training.md").read_text()
@@ -18,20 +18,16 @@ SECTION = DOCS.partition("## From last year's listings to a model in production"
 PARTS = {car.label: (car.make, car.model, car.body or None, int(car.year) if car.year else None) for car in LOOKS}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_from_last_years_listings_to_a_model_in_production(tmp_path: Path, home: Path) -> None:
-    train, look, use = blocks("sh")
+    train, look, use = blocks(SECTION, "sh")
     splits = {"train": 16, "calibration": 4, "holdout": 6}
     listings = write_catalogue(tmp_path, splits=splits, few=Car("Lada", "Niva Legend"))
     for number, car in enumerate([*LOOKS] * 3):
         (tmp_path / "stock").mkdir(exist_ok=True)
         draw(car, 900 + number).save(tmp_path / "stock" / f"{number:02}.jpg", quality=92)
-    [example] = blocks("csv")
+    [example] = blocks(SECTION, "csv")
     assert example.splitlines()[0] == listings.read_text().splitlines()[0]
     env = {"CARS_HOME": str(home)}
 

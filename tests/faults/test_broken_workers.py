@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs import Client, Job
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.broken_engines import odd_picture
 from tests.support.engines import SCRIPTED
 from tests.support.following import check_whole, done, ended, follow

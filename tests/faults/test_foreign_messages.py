@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import Client
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.engines import SCRIPTED
 from tests.support.following import ended, follow
 from tests.support.processes import WorkerProcess, wait_until

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobs import Client
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.broken_engines import odd_picture
 from tests.support.following import check_whole, ended, follow
 from tests.support.processes import WorkerProcess

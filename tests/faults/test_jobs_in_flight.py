@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobs import Client
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.engines import SCRIPTED, inferences
 from tests.support.following import done, ended, follow
 from tests.support.processes import WorkerProcess

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs import Client
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.engines import SCRIPTED
 from tests.support.following import ended, follow
 from tests.support.processes import WorkerProcess, wait_until
@@ -86,7 +86,7 @@ def test_a_child_that_does_nothing_is_replaced(
         kill_children(running, signal.SIGSTOP)
         job = client.submit(str(photos(20, 16)))
         assert follow(job, until=ended, timeout=90).ok == 20
-    assert "does not take it: it is replaced" in running.output()
+    assert "does not do it: it is replaced" in running.output()
 
 
 @pytest.mark.timeout(480)

@@ -12,11 +12,12 @@ import pytest
 from sqlalchemy import text
 
 from jobs import Client, TrainingRun
-from jobs.broker import TRAIN_MODEL, Doorbell
+from jobs.notifier import Notifier
+from jobs.queues import TRAIN_MODEL
 from jobs.records import TrainingStatus
-from tests.conftest import Backend
-from tests.integration.test_training_task import PLAN
+from tests.support.backends import Backend
 from tests.support.labelled_photos import COLORS, write_folders
+from tests.support.plans import PLAN
 from tests.support.processes import WorkerProcess, wait_until
 from tests.support.teachers import write_teacher
 
@@ -81,10 +82,10 @@ def test_killed_in_the_third_epoch(backend: Backend, worker: Callable[..., Worke
             workers[0].kill_all()
             workers.append(worker(env, *TRAINS))
             wait_until(lambda: run.status().attempt == 2, SECONDS, lambda: str(run.status()))
-            doorbell = Doorbell(client.settings)
+            notifier = Notifier(client.settings)
             for _ in range(5):
-                assert doorbell.ring(TRAIN_MODEL, int(run.id))
-            doorbell.close()
+                assert notifier.notify(TRAIN_MODEL, int(run.id))
+            notifier.close()
         status = ended(run)
         assert (status.state, status.error, status.attempt) == ("published", None, 2)
         assert status.epochs_run <= 6

@@ -11,10 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from jobs import Client
-from tests.conftest import Backend
-from tests.faults.test_killed_workers import engine_pid
+from tests.support.backends import Backend
 from tests.support.engines import SCRIPTED, inferences
-from tests.support.processes import WorkerProcess, wait_until
+from tests.support.processes import WorkerProcess, engine_pid, wait_until
 from tests.support.seeds import SEEDS
 
 BATCH_SECONDS = 60  # the batch itself takes two; the rest is for a busy machine

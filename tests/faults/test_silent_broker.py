@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs import Client
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.engines import SCRIPTED
 from tests.support.following import done, ended, follow
 from tests.support.processes import WorkerProcess

@@ -15,66 +15,17 @@ import pytest
 from sqlalchemy import text
 
 from jobs import Client
-from jobs.db.database import Database
 from jobs.db.queries import batches, images, predictions
 from jobs.db.queries import jobs as job_queries
-from jobs.job import Job
-from jobs.records import JobStatus
+from jobs.states import ImageErrorCode, ImageFailure
 from tests.support.engines import inferences
-from workers.classification import classify
+from tests.support.steps import check_honest, claim, drain, listed, states
 from workers.classification.classify import classify_batch
-from workers.classification.scan import scan_job
 from workers.recovery.thread import recover
 from workers.runtime import Runtime
 
 Make = Callable[..., Runtime]
 Photos = Callable[..., Path]
-
-
-def listed(client: Client, worker: Runtime, folder: Path, **options: Any) -> Job:
-    """A job whose folder has been listed."""
-    job = client.submit(str(folder), **options)
-    scan_job(worker, int(job.id))
-    return job
-
-
-def drain(worker: Runtime) -> None:
-    while classify_batch(worker):
-        pass
-    recover(worker, idle=True)  # fills windows that are empty: of batches taken back, say
-    while classify_batch(worker):
-        recover(worker, idle=True)
-
-
-def claim(database: Database, owner: str = "a:1", seconds: float = 60) -> batches.Claim:
-    with database.write() as connection:
-        held = batches.claim(connection, owner=owner, seconds=seconds)
-    assert held is not None
-    return held
-
-
-def states(client: Client, job: Job) -> dict[str, int]:
-    with client.database.read() as connection:
-        found = connection.execute(
-            text("SELECT state, count(*) FROM batches WHERE job_id = :id GROUP BY state"), {"id": int(job.id)}
-        )
-        return dict(found.all())
-
-
-def check_honest(client: Client, job: Job) -> JobStatus:
-    """The job's counters are what its images say, and each classified image has its prediction."""
-    with client.database.read() as connection:
-        rows = connection.execute(
-            text("SELECT status, count(*) FROM images WHERE job_id = :id GROUP BY status"), {"id": int(job.id)}
-        )
-        found = dict(rows.all())
-    status = job.status()
-    assert {name: getattr(status, name) for name in ("ok", "failed", "canceled", "pending")} == {
-        name: found.get(name, 0) for name in ("ok", "failed", "canceled", "pending")
-    }
-    assert sum(found.values()) == status.total
-    assert all(result.label for result in job.results(status="ok"))
-    return status
 
 
 def test_claims_by_priority_then_age(client: Client, runtime: Make, photos: Photos) -> None:
@@ -91,7 +42,7 @@ def test_a_job_keeps_its_window(client: Client, runtime: Make, photos: Photos) -
     worker = runtime(batch_size=2, window=3)
     job = listed(client, worker, photos(20, 16))
     assert states(client, job) == {"sent": 3, "waiting": 7}
-    assert len(worker.ring.rung) == 3  # type: ignore[attr-defined]
+    assert len(worker.notify.sent) == 3  # type: ignore[attr-defined]
     assert classify_batch(worker)
     assert states(client, job) == {"done": 1, "sent": 3, "waiting": 6}
     small = listed(client, worker, photos(2, 16, Path(job.status().source).parent / "small"))
@@ -138,15 +89,15 @@ def test_a_worker_that_lost_its_lease_commits_nothing(
 ) -> None:
     worker = runtime()
     job = listed(client, worker, photos(3, 16))
-    commit = classify._commit
+    commit = worker.storage.commit
 
-    def too_late(*args: Any) -> list[int]:
+    def too_late(*args: Any, **options: Any) -> list[int]:
         with client.database.write() as connection:
             connection.execute(text("UPDATE batches SET expires_at = '2020-01-01 00:00:00'"))
-        recover(worker, idle=False)  # somebody else takes the batch back
-        return commit(*args)
+        recover(worker, idle=False)  # somebody else reclaims the batch
+        return commit(*args, **options)
 
-    monkeypatch.setattr(classify, "_commit", too_late)
+    monkeypatch.setattr(worker.storage, "commit", too_late)
     assert classify_batch(worker)
     assert check_honest(client, job).pending == 3
     with client.database.read() as connection:
@@ -156,16 +107,16 @@ def test_a_worker_that_lost_its_lease_commits_nothing(
     assert (check_honest(client, job).state, job.status().ok) == ("completed", 3)
 
 
-def test_third_death_gives_an_image_up(client: Client, runtime: Make, photos: Photos) -> None:
+def test_third_crash_gives_an_image_up(client: Client, runtime: Make, photos: Photos) -> None:
     worker = runtime(batch_size=2)
     job = listed(client, worker, photos(2, 16))
-    for death in (1, 2, 3):
+    for crash in (1, 2, 3):
         dead = claim(client.database, "a:dead")
-        assert (dead.first, dead.last) == ((0, 1) if death == 1 else (0, 0))
+        assert (dead.first, dead.last) == ((0, 1) if crash == 1 else (0, 0))
         with client.database.write() as connection:
-            crashed = batches.take_back(connection, dead.id, job_id=dead.job_id, owner="a:dead")
-        assert crashed == (1 if death == 3 else 0)
-        if death == 2:
+            crashed = batches.reclaim(connection, dead.id, job_id=dead.job_id, owner="a:dead")
+        assert crashed == (1 if crash == 3 else 0)
+        if crash == 2:
             assert classify_batch(worker)  # the other image of the lost batch is fine
         recover(worker, idle=False)
     status = check_honest(client, job)
@@ -189,14 +140,14 @@ def test_cancel_voids_leases(client: Client, runtime: Make, photos: Photos) -> N
     worker = runtime(batch_size=2, window=2)
     job = listed(client, worker, photos(8, 16))
     assert classify_batch(worker)
-    held = claim(client.database)
+    claimed = claim(client.database)
     after = job.cancel()
     assert (after.state, after.ok, after.canceled, after.pending) == ("canceled", 2, 6, 0)
     with client.database.write() as connection:
-        assert not batches.renew(connection, held, seconds=60)
-        assert not batches.close(connection, held)
-        assert batches.take_back(connection, held.id, job_id=held.job_id, owner="a:1") == 0
-        assert not job_queries.count_up(connection, held.job_id, job_queries.Counts(ok=1))
+        assert not batches.renew(connection, claimed, seconds=60)
+        assert not batches.close(connection, claimed)
+        assert batches.reclaim(connection, claimed.id, job_id=claimed.job_id, owner="a:1") == 0
+        assert not job_queries.count_up(connection, claimed.job_id, job_queries.Counts(ok=1))
     assert states(client, job) == {"done": 4}
     assert check_honest(client, job) == job.cancel() == after
 
@@ -230,19 +181,19 @@ def test_expired_leases_come_back_as_single_images(client: Client, runtime: Make
     claim(client.database, "elsewhere:1", seconds=-1)
     recover(worker, idle=False)
     assert states(client, job) == {"done": 1, "sent": 2, "waiting": 2}
-    sizes = [held.last - held.first for held in (claim(client.database), claim(client.database))]
+    sizes = [claimed.last - claimed.first for claimed in (claim(client.database), claim(client.database))]
     assert sizes == [0, 0]
 
 
 def test_a_live_lease_stays(client: Client, runtime: Make, photos: Photos) -> None:
     worker = runtime()
     job = listed(client, worker, photos(4, 16))
-    held = claim(client.database, "elsewhere:1")
+    claimed = claim(client.database, "elsewhere:1")
     recover(worker, idle=True)
     with client.database.write() as connection:
-        assert batches.take_back(connection, held.id, job_id=held.job_id) == 0
-        assert batches.take_back(connection, held.id, job_id=held.job_id, owner="another:1") == 0
-        assert batches.renew(connection, held, seconds=60)
+        assert batches.reclaim(connection, claimed.id, job_id=claimed.job_id) == 0
+        assert batches.reclaim(connection, claimed.id, job_id=claimed.job_id, owner="another:1") == 0
+        assert batches.renew(connection, claimed, seconds=60)
     assert states(client, job) == {"leased": 1}
 
 
@@ -270,8 +221,8 @@ def test_storing_the_same_predictions_in_any_order_at_once(client: Client, runti
 
 
 def test_everything_at_once(client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers commit batches with common photos while leases are taken back and a job is canceled."""
-    monkeypatch.setattr(batches, "MAX_DEATHS", 10**4)
+    """Workers commit batches with common photos while leases are reclaimed and a job is canceled."""
+    monkeypatch.setattr(batches, "MAX_CRASHES", 10**4)
     folder = photos(30, 16)
     mirrored = folder.parent / "mirrored"
     mirrored.mkdir()
@@ -292,10 +243,10 @@ def test_everything_at_once(client: Client, runtime: Make, photos: Photos, monke
 
     def take_one_back() -> None:
         with makers[3].database.read() as connection:
-            held = batches.held_by(connection, "")
-        for batch_id, job_id, owner in held[:1]:
+            leased = batches.leased_by(connection, "")
+        for batch_id, job_id, owner in leased[:1]:
             with makers[3].database.write() as connection:
-                batches.take_back(connection, batch_id, job_id=job_id, owner=owner)
+                batches.reclaim(connection, batch_id, job_id=job_id, owner=owner)
         recover(makers[3], idle=True)
 
     threads = [threading.Thread(target=repeat, args=(lambda one=one: classify_batch(one),)) for one in makers[:3]]
@@ -320,20 +271,20 @@ def test_everything_at_once(client: Client, runtime: Make, photos: Photos, monke
 def test_prune_beside_a_commit_that_reuses_a_prediction(
     client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pruned between look-up and commit: the batch is looked at again and its photo classified anew."""
+    """Pruned between look-up and commit: the batch is done again and its photo classified anew."""
     worker = runtime()
     folder = photos(3, 16)
     first = listed(client, worker, folder)
     drain(worker)
     second = listed(client, worker, folder)
-    commit = classify._commit
+    commit = worker.storage.commit
 
-    def prune_first(*args: Any) -> list[int]:
+    def prune_first(*args: Any, **options: Any) -> list[int]:
         monkeypatch.undo()
         first.delete()
-        return commit(*args)
+        return commit(*args, **options)
 
-    monkeypatch.setattr(classify, "_commit", prune_first)
+    monkeypatch.setattr(worker.storage, "commit", prune_first)
     drain(worker)
     status = check_honest(client, second)
     assert (status.state, status.ok, status.cached) == ("completed", 3, 0)
@@ -347,16 +298,16 @@ def test_prune_passes_over_what_a_commit_holds(
     first = listed(client, worker, folder)
     drain(worker)
     second = listed(client, worker, folder)
-    hold = predictions.hold
+    protect = predictions.protect
     pruning: list[threading.Thread] = []
 
-    def hold_and_prune(*args: Any) -> bool:
-        held = hold(*args)
+    def protect_and_prune(*args: Any) -> bool:
+        protected = protect(*args)
         pruning.append(threading.Thread(target=first.delete))  # it waits for this transaction's end
         pruning[-1].start()
-        return held
+        return protected
 
-    monkeypatch.setattr(predictions, "hold", hold_and_prune)
+    monkeypatch.setattr(predictions, "protect", protect_and_prune)
     assert classify_batch(worker)
     for thread in pruning:
         thread.join()
@@ -373,13 +324,13 @@ def test_stored_by_another_and_pruned_before_the_commit(
     worker, other = runtime("a"), runtime("b")
     folder = photos(3, 16)
     first, second = (listed(client, worker, folder) for _ in range(2))
-    commit, store = classify._commit, predictions.store
+    commit, store = worker.storage.commit, predictions.store
 
-    def let_the_other_commit(*args: Any) -> list[int]:
-        monkeypatch.setattr(classify, "_commit", commit)
+    def let_the_other_commit(*args: Any, **options: Any) -> list[int]:
+        monkeypatch.setattr(worker.storage, "commit", commit)
         assert classify_batch(other)
         monkeypatch.setattr(predictions, "store", store_then_delete)
-        return commit(*args)
+        return commit(*args, **options)
 
     def store_then_delete(*args: Any) -> int:
         monkeypatch.setattr(predictions, "store", store)
@@ -387,7 +338,7 @@ def test_stored_by_another_and_pruned_before_the_commit(
         second.delete()
         return new
 
-    monkeypatch.setattr(classify, "_commit", let_the_other_commit)
+    monkeypatch.setattr(worker.storage, "commit", let_the_other_commit)
     assert classify_batch(worker)
     drain(worker)
     assert second.id not in [status.id for status in client.jobs()]
@@ -397,9 +348,11 @@ def test_stored_by_another_and_pruned_before_the_commit(
 def test_pending_is_what_nobody_settled(client: Client, runtime: Make, photos: Photos) -> None:
     worker = runtime(batch_size=4)
     job = listed(client, worker, photos(4, 16))
-    held = claim(client.database)
+    claimed = claim(client.database)
     with client.database.write() as connection:
-        images.settle(connection, held.job_id, [images.Outcome(1, None, ("unreadable", "nul\0byte"))])
-        assert [ordinal for ordinal, _ in images.pending(connection, held)] == [0, 2, 3]
+        images.settle(
+            connection, claimed.job_id, [images.Outcome(1, None, ImageFailure(ImageErrorCode.UNREADABLE, "nul\0byte"))]
+        )
+        assert [ordinal for ordinal, _ in images.pending(connection, claimed)] == [0, 2, 3]
     (error,) = job.errors()
     assert error.message.startswith("nul")

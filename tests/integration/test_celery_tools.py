@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from jobs import Client
 from jobs.broker import make_app
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.processes import CHECKOUT, WorkerProcess, environment, wait_until
 
 

@@ -31,24 +31,9 @@ from jobs.errors import (
     WaitTimeout,
 )
 from jobs.job import check_source
-from jobs.records import JobStatus
-from tests.conftest import Backend
-from workers.classification.classify import classify_batch
-from workers.classification.scan import scan_job
+from tests.support.backends import Backend
+from tests.support.steps import complete, count
 from workers.runtime import Runtime
-
-
-def count(client: Client, table: str) -> int:
-    with client.database.read() as connection:
-        return int(connection.scalar(text(f"SELECT count(*) FROM {table}")))
-
-
-def complete(job: Job, runtime: Runtime) -> JobStatus:
-    """What a worker would do, here."""
-    scan_job(runtime, int(job.id))
-    while classify_batch(runtime):
-        pass
-    return job.status()
 
 
 def test_submit(client: Client, photos: Callable[..., Path]) -> None:

@@ -17,14 +17,14 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
 
 
 def interpolated(text: str) -> str:
-    """`${NAME:-default}` as Compose reads it where NAME is not set."""
+    """Return `${NAME:-default}` as Compose reads it where NAME is not set."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
 @pytest.fixture
 def compose_env(tmp_path: Path, home: Path, pg_url: str, broker_url: str) -> dict[str, str]:
-    """The worker's environment in the file, with the test's servers and folders for those inside the containers, and
-    with an engine that needs no weights.
+    """Return the worker's environment in the file, with the test's servers and folders instead of those inside the
+    containers, and with an engine that needs no weights.
     """
     env = {name: interpolated(str(value)) for name, value in SERVICES["worker"]["environment"].items()}
     assert env["CARS_DATABASE_URL"].startswith("postgresql://cars:")
@@ -78,7 +78,7 @@ def test_service_ends_within_the_grace_period(
     assert run_cars("migrate", env=compose_env).returncode == 0
     process = service(name)
     if name == "beat":
-        wait_until(process.output, message="beat's first words")
+        wait_until(process.output, message="the first output of beat")
     else:
         process.wait_ready()
     grace = int(SERVICES["worker"]["stop_grace_period"].removesuffix("s"))

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from pathlib import Path
@@ -14,28 +14,21 @@ from threading import Barrier
 from unittest.mock import Mock
 
 import pytest
-import torch
 
 from jobs import Client
 from jobs.errors import ImageNotFound, JobNotFound, NotPossible, OutputError, SettingsInvalid
 from model.data.dataset import open_dataset
-from tests.integration.test_training_task import TINY
 from tests.support.labelled_photos import picture, write_folders
+from tests.support.plans import TINY
 from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
 from workers.runtime import Runtime
-from workers.training.corrections import corrected
+from workers.training.corrections import with_corrections
 from workers.training.task import train_model
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 BMW, ACURA = "BMW M3 Coupe 2012", "Acura TL Sedan 2012"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -70,7 +63,7 @@ def test_a_corrected_photo_is_learned_although_it_is_gone(
     copy = tmp_path / "copy.png"
     picture(BMW, int(next(photo for photo in judged if photo.file.parent.name == BMW).file.stem), side=48).save(copy)
     client.label(str(copy), BMW)
-    run = client.train(data, recipe="scratch", force=True, plan={**TINY, "stages": [{"epochs": 1, "peak": 0.001}]})
+    run = client.train(data, recipe="scratch", force=True, plan={**TINY, "phases": [{"epochs": 1, "lr_max": 0.001}]})
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
     assert status.state == "published", status.error
@@ -164,13 +157,13 @@ def test_a_later_attempt_learns_from_the_same_photos_though_the_store_lost_them(
         names.append(client.label(str(tmp_path / "photo.png"), BMW).content_hash)
     worker, run = runtime(), tmp_path / "run"
     run.mkdir()
-    first = corrected(dataset, worker, folder=run, watch=Mock())
+    first = with_corrections(dataset, worker, folder=run, monitor=Mock())
     assert len(first.photos) == len(dataset.photos) + 2
     shutil.rmtree(Path(client.settings.model_store) / ".corrections")
-    again = corrected(dataset, worker, folder=run, watch=Mock())
+    again = with_corrections(dataset, worker, folder=run, monitor=Mock())
     assert again.fingerprint == first.fingerprint
     (run / "corrections" / names[0]).write_bytes(b"half a pho")  # its process died while it wrote
-    damaged = corrected(dataset, worker, folder=run, watch=Mock())
+    damaged = with_corrections(dataset, worker, folder=run, monitor=Mock())
     assert {photo.digest for photo in damaged.photos} == {photo.digest for photo in first.photos} - {names[0]}
 
 

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from jobs import Client
 from jobs.errors import NotPossible, SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound
-from tests.integration.test_training_task import TINY, embedded, versions
+from tests.support.backends import embedded
 from tests.support.labelled_photos import COLORS, write_folders
+from tests.support.plans import TINY
+from tests.support.steps import versions
 from tests.support.teachers import write_teacher
 from workers.runtime import Runtime
 from workers.training.task import train_model
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 CLASSES = sorted(COLORS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

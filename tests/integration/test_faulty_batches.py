@@ -1,4 +1,4 @@
-"""Batches that cannot be done: who is at fault, what goes back, what waits, and what is given up."""
+"""Batches that cannot be done: who is at fault, what is released, what waits, and what is given up."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from jobs import Client
 from jobs.db.queries import batches
 from jobs.job import Job
 from jobs.records import WorkerStatus
-from tests.integration.test_batches import check_honest, claim, drain, listed, states
 from tests.support.engines import ScriptedEngine
+from tests.support.steps import check_honest, claim, drain, listed, states
 from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
 from workers.recovery.thread import recover
@@ -194,14 +194,14 @@ def test_a_worker_that_may_not_read_leaves_the_job_to_others(
     assert not classify_batch(other)  # it leaves the job alone for a while
     status = check_honest(client, job)
     assert (status.state, "outside what workers may read" in status.waiting) == ("running", True)
-    held = claim(client.database, "c:1")
+    claimed = claim(client.database, "c:1")
     with client.database.write() as connection:
         connection.execute(text("UPDATE jobs SET waiting = NULL, waiting_since = NULL"))
     other.backoff.worked(int(job.id))
     assert classify_batch(other)
     assert job.status().waiting is None  # a worker has a batch of it
     with client.database.write() as connection:
-        assert batches.release(connection, held)
+        assert batches.release(connection, claimed)
     drain(worker)
     assert check_honest(client, job).ok == 8
 
@@ -257,14 +257,14 @@ def test_a_process_that_dies_while_loading_has_looked_at_nothing(
         dead = claim(client.database, "a:dead")
         with client.database.write() as connection:
             batches.set_loading(connection, dead, True)
-            assert batches.take_back(connection, dead.id, job_id=dead.job_id, owner="a:dead") == 0
+            assert batches.reclaim(connection, dead.id, job_id=dead.job_id, owner="a:dead") == 0
         assert not classify_batch(worker)  # the job is left alone for a moment
         assert states(client, job) == {"sent": 2}
         with client.database.write() as connection:
             connection.execute(text("UPDATE batches SET sent_at = '2020-01-01 00:00:00'"))
-    assert "died while it loaded" in job.status().waiting
+    assert "crashed while it loaded" in job.status().waiting
     with client.database.read() as connection:
-        assert connection.scalar(text("SELECT max(deaths) FROM images")) == 0
+        assert connection.scalar(text("SELECT max(crashes) FROM images")) == 0
     drain(worker)
     assert (check_honest(client, job).state, job.status().ok) == ("completed", 8)
 
@@ -321,14 +321,14 @@ def test_a_worker_row_says_what_it_does(client: Client, runtime: Make, photos: P
         return found
 
     assert beat(worker.shared).state == "idle"
-    held = claim(client.database, f"{worker.identity}:1")
-    assert beat(worker.shared).state == f"job {job.id}, batch {held.id}"
+    claimed = claim(client.database, f"{worker.identity}:1")
+    assert beat(worker.shared).state == f"job {job.id}, batch {claimed.id}"
     worker.shared.broken = "no\nGPU"
     assert beat(worker.shared).state == "broken: no GPU"
     with client.database.read() as connection:
         assert workers.classifiers(connection) == 0
     worker.shared.broken = None
-    assert beat(worker.shared).state == f"job {job.id}, batch {held.id}"
+    assert beat(worker.shared).state == f"job {job.id}, batch {claimed.id}"
     with client.database.read() as connection:
         assert workers.classifiers(connection) == 1
 

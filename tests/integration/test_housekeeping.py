@@ -16,7 +16,7 @@ from jobs.db.database import bulk_insert
 from jobs.db.queries import jobs
 from jobs.db.tables import ImageRow, PredictionRow
 from jobs.errors import JobNotFound
-from tests.integration.test_client import complete, count
+from tests.support.steps import complete, count
 from workers.runtime import Runtime
 
 Photos = Callable[..., Path]
@@ -30,7 +30,7 @@ def fill(client: Client, job: Job, numbers: range) -> None:
         version = connection.execute(text("SELECT version_id FROM jobs")).scalars().first()
         known = set(connection.execute(text("SELECT content_hash FROM predictions")).scalars())
         connection.execute(text("DELETE FROM images WHERE job_id = :job"), {"job": int(job.id)})
-        columns = ("job_id", "ordinal", "path", "status", "deaths", "content_hash")
+        columns = ("job_id", "ordinal", "path", "status", "crashes", "content_hash")
         rows = ((int(job.id), at, f"{at}.jpg", "ok", 0, content_hash) for at, content_hash in enumerate(hashes))
         bulk_insert(connection, ImageRow.__table__, columns, rows)
         names = ("version_id", "content_hash", "label", "make", "model", "confidence", "decision", "probabilities")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from jobs import Client
-from tests.conftest import Backend
+from tests.support.backends import Backend
 from tests.support.engines import SCRIPTED
 from tests.support.processes import WorkerProcess, environment, wait_until
 

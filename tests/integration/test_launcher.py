@@ -77,20 +77,20 @@ def make_checkout(root: Path) -> Path:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout in which nothing has been run yet."""
+    """Return a checkout in which nothing has been run yet."""
     return make_checkout(tmp_path / "a checkout")
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A checkout in which the launcher has run once, and what it said then."""
+    """Return a checkout in which the launcher has run once, and its output."""
     root = make_checkout(tmp_path_factory.mktemp("launcher") / "a checkout")
     return root, launch(root / "cars", "status", "a b")
 
 
 @pytest.fixture
 def made(first: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
-    """A checkout whose environment exists."""
+    """Return a checkout whose environment exists."""
     return first[0]
 
 
@@ -209,7 +209,7 @@ def test_an_unknown_extra_is_an_error(checkout: Path) -> None:
 
 
 def tools_on_path(folder: Path, **pythons: str) -> str:
-    """A PATH with the shell's tools and only these Pythons (name and script)."""
+    """Return a PATH with the shell's tools and only these Pythons (name and script)."""
     folder.mkdir()
     for tool in ("bash", "env", "dirname", "readlink", "cat", "head", "mkdir", "rm", "sh"):
         (folder / tool).symlink_to(str(shutil.which(tool)))

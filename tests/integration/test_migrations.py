@@ -82,6 +82,40 @@ def test_down_and_up_again(database: Database) -> None:
     migrate.check(database)
 
 
+@pytest.mark.parametrize("halfway", [False, True])
+def test_crashes_keep_their_counts(database: Database, halfway: bool) -> None:
+    """The columns `deaths` of schema 0005 become `crashes`, also where one of them has that name already."""
+    migrate.migrate(database)
+    downgrade(database, "0005")
+    with database.write() as connection:
+        job = {
+            "id": 1,
+            "name": "cars",
+            "source": "/cars",
+            "state": "running",
+            "version_id": 1,
+            "top_k": 5,
+            "priority": 1,
+        }
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, name, source, state, version_id, top_k, priority, created_at) "
+                "VALUES (:id, :name, :source, :state, :version_id, :top_k, :priority, CURRENT_TIMESTAMP)"
+            ),
+            job,
+        )
+        connection.execute(
+            text("INSERT INTO images (job_id, ordinal, path, status, deaths) VALUES (1, 0, '0.jpg', 'pending', 2)")
+        )
+        if halfway:
+            connection.execute(text("ALTER TABLE images RENAME COLUMN deaths TO crashes"))
+    assert migrate.migrate(database)["from"] == "0005"
+    with database.write() as connection:
+        connection.execute(text("INSERT INTO images (job_id, ordinal, path, status) VALUES (1, 1, '1.jpg', 'pending')"))
+        assert list(connection.scalars(text("SELECT crashes FROM images ORDER BY ordinal"))) == [2, 0]
+        assert connection.scalar(text("SELECT count(*) FROM training_runs WHERE crashes > 0")) == 0
+
+
 def test_many_processes_at_once(database: Database, url: str) -> None:
     code = f"from jobs.db import migrate; from jobs.db.database import Database; migrate.migrate(Database({url!r}))"
     started = [

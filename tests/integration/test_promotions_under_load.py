@@ -19,7 +19,6 @@ from jobs import Client
 from jobs import settings as configuration
 from jobs.db.queries import versions
 from model.cards import CARD
-from tests.integration.test_s3_source import endpoint, s3  # noqa: F401 - fixtures
 from tests.support.artifacts import graph
 from tests.support.processes import wait_until
 from workers.runtime import Runtime
@@ -73,7 +72,7 @@ def _hashes(folder: Path, files: Sequence[str]) -> dict[str, str]:
 @pytest.fixture
 def readers(three: list[str]) -> Iterator[list[Runtime]]:
     """Runtimes of their own, as worker processes have."""
-    runtimes = [Runtime(configuration.load(), identity="reader", ring=lambda *_: False) for _ in range(READERS)]
+    runtimes = [Runtime(configuration.load(), identity="reader", notify=lambda *_: False) for _ in range(READERS)]
     yield runtimes
     for one in runtimes:
         one.close()

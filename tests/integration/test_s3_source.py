@@ -2,7 +2,6 @@
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +10,8 @@ import pytest
 from jobs.errors import ImageUnavailable, SourceMissing, SourceNotAllowed
 from jobs.sources import Entry, canonical, has_images, open_source, remote
 
-boto3 = pytest.importorskip("boto3")
-pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
-
 LIMIT = 1000
 JPEG = b"\xff\xd8\xff\xe0"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of the server, which this process's environment names; there is an empty bucket `cars`."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="cars")
-    yield client
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket="cars"):
-        for item in page.get("Contents", ()):
-            client.delete_object(Bucket="cars", Key=item["Key"])
-    client.delete_bucket(Bucket="cars")
-    client.close()
 
 
 def put(client: Any, *keys: str, content: bytes = b"photo") -> None:

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import text
 
 from jobs import Client
-from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
 from jobs.db.queries import images
 from jobs.errors import DatabaseUnavailable
 from jobs.job import Job
+from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
 from workers.classification import scan
 from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
@@ -111,15 +111,15 @@ def test_a_killed_scan_is_resumed(
         done.append(add(*args, **kwargs))
         return done[-1]
 
-    ring = dying.ring
+    notify = dying.notify
 
-    def ring_until_killed(task: str, *numbers: int) -> bool:
+    def notify_until_killed(task: str, *numbers: int) -> bool:
         if len(done) == chunks and when == "after":
             raise Killed
-        return ring(task, *numbers)
+        return notify(task, *numbers)
 
     monkeypatch.setattr(images, "add", add_until_killed)
-    dying.ring = ring_until_killed
+    dying.notify = notify_until_killed
     try:
         scan_job(dying, int(job.id))
     except Killed:
@@ -154,17 +154,17 @@ def test_a_scan_that_lost_its_lease_adds_nothing(
     free(client)
     scan_job(other, int(job.id))
     check_whole(client, job, [f"{number:06}.jpg" for number in range(1, 10)])
-    assert SCAN_JOB not in [task for task, *_ in slow.ring.rung]  # type: ignore[attr-defined]
+    assert SCAN_JOB not in [task for task, *_ in slow.notify.sent]  # type: ignore[attr-defined]
 
 
 def test_slices(client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slice whose time is up rings for the next one, and the listing goes on where it was."""
+    """A slice whose time is up sends a message for the next one, and the listing continues where it was."""
     monkeypatch.setattr(scan, "SLICE_SECONDS", -1.0)
     worker = runtime(batch_size=1, window=1)
     job = client.submit(str(photos(10, 16)))
     totals = []
-    while (SCAN_JOB, int(job.id)) in worker.ring.rung or not totals:  # type: ignore[attr-defined]
-        worker.ring.rung.clear()  # type: ignore[attr-defined]
+    while (SCAN_JOB, int(job.id)) in worker.notify.sent or not totals:  # type: ignore[attr-defined]
+        worker.notify.sent.clear()  # type: ignore[attr-defined]
         scan_job(worker, int(job.id))
         totals.append(job.status().total)
         assert job.status().state == "running"
@@ -179,8 +179,8 @@ def test_work_begins_before_the_listing_ends(
     worker = runtime(batch_size=2)
     job = client.submit(str(photos(10, 16)))
     scan_job(worker, int(job.id))
-    rung = [task for task, *_ in worker.ring.rung]  # type: ignore[attr-defined]
-    assert rung[:2] == [CLASSIFY_BATCH] * 2
+    sent = [task for task, *_ in worker.notify.sent]  # type: ignore[attr-defined]
+    assert sent[:2] == [CLASSIFY_BATCH] * 2
     while classify_batch(worker):
         pass
     status = job.status()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,32 +18,29 @@ from model.data.dataset import Dataset, open_dataset
 from model.data.decoding import decode_files
 from model.errors import ArtifactUnsafe, DatasetError
 from model.network import build
-from model.publishing.open_set import judge_held_out_classes
-from model.training.augment import normalize, plain_view
+from model.publishing.open_set import evaluate_unseen_classes
+from model.training.augment import normalize, resized
 from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.training.errors import TrainingFailed
 from model.training.initialization import starting_network
 from model.training.loader import load_table
+from model.training.progress import RunProgress
 from model.training.recipes import RECIPES, Plan, make_plan
 from model.training.train import Trained, TrainingStopped, train, with_plain_statistics
 from tests.support.labelled_photos import COLORS, write_folders
 from tests.support.teachers import write_teacher
 
-OPTIONS: dict[str, Any] = {"sizes": [[0.5, 24], [1.0, 32]], "test_sizes": [32], "batch": 8, "finder_steps": 16}
-OPTIONS |= {"bfloat16": False}  # in a test nothing may hang on what was measured
-PLAN_OF_0_1 = {  # the fields of a plan in release 0.1.0
-    *("recipe", "stages", "sizes", "test_sizes", "batch", "optimizer", "weight_decay", "loss", "views", "mixing"),
-    *("average", "warm_up", "finder_steps"),
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+OPTIONS: dict[str, Any] = {
+    "progressive_sizes": [[0.5, 24], [1.0, 32]],
+    "eval_sizes": [32],
+    "batch_size": 8,
+    "finder_steps": 16,
 }
-ONE_SIZE = {**OPTIONS, "sizes": [[1.0, 24]]}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+OPTIONS |= {"bfloat16": False}  # in a test nothing may hang on what was measured
+OLD = Path(__file__).parents[1] / "support" / "release_0_1_0"
+ONE_SIZE = {**OPTIONS, "progressive_sizes": [[1.0, 24]]}
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +62,12 @@ def _same(one: Trained, other: Trained) -> bool:
     return all(torch.equal(tensor, other.weights[name]) for name, tensor in one.weights.items())
 
 
-def _stop_after(epochs: int) -> tuple[Callable[[dict[str, Any]], None], Callable[[], bool]]:
+def _stop_after(epochs: int) -> tuple[Callable[[RunProgress], None], Callable[[], bool]]:
     """A listener and a question that stop a run in the first batch after so many epochs."""
     seen: list[int] = []
 
-    def listen(record: dict[str, Any]) -> None:
-        seen.append(record["epoch"])
+    def listen(progress: RunProgress) -> None:
+        seen.append(progress.epoch)
 
     return listen, lambda: bool(seen) and seen[-1] >= epochs
 
@@ -93,7 +90,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(dataset: Dataset, tmp
         dataset,
         recipe="scratch",
         run_folder=tmp_path / "cut",
-        on_progress=lambda record: again.append(record["epoch"]) if record["accuracy"] is not None else None,
+        on_progress=lambda progress: again.append(progress.epoch) if progress.is_whole_epoch else None,
     )
     assert again == [3]  # only the epoch that was cut off is run again
     assert [record["image_size"] for record in rest.report["history"]] == [24, 24, 32]
@@ -101,8 +98,8 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(dataset: Dataset, tmp
     assert not [file for file in (tmp_path / "cut").rglob("*") if file.suffix in {".pkl", ".pth", ".pt"}]
 
 
-def test_the_original_recipe_runs_its_stages_in_order(dataset: Dataset, imagenet: Path, tmp_path: Path) -> None:
-    records: list[dict[str, Any]] = []
+def test_the_original_recipe_runs_its_phases_in_order(dataset: Dataset, imagenet: Path, tmp_path: Path) -> None:
+    records: list[RunProgress] = []
     trained = train(
         dataset,
         recipe="original",
@@ -113,9 +110,9 @@ def test_the_original_recipe_runs_its_stages_in_order(dataset: Dataset, imagenet
         on_progress=records.append,
     )
     plan = Plan.from_json(trained.report["plan"])
-    assert [(stage.frozen, stage.epochs) for stage in plan.stages] == [(True, 1), (False, 2)]
-    assert [record["epoch"] for record in records if record["accuracy"] is not None] == [1, 2, 3]
-    assert len(trained.report["peak_rates"]) == 2
+    assert [(phase.frozen, phase.epochs) for phase in plan.phases] == [(True, 1), (False, 2)]
+    assert [progress.epoch for progress in records if progress.is_whole_epoch] == [1, 2, 3]
+    assert len(trained.report["lr_max"]) == 2
     assert [plot.name for plot in trained.plots] == ["history.png", "learning_rate_1.png", "learning_rate_2.png"]
     assert all(plot.stat().st_size > 0 for plot in trained.plots)
 
@@ -123,11 +120,11 @@ def test_the_original_recipe_runs_its_stages_in_order(dataset: Dataset, imagenet
 def test_the_rate_finder_finds_the_same_after_a_kill(dataset: Dataset, imagenet: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"recipe": "original", "epochs": 5, "pretrained": imagenet, "options": ONE_SIZE}
     whole = train(dataset, run_folder=tmp_path / "whole", **settings)
-    listen, should_stop = _stop_after(2)  # the whole of the first stage
+    listen, should_stop = _stop_after(2)  # the whole of the first phase
     with pytest.raises(TrainingStopped, match="epoch 3"):
         train(dataset, run_folder=tmp_path / "cut", on_progress=listen, should_stop=should_stop, **settings)
     rest = train(dataset, run_folder=tmp_path / "cut", **settings)
-    assert rest.report["peak_rates"] == whole.report["peak_rates"]
+    assert rest.report["lr_max"] == whole.report["lr_max"]
     assert _same(whole, rest)
 
 
@@ -142,7 +139,7 @@ def test_a_run_goes_on_with_labels_that_are_listed_in_another_order(dataset: Dat
 
 def test_the_original_recipe_is_the_original_work() -> None:
     plan = make_plan("original", gpu=True)
-    assert [(stage.frozen, stage.epochs, stage.peak) for stage in plan.stages] == [(True, 3, None), (False, 5, None)]
+    assert [(phase.frozen, phase.epochs, phase.lr_max) for phase in plan.phases] == [(True, 3, None), (False, 5, None)]
 
 
 def test_a_frozen_body_stays_as_it_was(dataset: Dataset, imagenet: Path, tmp_path: Path) -> None:
@@ -161,14 +158,14 @@ def test_a_frozen_body_stays_as_it_was(dataset: Dataset, imagenet: Path, tmp_pat
         )
     checkpoint = load_checkpoint(tmp_path)
     assert checkpoint is not None
-    assert (checkpoint.stage, checkpoint.epoch) == (0, 1)
+    assert (checkpoint.phase, checkpoint.epoch) == (0, 1)
     assert torch.equal(checkpoint.network["layer1.0.conv1.weight"], before["layer1.0.conv1.weight"])
     assert not torch.equal(checkpoint.network["fc.weight"], before["fc.weight"])
 
 
 def test_finetuning_learns_and_reports(dataset: Dataset, imagenet: Path, tmp_path: Path) -> None:
-    records: list[dict[str, Any]] = []
-    options = {**ONE_SIZE, "views": {"crop": 1.0, "strong": False}}
+    records: list[RunProgress] = []
+    options = {**ONE_SIZE, "augmentation": {"crop": 1.0, "strong": False}}
     trained = train(
         dataset,
         recipe="finetune",
@@ -178,14 +175,14 @@ def test_finetuning_learns_and_reports(dataset: Dataset, imagenet: Path, tmp_pat
         options=options,
         on_progress=records.append,
     )
-    epochs = [record for record in records if record["accuracy"] is not None]
-    assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
-    assert epochs[-1]["eta_seconds"] == 0
-    assert all(record["images_per_second"] > 0 and record["epochs"] == 3 for record in records)
+    epochs = [progress for progress in records if progress.is_whole_epoch]
+    assert epochs[-1].train_loss < epochs[0].train_loss
+    assert epochs[-1].eta_seconds == 0
+    assert all(progress.images_per_second > 0 and progress.epochs == 3 for progress in records)
     assert trained.report["name"] == "finetune"
     scores = trained.report["calibration_accuracy"]
-    plain = [f"{name}, statistics of plain photos" for name in ("last", "average")]
-    assert set(scores) == {"last", "average", *plain}
+    plain = [f"{name}, statistics of plain photos" for name in ("last", "ema")]
+    assert set(scores) == {"last", "ema", *plain}
     assert scores[trained.report["weights"]] == max(scores.values())
     json.dumps(trained.report, allow_nan=False)
 
@@ -263,7 +260,23 @@ def test_a_teacher_that_will_not_do_is_refused_before_anything_is_decoded(datase
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_a_run_that_was_begun_by_an_older_release_goes_on(dataset: Dataset, tmp_path: Path) -> None:
+def _as_in_0_1_0(folder: Path) -> None:
+    """Write a run's plan and checkpoint as that release did."""
+    plan = json.loads((OLD / "plan.json").read_text())["plan"]
+    document = json.loads((folder / "plan.json").read_text())
+    new = document["plan"]
+    plan |= {"sizes": new["progressive_sizes"], "test_sizes": new["eval_sizes"], "batch": new["batch_size"]}
+    plan["stages"] = [{"epochs": 2, "frozen": False, "peak": 0.05, "spread": 1.0}]
+    identity = {name: document["identity"][name] for name in ("recipe", "data", "classes", "init", "seed")}
+    (folder / "plan.json").write_text(json.dumps({"identity": identity, "plan": plan}))
+    index = json.loads((folder / "checkpoint.json").read_text())
+    index["stage"] = index.pop("phase")
+    for record in index["history"]:
+        del record["network_images_per_second"]
+    (folder / "checkpoint.json").write_text(json.dumps(index))
+
+
+def test_a_run_that_was_begun_by_an_older_release_continues(dataset: Dataset, tmp_path: Path) -> None:
     listen, should_stop = _stop_after(1)
     with pytest.raises(TrainingStopped):
         train(
@@ -275,12 +288,7 @@ def test_a_run_that_was_begun_by_an_older_release_goes_on(dataset: Dataset, tmp_
             on_progress=listen,
             should_stop=should_stop,
         )
-    document = json.loads((tmp_path / "plan.json").read_text())
-    document = {
-        "identity": {name: document["identity"][name] for name in ("recipe", "data", "classes", "init", "seed")},
-        "plan": {name: value for name, value in document["plan"].items() if name in PLAN_OF_0_1},
-    }
-    (tmp_path / "plan.json").write_text(json.dumps(document))
+    _as_in_0_1_0(tmp_path)
     assert len(train(dataset, recipe="scratch", run_folder=tmp_path).report["history"]) == 2
 
 
@@ -294,25 +302,25 @@ def test_statistics_that_belong_to_no_weights_are_replaced_by_those_of_plain_pho
             module.running_mean.fill_(100.0)
     fresh = with_plain_statistics(network, table, 24, torch.device("cpu"))
     with torch.inference_mode():
-        inputs = network.conv1(normalize(plain_view(table.photos, 24)))
+        inputs = network.conv1(normalize(resized(table.photos, 24)))
     assert torch.allclose(fresh.bn1.running_mean, inputs.mean(dim=(0, 2, 3)), atol=1e-4)
     assert network.bn1.running_mean.min() == 100.0  # the run's own network stays as it is
 
 
 def test_classes_never_seen_are_told_from_known_ones_in_a_run_of_their_own(dataset: Dataset, tmp_path: Path) -> None:
-    found = judge_held_out_classes(dataset, run_folder=tmp_path, count=1, epochs=1, options=ONE_SIZE)
+    found = evaluate_unseen_classes(dataset, run_folder=tmp_path, count=1, epochs=1, options=ONE_SIZE)
     assert set(found["auroc"]) == {"max_softmax", "max_logit", "energy", "centered_logit", "logit_margin"}
     assert (len(found["classes"]), found["unknown_images"], found["known_images"]) == (1, 10, 2)
     assert "short run" in found["of"]
     with pytest.raises(DatasetError):
-        judge_held_out_classes(dataset, run_folder=tmp_path / "other", count=2)
+        evaluate_unseen_classes(dataset, run_folder=tmp_path / "other", count=2)
 
 
 def test_an_error_of_the_listener_ends_the_run_as_itself(dataset: Dataset, tmp_path: Path) -> None:
     class LeaseLost(Exception):
         pass
 
-    def listen(_: dict[str, Any]) -> None:
+    def listen(_: RunProgress) -> None:
         raise LeaseLost
 
     with pytest.raises(LeaseLost):
@@ -326,25 +334,8 @@ def test_a_folder_of_another_run_is_refused(dataset: Dataset, tmp_path: Path) ->
         train(dataset, recipe="scratch", run_folder=tmp_path, options=ONE_SIZE, seed=1)
 
 
-def test_a_run_is_cut_to_the_time_there_is(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(TrainingStopped):
-        train(
-            dataset,
-            recipe="scratch",
-            epochs=10_000,
-            minutes=1.0,
-            run_folder=tmp_path,
-            options=OPTIONS,
-            should_stop=lambda: True,
-        )
-    plan = Plan.from_json(json.loads((tmp_path / "plan.json").read_text())["plan"])
-    assert 1 <= plan.epochs < 10_000
-    assert plan.size_at(0) == 24
-    assert plan.epochs == 1 or plan.size_at(plan.epochs - 1) == 32
-
-
 def test_a_killed_write_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
-    first = Checkpoint(stage=0, epoch=1, rates=(0.1,), history=({"epoch": 1},), network={"w": torch.ones(2)})
+    first = Checkpoint(phase=0, epoch=1, rates=(0.1,), history=(), network={"w": torch.ones(2)})
     save_checkpoint(tmp_path, first)
     (tmp_path / "checkpoint-0-2.safetensors").write_bytes(b"half a fi")
     (tmp_path / "checkpoint.json.new").write_text('{"format"')
@@ -359,7 +350,7 @@ def test_an_optimizer_state_survives_a_checkpoint(tmp_path: Path) -> None:
         "hypers": [{"lr": 0.1}],
     }
     save_checkpoint(
-        tmp_path, Checkpoint(stage=1, epoch=3, rates=(), history=(), network={"w": torch.ones(1)}, optimizer=optimizer)
+        tmp_path, Checkpoint(phase=1, epoch=3, rates=(), history=(), network={"w": torch.ones(1)}, optimizer=optimizer)
     )
     found = load_checkpoint(tmp_path)
     assert found is not None

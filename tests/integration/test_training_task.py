@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from sqlalchemy import update
 
@@ -22,41 +21,30 @@ from jobs.records import TrainingStatus
 from model.cards import verify
 from model.errors import StoreUnavailable
 from model.evaluation.metrics import evaluate_version
+from tests.support.backends import embedded, server
 from tests.support.drawn_cars import LOOKS, Car, draw, write_catalogue
 from tests.support.labelled_photos import COLORS, picture, write_folders
+from tests.support.plans import LEARNS, TINY
+from tests.support.steps import versions
 from workers.runtime import Runtime
-from workers.training.task import take_back_runs, train_model
+from workers.training.task import reclaim_runs, train_model
 
-PLAN: dict[str, Any] = {
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
+TINY_IN_0_2_0 = {  # the same in the names that releases before had
     "sizes": [[1.0, 24]],
     "test_sizes": [24],
-    "batch": 8,
+    "batch": 16,
     "views": {"crop": 1.0, "strong": False},
-    "stages": [{"epochs": 5, "peak": 0.02}],
+    "stages": [{"epochs": 2, "peak": 0.001}],
     "loss": "cross_entropy",
     "bfloat16": False,
 }
-LEARNS = {**PLAN, "sizes": [[1.0, 32]], "test_sizes": [32], "stages": [{"epochs": 8, "peak": 0.02}]}
-TINY = {**PLAN, "stages": [{"epochs": 2, "peak": 0.001}], "batch": 16}
-embedded = pytest.mark.parametrize("backend", ["embedded"], indirect=True)
-server = pytest.mark.parametrize("backend", ["server"], indirect=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_folders(tmp_path / "data", photos=20)
-
-
-def versions(client: Client) -> set[str]:
-    return {row.name for row in client.models()}
 
 
 def when(run: TrainingRun, condition: Callable[[TrainingStatus], bool], then: Callable[[], bool]) -> Callable[[], bool]:
@@ -110,7 +98,7 @@ def test_photos_that_show_no_car_are_fitted_to(
     run = client.train(data, recipe="scratch", other=folder, force=True, promote=False, plan=TINY)
     assert train_model(worker, int(run.id))
     card = client.model_card(run.status().model_version)
-    assert card["metrics"]["other_photos"]["holdout"]["images"] == 3
+    assert card["metrics"]["ood_images"]["holdout"]["images"] == 3
 
 
 @embedded
@@ -164,7 +152,7 @@ def test_cancel(client: Client, runtime: Callable[..., Runtime], data: Path) -> 
     waiting = client.train(data, recipe="scratch", plan=TINY)
     assert waiting.cancel().state == "canceled"
     assert not train_model(worker, int(waiting.id))
-    run = client.train(data, recipe="scratch", plan={**TINY, "stages": [{"epochs": 50, "peak": 0.001}]})
+    run = client.train(data, recipe="scratch", plan={**TINY, "phases": [{"epochs": 50, "lr_max": 0.001}]})
 
     def cancel() -> bool:
         run.cancel()
@@ -184,7 +172,7 @@ def test_a_run_that_was_taken_back_is_left_alone(client: Client, runtime: Callab
     run = client.train(data, recipe="scratch", plan=TINY)
 
     def lose() -> bool:
-        take_back_runs(worker, lambda _owner: False)
+        reclaim_runs(worker, lambda _owner: False)
         return False
 
     assert train_model(worker, int(run.id), closing=when(run, lambda status: status.epoch == 1, lose))
@@ -198,12 +186,12 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
     end: str, client: Client, runtime: Callable[..., Runtime], data: Path
 ) -> None:
     worker = runtime(engine="onnx")
-    run = client.train(data, recipe="scratch", force=True, plan={**TINY, "stages": [{"epochs": 1, "peak": 0.001}]})
+    run = client.train(data, recipe="scratch", force=True, plan={**TINY, "phases": [{"epochs": 1, "lr_max": 0.001}]})
     assert train_model(worker, int(run.id), closing=lambda: True)
     folder = worker.settings.home / "training"
     other = folder / f"{run.id}-0-1"  # of another database's run
     other.mkdir()
-    take_back_runs(worker, lambda _owner: True)
+    reclaim_runs(worker, lambda _owner: True)
     assert run.status().state == "queued"
     assert len(list(folder.iterdir())) == 2  # the run goes on from there
     if end == "canceled":
@@ -214,7 +202,7 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
         killed_while_removing(worker, run)
     assert run.status().state == end
     assert len(list(folder.iterdir())) == 2
-    take_back_runs(worker, lambda _owner: True)
+    reclaim_runs(worker, lambda _owner: True)
     assert list(folder.iterdir()) == [other]
 
 
@@ -237,10 +225,10 @@ def killed_while_removing(worker: Runtime, run: TrainingRun) -> None:
 def give_up(client: Client, run: TrainingRun) -> None:
     """Its process dies, time and again."""
     with client.database.write() as connection:
-        for _ in range(training_runs.MAX_DEATHS):
+        for _ in range(training_runs.MAX_CRASHES):
             assert training_runs.claim(connection, int(run.id), owner="w:1", seconds=60)
             assert not training_runs.claim(connection, int(run.id), owner="w:2", seconds=60)
-            training_runs.take_back(connection, int(run.id), owner="w:1")
+            training_runs.reclaim(connection, int(run.id), owner="w:1")
 
 
 @embedded
@@ -248,7 +236,7 @@ def test_a_run_that_keeps_killing_its_process_is_given_up(client: Client, data: 
     run = client.train(data, recipe="scratch")
     give_up(client, run)
     assert run.status().state == "failed"
-    assert "died 5 times" in run.status().error
+    assert "crashed 5 times" in run.status().error
 
 
 @embedded
@@ -322,7 +310,7 @@ def test_a_run_that_an_earlier_release_enqueued_goes_on(
     data = write_folders(tmp_path / "data", photos=8, labels=tuple(COLORS)[:3])
     write_folders(data, photos=2, labels=tuple(COLORS)[3:])
     run = client.train(data, recipe="scratch", force=True, plan=TINY)
-    before = {"min_gain": 0.0, "force": True, "promote": True, "seed": 0, "plan": TINY, **options}
+    before = {"min_gain": 0.0, "force": True, "promote": True, "seed": 0, "plan": TINY_IN_0_2_0, **options}
     with client.database.write() as connection:
         connection.execute(update(TrainingRunRow).values(options=before))
     assert train_model(runtime(engine="onnx"), int(run.id))
@@ -425,7 +413,7 @@ def test_a_fault_that_does_not_pass_ends_the_run_at_last(
     run, canceled = (client.train(data, recipe="scratch", plan=TINY) for _ in range(2))
     monkeypatch.setattr("workers.training.attempt.open_dataset", full)
     monkeypatch.setattr(training_runs, "FIRST_PAUSE", 0.0)
-    for attempt in range(1, training_runs.MAX_DEATHS + 1):
+    for attempt in range(1, training_runs.MAX_CRASHES + 1):
         assert (run.status().state, run.status().attempt) == ("queued", attempt - 1)
         assert train_model(worker, int(run.id))
     assert run.status().state == "failed"
@@ -441,7 +429,7 @@ def test_what_production_was_judged_on_is_not_learned(
     client: Client, runtime: Callable[..., Runtime], data: Path, tmp_path: Path
 ) -> None:
     worker = runtime(engine="onnx")
-    plan = {**TINY, "stages": [{"epochs": 1, "peak": 0.001}]}
+    plan = {**TINY, "phases": [{"epochs": 1, "lr_max": 0.001}]}
     first = client.train(data, recipe="scratch", force=True, plan=plan)
     assert train_model(worker, int(first.id))
     again = client.train(data, recipe="finetune", seed=5, force=True, promote=False, plan=plan)

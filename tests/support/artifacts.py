@@ -26,7 +26,7 @@ def card_fields(**changes: Any) -> dict[str, Any]:
     }
     metrics = {"split": "holdout", "images": 9, "top1": 0.7, "top5": 0.9, "make": 0.8, "ece": 0.02, "coverage": 0.4}
     fields = {
-        "format": 1,
+        "format": 3,
         "name": "v1",
         "architecture": "resnet34",
         "classes": list(CLASSES),

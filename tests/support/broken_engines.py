@@ -44,7 +44,7 @@ class Raises(ScriptedEngine):
 
 
 class Forgetful(ScriptedEngine):
-    """Raises for ever, in each process, while the flag's file exists."""
+    """Raises an exception in every process while the flag's file exists."""
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         if flag().exists():
@@ -62,7 +62,7 @@ class DiesLoading(ScriptedEngine):
 
 
 class HoldsLock(ScriptedEngine):
-    """Hangs on the odd picture, in C and with the interpreter's lock held."""
+    """Hangs on the odd picture, in C and while it keeps the interpreter's lock."""
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         if _has_odd(images):
@@ -74,7 +74,7 @@ class Eats(ScriptedEngine):
     """Allocates without end on the odd picture."""
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        held = []
+        blocks = []
         while _has_odd(images):
-            held.append(bytearray(16 << 20))
+            blocks.append(bytearray(16 << 20))
         return super().logits(images)

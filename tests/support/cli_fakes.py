@@ -34,7 +34,7 @@ from jobs.records import (
 )
 from jobs.results import ResultFilters
 from jobs.settings import Settings, load
-from jobs.states import JobState, RunState, VersionState
+from jobs.states import ImageErrorCode, JobState, RunState, VersionState
 
 STATUS = JobStatus(
     id="7", name="photos", state=JobState.COMPLETED, source="/photos", model_version="resnet34-1",
@@ -76,7 +76,7 @@ def a_result(path: str, **changes: Any) -> Result:
 
 A_FAILURE = a_result(
     "bad.jpg", status="failed", label=None, make=None, model=None, body=None, year=None, confidence=None, decision=None,
-    top=[], error=ImageFailure(code="truncated", message="the file ends too early"),
+    top=[], error=ImageFailure(code=ImageErrorCode.TRUNCATED, message="the file ends too early"),
 )  # fmt: skip
 
 

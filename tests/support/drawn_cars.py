@@ -34,7 +34,7 @@ LOOKS: Mapping[Car, tuple[tuple[int, int, int], float, float, float]] = {
 
 
 def draw(car: Car, seed: int, *, side: int = 96) -> Image.Image:
-    """A side view of the car somewhere on a random background; another seed is another picture."""
+    """Return a side view of the car somewhere on a random background; another seed is another picture."""
     random = np.random.default_rng([seed, *car.label.encode()])
     background = random.integers(60, 200, (4, 4, 3), dtype=np.uint8)
     image = Image.fromarray(background).resize((side, side), Image.Resampling.BICUBIC)
@@ -57,7 +57,7 @@ def draw(car: Car, seed: int, *, side: int = 96) -> Image.Image:
 
 
 def write_catalogue(folder: Path, cars: Sequence[Car] = tuple(LOOKS), *, splits: Mapping[str, int], few: Car) -> Path:
-    """`listings.csv` in the folder with so many photos of each car in each split, and two of the car `few`."""
+    """Write and return `listings.csv`, with this many photos of each car per split, and two of the car `few`."""
     rows = [(car, split) for car in cars for split, photos in splits.items() for _ in range(photos)]
     path = folder / "listings.csv"
     (folder / "photos").mkdir(parents=True)

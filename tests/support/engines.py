@@ -1,4 +1,4 @@
-"""An engine for tests in which the model is not the point: its pace, its log and its death are set by the
+"""An engine for tests in which the model is not the point: its pace, its log and its crash are set by the
 environment.
 """
 
@@ -16,7 +16,7 @@ from workers.self_check import picture
 class ScriptedEngine:
     """The class is the image's red value modulo the number of classes.
 
-    ENGINE_DELAY: seconds an image. ENGINE_LOG: a file that gets a line with the number of images of each call
+    ENGINE_DELAY: seconds per image. ENGINE_LOG: a file that gets a line with the number of images of each call
     (but for the start-up picture).
     ENGINE_DEADLY: a picture with a white left and a black right edge kills the process.
     """
@@ -49,5 +49,5 @@ SCRIPTED = {"CARS_ENGINE": "tests.support.engines:ScriptedEngine"}
 
 
 def inferences(log: Path) -> int:
-    """How many images engines that wrote to this log were given."""
+    """Return the number of images that engines with this log were given."""
     return sum(map(int, log.read_text().split())) if log.exists() else 0

@@ -1,4 +1,4 @@
-"""Watching a job as a suspicious user would: every 50 ms, adding up what the status says."""
+"""Following a job as a suspicious user would: every 50 ms, adding up the counts of its status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobs.records import JobStatus
 
 
 def follow(job: Job, *, until: Callable[[JobStatus], bool], timeout: float = 180) -> JobStatus:
-    """Poll the job until the condition holds; fails as soon as a count is dishonest. Returns the last status."""
+    """Poll the job until the condition holds, check its counts, and return its last status."""
     deadline = time.monotonic() + timeout
     before = {"ok": 0, "failed": 0, "canceled": 0}
     while True:
@@ -37,7 +37,7 @@ def done(count: int) -> Callable[[JobStatus], bool]:
 
 
 def check_whole(client: Client, job: Job, *, total: int) -> None:
-    """Every image has one result of its own, and no batch is left over."""
+    """Assert that every image has one result of its own, and that no batch is left over."""
     paths = [result.path for result in job.results()]
     assert len(paths) == len(set(paths)) == total
     with client.database.read() as connection:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import psutil
+from sqlalchemy import text
 
 from jobs import Client
 
-__all__ = ["CHECKOUT", "WorkerProcess", "environment", "run_cars", "wait_until"]
+__all__ = ["CHECKOUT", "WorkerProcess", "engine_pid", "environment", "run_cars", "wait_until"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 
 def wait_until(predicate: Callable[[], T], timeout: float = 30, message: str | Callable[[], str] = "") -> T:
-    """The first true value of `predicate`; fails with `message` when none comes within `timeout` seconds."""
+    """Return the first true value of `predicate`; fail with `message` if none comes within `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := predicate()):
         if time.monotonic() > deadline:
@@ -35,7 +36,7 @@ def wait_until(predicate: Callable[[], T], timeout: float = 30, message: str | C
 
 
 def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment with `env` on top and the checkout importable, without what colours output."""
+    """Return this process's environment with `env` on top and the checkout importable, without what colours output."""
     inherited = {name: value for name, value in os.environ.items() if name not in {"FORCE_COLOR", "PYTHONWARNINGS"}}
     return {**inherited, "PYTHONPATH": str(CHECKOUT), **(env or {})}
 
@@ -46,7 +47,7 @@ def run_cars(
     cwd: Path | None = None,
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
-    """`cars ARGS` in a process of its own, with its output as text."""
+    """Run `cars ARGS` in a process of its own, with its output as text."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "jobs.cli", *map(str, args)],
         env=environment(env),
@@ -80,7 +81,7 @@ class WorkerProcess:
         return self.process.pid
 
     def output(self) -> str:
-        """What the worker and its children have written so far."""
+        """Return what the worker and its children have written so far."""
         return self.log.read_text(errors="replace")
 
     def wait_ready(self, timeout: float = 60) -> None:
@@ -95,19 +96,19 @@ class WorkerProcess:
             wait_until(beats, timeout, lambda: f"the worker's heartbeat\n{self.output()[-4000:]}")
 
     def child_pids(self) -> list[int]:
-        """The processes below the worker: its engine children and what belongs to them."""
+        """Return the processes below the worker: its engine children and what belongs to them."""
         with contextlib.suppress(psutil.NoSuchProcess):
             return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
         return []
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the worker and all its children (SIGSTOP and SIGCONT, say)."""
+        """Send a signal to the worker and all its children (SIGSTOP and SIGCONT, for example)."""
         for pid in [self.pid, *self.child_pids()]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def kill_all(self) -> None:
-        """SIGKILL the worker and its children at once: the machine loses power."""
+        """Send SIGKILL to the worker and its children at once, as if the machine lost power."""
         children = self.child_pids()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -117,7 +118,7 @@ class WorkerProcess:
         self.process.wait()
 
     def stop(self, timeout: float = 30) -> int:
-        """SIGTERM, wait, and return the exit code; fails when the worker does not end."""
+        """Send SIGTERM, wait, and return the exit code; fail if the worker does not end."""
         if self.process.poll() is None:
             self.process.terminate()
         try:
@@ -127,3 +128,15 @@ class WorkerProcess:
             raise AssertionError(
                 f"the worker did not end within {timeout:g} s of SIGTERM\n{self.output()[-4000:]}"
             ) from None
+
+
+def engine_pid(worker: WorkerProcess, client: Client) -> int:
+    """Return the process id of the child that has a lease now."""
+
+    def holder() -> int:
+        with client.database.read() as connection:
+            owner = connection.execute(text("SELECT owner FROM batches WHERE state = 'leased'")).scalars().first()
+        pid = int(owner.rpartition(":")[2]) if owner else 0
+        return pid if pid in worker.child_pids() else 0
+
+    return wait_until(holder, 40, "a lease of the worker's child")

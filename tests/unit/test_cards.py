@@ -53,15 +53,15 @@ def test_a_card_comes_back_from_its_bytes() -> None:
     assert cards.parse_card(card.to_bytes()) == card
     assert card.to_bytes() == cards.parse_card(card.to_bytes()).to_bytes()
     written = json.loads(card.to_bytes())
-    assert written["thresholds"].pop("known") is None
+    assert written["thresholds"].pop("ood") is None
     assert written == card_fields()
 
 
-def test_a_card_may_say_what_a_known_car_scores() -> None:
-    known = {"score": "energy", "least": -2.5}
-    card = _parse(_changed(("thresholds", "known"), lambda part, name: part.update({name: known})))
-    assert card.thresholds.known == cards.KnownCar(score="energy", least=-2.5)
-    assert json.loads(card.to_bytes())["thresholds"]["known"] == known
+def test_a_card_may_have_a_threshold_for_out_of_distribution_images() -> None:
+    ood = {"score": "energy", "threshold": -2.5}
+    card = _parse(_changed(("thresholds", "ood"), lambda part, name: part.update({name: ood})))
+    assert card.thresholds.ood == cards.OodThreshold(score="energy", threshold=-2.5)
+    assert json.loads(card.to_bytes())["thresholds"]["ood"] == ood
 
 
 @pytest.mark.parametrize("path", _required(card_fields()), ids=".".join)
@@ -80,7 +80,7 @@ PARTS = {"make": "Acura", "model": "TL Sedan", "body": None, "year": 2012}
 
 
 def _with_parts(name: str = "Acura TL Sedan 2012", **changes: Any) -> dict[str, Any]:
-    return card_fields(format=2, class_parts={name: {**PARTS, **changes}})
+    return card_fields(class_parts={name: {**PARTS, **changes}})
 
 
 def test_a_card_may_take_classes_apart() -> None:
@@ -93,9 +93,8 @@ def test_a_card_may_take_classes_apart() -> None:
     ]
 
 
-def test_a_card_without_parts_is_one_that_earlier_releases_read() -> None:
-    fields = cards.class_fields(("BMW M3 Coupe 2012", "Kia Rio 2019"), {})
-    assert (fields["format"], fields["classes"]) == (1, ("BMW M3 Coupe 2012", "Kia Rio 2019"))
+def test_a_card_without_parts_does_not_mention_them() -> None:
+    assert cards.class_parts(("BMW M3 Coupe 2012", "Kia Rio 2019"), {}) == {}
     assert "class_parts" not in json.loads(_parse(card_fields()).to_bytes())
 
 
@@ -117,8 +116,8 @@ def test_parts_that_contradict_the_classes_are_refused(fields: dict[str, Any], m
 
 
 def test_a_card_of_a_later_format_is_said_to_be_one() -> None:
-    fields = card_fields(format=3, classes={"something": "else"})
-    with pytest.raises(CardInvalid, match="format 3, which a newer release of car-classifier has written"):
+    fields = card_fields(format=4, classes={"something": "else"})
+    with pytest.raises(CardInvalid, match="format 4, which a newer release of car-classifier has written"):
         _parse(fields)
 
 
@@ -130,8 +129,8 @@ def test_metrics_recipe_and_data_may_say_more() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("format",), 3),
-        (("format",), "1"),
+        (("format",), 4),
+        (("format",), "3"),
         (("architecture",), "resnet50"),
         (("classes",), ["only one"]),
         (("classes",), ["twice", "twice"]),
@@ -143,9 +142,9 @@ def test_metrics_recipe_and_data_may_say_more() -> None:
         (("preprocessing", "std"), [0.2, 0, 0.2]),
         (("preprocessing", "resize"), "crop"),
         (("thresholds", "model"), -0.1),
-        (("thresholds", "known"), {"score": "loudness", "least": 1.0}),
-        (("thresholds", "known"), {"score": "energy"}),
-        (("thresholds", "known"), {"score": "energy", "least": 1.0, "most": 2.0}),
+        (("thresholds", "ood"), {"score": "loudness", "threshold": 1.0}),
+        (("thresholds", "ood"), {"score": "energy"}),
+        (("thresholds", "ood"), {"score": "energy", "threshold": 1.0, "most": 2.0}),
         (("metrics", "top1"), 70.0),
         (("data", "holdout"), ["not a hash"]),
         (("engines",), {}),
@@ -177,7 +176,7 @@ def test_wrong_values_are_refused(path: tuple[str, ...], value: Any) -> None:
         b"[" * 100_000,
         json.dumps(card_fields()).replace("1.5", "NaN", 1).encode(),
         json.dumps(_changed(("metrics", "loss"), lambda p, n: p.update({n: float("inf")}))).encode(),
-        b'{"format": 1, ' + json.dumps(card_fields()).encode()[1:],
+        b'{"format": 3, ' + json.dumps(card_fields()).encode()[1:],
     ],
 )
 def test_what_is_no_strict_json_is_refused(text: bytes) -> None:

@@ -3,12 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from workers.classification.classify import _halved
+from jobs.states import ImageErrorCode
+from model.errors import IMAGE_CODES
+from workers.classification.probabilities import to_float16
 
 
 @given(arrays(np.float32, (3, 7), elements=st.floats(0, 1, width=32, allow_subnormal=True)))
-def test_probabilities_are_halved_as_numpy_halves_them(probabilities: np.ndarray) -> None:
-    assert _halved(probabilities).tobytes() == probabilities.astype("<f2").tobytes()
+def test_probabilities_areto_float16_as_numpy_halves_them(probabilities: np.ndarray) -> None:
+    assert to_float16(probabilities).tobytes() == probabilities.astype("<f2").tobytes()
 
 
 def test_every_half_and_what_lies_between_two() -> None:
@@ -16,4 +18,8 @@ def test_every_half_and_what_lies_between_two() -> None:
     between = (halves[:-1] + halves[1:]) / 2
     above, below = np.nextafter(between, np.float32(1)), np.nextafter(between, np.float32(0))
     for numbers in (halves, between, above, below):
-        assert _halved(numbers).tobytes() == numbers.astype("<f2").tobytes()
+        assert to_float16(numbers).tobytes() == numbers.astype("<f2").tobytes()
+
+
+def test_every_code_of_the_model_is_one_of_the_database() -> None:
+    assert set(IMAGE_CODES) <= set(ImageErrorCode)

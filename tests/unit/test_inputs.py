@@ -35,7 +35,9 @@ class Listener:
 
 
 def plan(teacher: int, **options: object) -> Plan:
-    return make_plan("distill", gpu=False, epochs=10, teacher_size=teacher, options={"sizes": [[1.0, 16]], **options})
+    return make_plan(
+        "distill", gpu=False, epochs=10, teacher_size=teacher, options={"progressive_sizes": [[1.0, 16]], **options}
+    )
 
 
 @pytest.mark.parametrize("mixup", [0.0, 1.0])
@@ -61,20 +63,20 @@ def test_a_teacher_that_looks_at_less_than_the_student_sees_the_same_view_too() 
 
 
 @pytest.mark.parametrize("fresh", [0.3, 1.0])
-def test_views_are_used_again_with_their_own_answers_within_an_epoch(fresh: float) -> None:
+def test_images_are_used_again_with_their_own_answers_within_an_epoch(fresh: float) -> None:
     teacher = Listener(16)
     options = {"mixup_probability": 0.0, "distillation": {"size": 16, "fresh": fresh}}
     inputs = Inputs(plan=plan(16, **options), classes=3, teacher=teacher)  # type: ignore[arg-type]
     torch.manual_seed(0)
     for number in range(60):
         before = len(teacher.seen)
-        pixels, (shares, logits) = inputs.make(PHOTOS, LABELS, epoch=0, number=number)
+        pixels, (soft, logits) = inputs.make(PHOTOS, LABELS, epoch=0, number=number)
         if len(teacher.seen) > before:
             continue
         assert number >= 20
         back = pixels * STD + MEAN
         assert torch.allclose(back.mean(dim=(2, 3)), logits, atol=0.01)  # what this teacher says of it
-        assert shares.sum(dim=1).tolist() == [1.0] * 4
+        assert soft.sum(dim=1).tolist() == [1.0] * 4
     asked = len(teacher.seen)
     assert asked == 60 if fresh == 1 else 20 < asked < 50
     for number in range(20):  # the next epoch knows nothing of it
@@ -96,7 +98,7 @@ def test_the_loss_is_a_weighted_sum_of_the_teachers_and_the_labels() -> None:
     loss = training_loss(plan(32))
     assert torch.allclose(loss(logits, labels, teacher), 0.7 * divergence + 0.3 * own, atol=1e-5)
     assert torch.allclose(loss(logits, labels), own)  # photos that the teacher was not asked about
-    assert TrainingLoss("smooth")(logits, labels) == own
+    assert TrainingLoss("label_smoothing")(logits, labels) == own
     expected = 0.3 * functional.cross_entropy(teacher, labels, label_smoothing=0.1)
     assert float(loss(teacher, labels, teacher) - expected) < 1e-5
 

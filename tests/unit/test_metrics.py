@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from model.cards import Card, parse_card
 from model.evaluation.calibration import (
     expected_calibration_error,
-    fit_temperature,
     negative_log_likelihood,
     simulated_error_limit,
 )
-from model.evaluation.metrics import area_under_risk_coverage, coverage_at, judge
+from model.evaluation.metrics import area_under_risk_coverage, coverage_at, evaluate
 from model.evaluation.thresholds import NEVER, fit_threshold, lower_bound
+from model.publishing.temperature import fit_temperature
 from tests.support.artifacts import card_fields
 
 Array = npt.NDArray[Any]
@@ -49,7 +49,7 @@ def test_the_numbers_of_five_photos() -> None:
         ]
     )
     labels = np.array([0, 3, 1, 2, 3])
-    found = judge(np.log(probabilities), labels, _card())
+    found = evaluate(np.log(probabilities), labels, _card())
     assert (found["images"], found["top1_count"], found["make_count"]) == (5, 2, 3)
     assert found["top1"] == pytest.approx(0.4)
     assert found["top5"] == 1.0
@@ -69,26 +69,26 @@ def test_the_numbers_of_five_photos() -> None:
 
 
 def test_rejected_photos_are_unknown_and_counted_as_such() -> None:
-    known = {"score": "energy", "least": 5.0}
-    card = _card(thresholds={"model": 0.6, "make": 0.7, "target_precision": 0.95, "known": known})
+    ood = {"score": "energy", "threshold": 5.0}
+    card = _card(thresholds={"model": 0.6, "make": 0.7, "target_precision": 0.95, "ood": ood})
     logits = np.array([[9.0, 0, 0, 0], [9.0, 0, 0, 0], [3.0, -6, -6, -6], [0.0, 0, 0, 0]])
-    found = judge(logits, np.zeros(4, dtype=np.int64), card)
+    found = evaluate(logits, np.zeros(4, dtype=np.int64), card)
     assert found["top1_count"] == 4
     assert found["decisions"]["model"]["images"] == 2
     assert found["decisions"]["unknown"] == {"images": 2, "coverage": 0.5, "rejected": 2}
-    assert judge(logits, np.zeros(4, dtype=np.int64), _card())["decisions"]["unknown"]["rejected"] == 0
+    assert evaluate(logits, np.zeros(4, dtype=np.int64), _card())["decisions"]["unknown"]["rejected"] == 0
 
 
 def test_top5_counts_the_five_best_only() -> None:
     classes = [f"Make{n} Car 2000" for n in range(7)]
     logits = np.tile(np.arange(7.0), (7, 1))
-    assert judge(logits, np.arange(7), _card(classes=classes))["top5_count"] == 5
+    assert evaluate(logits, np.arange(7), _card(classes=classes))["top5_count"] == 5
 
 
 def test_top5_of_logits_whose_probabilities_are_all_nothing_but_one() -> None:
     classes = [f"Make{n} Car 2000" for n in range(9)]
     logits = np.tile(np.append(np.arange(8.0), 5000.0), (9, 1))
-    assert judge(logits, np.arange(9), _card(classes=classes))["top5_count"] == 5
+    assert evaluate(logits, np.arange(9), _card(classes=classes))["top5_count"] == 5
 
 
 def test_temperature_scaling_finds_what_the_logits_were_multiplied_by() -> None:

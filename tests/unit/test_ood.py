@@ -1,4 +1,4 @@
-"""Telling photos of known cars from everything else: the score, its limit, and what is fitted on what passes."""
+"""Out-of-distribution images: the score, its threshold, and what is fitted on what passes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from model.cards import Card, KnownCar, parse_card
-from model.decision import calibrate, decide_all, looks_unknown
-from model.evaluation.ood import auroc, compare_scores, fit_least
-from model.publishing.card_metrics import fitted
+from model.cards import Card, OodThreshold, parse_card
+from model.decision import decide_all, is_out_of_distribution, softmax
+from model.evaluation.ood import auroc, compare_scores, fit_ood_threshold
+from model.publishing.card_metrics import fit_decision_rule
 from tests.support.artifacts import CLASSES, card_fields
 
 Array = npt.NDArray[Any]
@@ -40,39 +40,39 @@ def test_auroc_is_the_chance_that_a_known_photo_scores_higher() -> None:
 def test_the_best_score_is_named() -> None:
     # The same softmax on both sides: only the size of the logits tells.
     known, unknown = np.tile([10.0, 8.0, 8.0], (5, 1)), np.tile([2.0, 0.0, 0.0], (4, 1))
-    found = compare_scores(known, unknown, 1.0)
-    assert found["auroc"]["max_softmax"] == 0.5
-    assert found["auroc"]["max_logit"] == 1.0
-    assert (found["best"], found["unknown_images"]) == ("max_logit", 4)
+    found = compare_scores(known, unknown, temperature=1.0)
+    assert found.auroc["max_softmax"] == 0.5
+    assert found.auroc["max_logit"] == 1.0
+    assert (found.best, found.unknown_images) == ("max_logit", 4)
 
 
-def test_of_other_known_photos_no_more_than_the_share_falls_below_the_limit() -> None:
-    shares = []
+def test_of_other_known_photos_no_more_than_the_fraction_falls_below_the_threshold() -> None:
+    fractions = []
     for seed in range(200):
         scores = np.random.default_rng(seed).gumbel(size=10_735)
-        least = fit_least(scores[:735], share=0.02)
+        least = fit_ood_threshold(scores[:735], fraction=0.02)
         assert least is not None
         assert (scores[:735] < least).sum() == 13
-        shares.append((scores[735:] < least).mean())
-    assert 0.015 < np.mean(shares) <= 0.02
+        fractions.append((scores[735:] < least).mean())
+    assert 0.015 < np.mean(fractions) <= 0.02
 
 
 def test_the_limit_lies_between_two_photos() -> None:
     scores = np.arange(100.0)[::-1]
-    assert fit_least(scores, share=0.05) == 3.5
-    assert fit_least(np.minimum(scores, 3.0), share=0.05) == 3.0
-    assert fit_least(np.full(100, 7.0), share=0.05) == 7.0
+    assert fit_ood_threshold(scores, fraction=0.05) == 3.5
+    assert fit_ood_threshold(np.minimum(scores, 3.0), fraction=0.05) == 3.0
+    assert fit_ood_threshold(np.full(100, 7.0), fraction=0.05) == 7.0
 
 
 def test_too_few_photos_tell_no_limit() -> None:
-    assert fit_least(np.arange(49.0), share=0.02) == 0.0
-    assert fit_least(np.arange(48.0), share=0.02) is None
-    assert fit_least(np.array([]), share=0.02) is None
+    assert fit_ood_threshold(np.arange(49.0), fraction=0.02) == 0.0
+    assert fit_ood_threshold(np.arange(48.0), fraction=0.02) is None
+    assert fit_ood_threshold(np.array([]), fraction=0.02) is None
 
 
-def test_a_version_judged_on_few_photos_rejects_nothing(card: Card) -> None:
+def test_a_version_evaluated_on_few_photos_rejects_nothing(card: Card) -> None:
     labels = np.arange(40) % 4
-    assert fitted(card, _logits(labels, peak=8), labels, samples=None).card.thresholds.known is None
+    assert fit_decision_rule(card, _logits(labels, peak=8), labels, samples=None).card.thresholds.ood is None
 
 
 def test_the_score_that_tells_the_sample_pictures_apart_is_the_one_to_reject_by(card: Card) -> None:
@@ -81,9 +81,9 @@ def test_the_score_that_tells_the_sample_pictures_apart_is_the_one_to_reject_by(
     unsure = _logits(labels[:20], peak=1, level=20, seed=1)  # logits larger than any car's, and none stands out
     low = _logits(labels[:20], peak=8, level=-5, seed=1)
     of_shape = {"max_softmax", "centered_logit", "logit_margin"}  # which a level added to all logits does not change
-    assert _known(fitted(card, logits, labels, samples=unsure).card).score in of_shape
-    assert _known(fitted(card, logits, labels, samples=low).card).score == "max_logit"
-    assert _known(fitted(card, logits, labels, samples=None).card).score == "energy"
+    assert _ood(fit_decision_rule(card, logits, labels, samples=unsure).card).score in of_shape
+    assert _ood(fit_decision_rule(card, logits, labels, samples=low).card).score == "max_logit"
+    assert _ood(fit_decision_rule(card, logits, labels, samples=None).card).score == "energy"
 
 
 def test_thresholds_are_fitted_on_the_photos_that_pass() -> None:
@@ -94,15 +94,15 @@ def test_thresholds_are_fitted_on_the_photos_that_pass() -> None:
     logits[:4] = _logits(said[:4], peak=9, level=-8)
     thresholds = {"model": 0.0, "make": 0.0, "target_precision": 0.98}
     asked = parse_card(json.dumps(card_fields(thresholds=thresholds)).encode())
-    found = fitted(asked, logits, labels, samples=None).card
-    assert looks_unknown(logits, found).nonzero()[0].tolist() == [*range(4)]
-    decided = decide_all(calibrate(logits, found.temperature), found, logits)
+    found = fit_decision_rule(asked, logits, labels, samples=None).card
+    assert is_out_of_distribution(logits, found).nonzero()[0].tolist() == [*range(4)]
+    decided = decide_all(softmax(logits, temperature=found.temperature), found, logits)
     assert decided.decision.count("model") == 396
     # Were they among the photos that the thresholds are fitted on, the surest answers would be wrong, and no threshold
     # would keep the promise.
     assert decided.confidence[:4].min() > decided.confidence[4:].max()
 
 
-def _known(card: Card) -> KnownCar:
-    assert card.thresholds.known is not None
-    return card.thresholds.known
+def _ood(card: Card) -> OodThreshold:
+    assert card.thresholds.ood is not None
+    return card.thresholds.ood

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from model.data.ood_images import open_other_photos
+from model.data.ood_images import open_ood_images
 from model.errors import DatasetError
 
 
@@ -29,7 +29,7 @@ GOOD = ("cup.png,cup,calibration", "cup2.png,cup,calibration", "chair.png,chair,
 
 
 def test_photos_come_by_split(folder: Path) -> None:
-    found = open_other_photos(write(folder, *GOOD))
+    found = open_ood_images(write(folder, *GOOD))
     assert [photo.what for photo in found.of("calibration")] == ["cup", "cup"]
     assert found.images("holdout", 16).shape == (1, 16, 16, 3)
 
@@ -47,12 +47,12 @@ def test_photos_come_by_split(folder: Path) -> None:
 )
 def test_a_table_that_cannot_be_used_says_why(folder: Path, rows: tuple[str, ...], header: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
-        open_other_photos(write(folder, *rows, header=header))
+        open_ood_images(write(folder, *rows, header=header))
 
 
 def test_no_table_and_no_picture_are_said(folder: Path) -> None:
     with pytest.raises(DatasetError, match=r"labels\.csv cannot be read"):
-        open_other_photos(folder)
+        open_ood_images(folder)
     (folder / "chair.png").write_text("no picture")
     with pytest.raises(DatasetError, match="cannot be used"):
-        open_other_photos(write(folder, *GOOD)).images("holdout", 16)
+        open_ood_images(write(folder, *GOOD)).images("holdout", 16)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.errors import ImageError
 from model.pipeline import Item, Limits, Outcome, classify, threads
-from model.pipeline.threads import Room
+from model.pipeline.threads import WeightedSemaphore
 from model.preprocess import decode
 
 SIZE = 8
@@ -295,19 +295,19 @@ def test_an_engine_says_how_many_it_wants_at_once() -> None:
     assert engine.batches == [50, 50, 20]
 
 
-def test_two_huge_images_are_never_in_the_room_together() -> None:
-    room, inside, most = Room(50_000_000), Counter(), Counter()
+def test_two_huge_images_are_never_in_the_semaphore_together() -> None:
+    semaphore, inside, most = WeightedSemaphore(50_000_000), Counter(), Counter()
     lock = threading.Lock()
 
     def visit(weight: int) -> None:
         for _ in range(50):
-            room.enter(weight)
+            semaphore.acquire(weight)
             with lock:
                 inside["pixels"] += weight
                 most["pixels"] = max(most["pixels"], inside["pixels"])
             with lock:
                 inside["pixels"] -= weight
-            room.leave(weight)
+            semaphore.release(weight)
 
     visitors = [threading.Thread(target=visit, args=(w,)) for w in (48_000_000, 48_000_000, 12_000_000, 30_000_000)]
     for visitor in visitors:
@@ -341,14 +341,14 @@ def test_a_picture_that_finds_no_memory_is_decoded_once_more_alone(
     assert left == [0]
 
 
-def test_what_is_larger_than_the_room_enters_alone() -> None:
-    room = Room(2_000_000)
-    room.enter(9_000_000)
+def test_what_is_larger_than_the_semaphore_enters_alone() -> None:
+    semaphore = WeightedSemaphore(2_000_000)
+    semaphore.acquire(9_000_000)
     entered = threading.Event()
-    other = threading.Thread(target=lambda: (room.enter(1_500_000), entered.set()))
+    other = threading.Thread(target=lambda: (semaphore.acquire(1_500_000), entered.set()))
     other.start()
     assert not entered.wait(0.05)
-    room.leave(9_000_000)
+    semaphore.release(9_000_000)
     assert entered.wait(10)
     other.join()
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +15,22 @@ from model import cards
 from model.cards import Card
 from model.data.dataset import Dataset, open_dataset
 from model.data.decoding import decode_files
-from model.data.ood_images import open_other_photos
-from model.decision import known_scores
+from model.data.ood_images import open_ood_images
+from model.decision import ood_scores
 from model.engines import open_engine
 from model.errors import ArtifactExists, ArtifactUnsafe, DatasetError
-from model.evaluation.metrics import evaluate_version, top1_of_version
-from model.evaluation.ood import SCORES, fit_least
+from model.evaluation.metrics import accuracy_of_version, evaluate_version
+from model.evaluation.ood import SCORES, fit_ood_threshold
 from model.network import build
 from model.publishing.onnx_export import (
     LARGEST_LOSS,
     Candidate,
     check_parity,
+    choose_quantization,
     export,
     float_graph,
     graph_logits,
-    half_weights,
-    nearest,
+    to_float16,
 )
 from model.publishing.onnx_graph import fold_batch_norm
 from model.publishing.publish import publish
@@ -41,15 +40,9 @@ from model.training.errors import PublishingFailed
 from tests.support.artifacts import graph
 from tests.support.labelled_photos import COLORS, write_folders
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 SIZE = 32
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +94,7 @@ def test_folding_a_norm_changes_nothing() -> None:
 
 
 def test_the_float_graph_computes_what_torch_computes(dataset: Dataset, state: dict[str, torch.Tensor]) -> None:
-    weights = half_weights(state, len(COLORS))
+    weights = to_float16(state, len(COLORS))
     images = decode_files([photo.file for photo in dataset.photos[:8]], SIZE)
     assert check_parity(weights, float_graph(weights, SIZE), images) < 1e-4
     exact, rounded = (graph_logits(float_graph(weights, SIZE, half=half), images) for half in (False, True))
@@ -109,7 +102,7 @@ def test_the_float_graph_computes_what_torch_computes(dataset: Dataset, state: d
 
 
 def test_a_graph_of_other_weights_is_caught(dataset: Dataset, state: dict[str, torch.Tensor]) -> None:
-    weights = half_weights(state, len(COLORS))
+    weights = to_float16(state, len(COLORS))
     other = {**weights, "fc.bias": weights["fc.bias"] + np.float16(1)}
     images = decode_files([photo.file for photo in dataset.photos[:2]], SIZE)
     with pytest.raises(PublishingFailed, match="differ from torch"):
@@ -117,7 +110,7 @@ def test_a_graph_of_other_weights_is_caught(dataset: Dataset, state: dict[str, t
 
 
 def test_int8_graph_is_a_quarter_of_the_size_and_close(dataset: Dataset, state: dict[str, torch.Tensor]) -> None:
-    weights = half_weights(state, len(COLORS))
+    weights = to_float16(state, len(COLORS))
     graph = float_graph(weights, SIZE)
     small = quantize(graph, decode_files([photo.file for photo in dataset.of("train")], SIZE))
     assert len(small.SerializeToString()) < 0.3 * len(graph.SerializeToString())
@@ -178,8 +171,8 @@ def test_the_nearest_of_those_that_lose_little_is_taken() -> None:
         return Candidate(quantization=name, top1_delta=top1_delta, divergence=divergence)
 
     better, closer, worse = candidate("a", 0.01, 0.3), candidate("b", -0.004, 0.2), candidate("c", -0.006, 0.1)
-    assert nearest([better, closer, worse]) == closer
-    assert nearest([worse]) is None
+    assert choose_quantization([better, closer, worse]) == closer
+    assert choose_quantization([worse]) is None
 
 
 @pytest.mark.parametrize(("right", "precision"), [("float", "float16"), ("int8", "int8")])
@@ -195,8 +188,8 @@ def test_only_calibration_says_whether_int8_is_good_enough(
     said = {name: graph_logits(stand_in, images).argmax(axis=1) for name, stand_in in graphs.items()}
     assert (said["float"] != said["int8"]).any()
     other = "int8" if right == "float" else "float"
-    judged = {"holdout": (images, said[other]), "calibration": (images, said[right])}
-    found = export({}, size=SIZE, sample=images, judged=judged, report=lambda _: None)
+    splits = {"holdout": (images, said[other]), "calibration": (images, said[right])}
+    found = export({}, size=SIZE, sample=images, splits=splits, report=lambda _: None)
     assert (found.precision, found.quantization is None) == (precision, precision == "float16")
     assert found.graph is graphs["float" if precision == "float16" else "int8"]
     assert len(found.candidates) == len(CALIBRATIONS)
@@ -204,23 +197,23 @@ def test_only_calibration_says_whether_int8_is_good_enough(
 
 def test_the_limit_for_known_cars_is_that_of_calibration(version: Path, dataset: Dataset) -> None:
     card = cards.verify(version)
-    known, told = card.thresholds.known, card.metrics.model_dump()["unknown_rejection"]
+    known, told = card.thresholds.ood, card.metrics.model_dump()["ood"]
     assert known is not None
     engine = open_engine("onnx", "cpu", version, card)
     for split in ("calibration", "holdout"):
         logits = engine.logits(decode_files([photo.file for photo in dataset.of(split)], SIZE))
-        scores = known_scores(logits, card.temperature)[known.score]
-        assert told["known_rejected"][split] == (scores < known.least).mean()
+        scores = ood_scores(logits, card.temperature)[known.score]
+        assert told["rejected"][split] == (scores < known.threshold).mean()
         if split == "calibration":
-            assert known.least == pytest.approx(fit_least(scores))
-    assert told["known_rejected"]["calibration"] <= told["known_rejected_at_most"]
+            assert known.threshold == pytest.approx(fit_ood_threshold(scores))
+    assert told["rejected"]["calibration"] <= told["rejected_at_most"]
 
 
 def test_sample_pictures_choose_the_score(version: Path) -> None:
     pytest.importorskip("skimage")
-    known = cards.read(version).thresholds.known
+    known = cards.read(version).thresholds.ood
     assert known is not None
-    told = cards.read(version).metrics.model_dump()["unknown_rejection"]["samples"]
+    told = cards.read(version).metrics.model_dump()["ood"]["samples"]
     areas = told["auroc_on_calibration"]
     assert areas.keys() == told["auroc"].keys() == set(SCORES)
     assert known.score == told["best"] == max(areas, key=lambda score: areas[score])
@@ -235,7 +228,7 @@ def test_the_card_tells_framing_sizes_and_what_held_out_of_sample(version: Path,
     assert all(row["images"] == len(dataset.of("holdout")) for row in told["framing"])
     assert [row["size"] for row in told["sizes"]] == [SIZE]
     assert told["threshold_halvings"]["rounds"] == 200
-    assert "other_photos" not in told
+    assert "ood_images" not in told
 
 
 def test_photos_that_show_no_car_are_fitted_to_and_reported_on(
@@ -248,15 +241,15 @@ def test_photos_that_show_no_car_are_fitted_to_and_reported_on(
         Image.fromarray(random.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)).save(tmp_path / name)
         lines.append(f"{name},{kind},{split}")
     (tmp_path / "labels.csv").write_text("\n".join(["file,what,split", *lines]))
-    others = open_other_photos(tmp_path)
+    others = open_ood_images(tmp_path)
     out = tmp_path / "version"
-    publish(state, dataset=dataset, image_size=SIZE, out=out, recipe={"name": "test"}, others=others)
-    told = cards.read(out).metrics.model_dump()["other_photos"]
+    publish(state, dataset=dataset, image_size=SIZE, out=out, recipe={"name": "test"}, ood_images=others)
+    told = cards.read(out).metrics.model_dump()["ood_images"]
     assert told["holdout"]["images"] == told["calibration"]["images"] == 12
     assert told["calibration"]["decided_model"] == 0
     root = dataset.photos[0].file.parent.parent
-    found = evaluate_version(out, root, split="holdout", engine="onnx", device="cpu", others=others)
-    assert found["other_photos"] == told
+    found = evaluate_version(out, root, split="holdout", engine="onnx", device="cpu", ood_images=others)
+    assert found["ood_images"] == told
 
 
 def test_evaluating_gives_the_numbers_of_the_card(version: Path, dataset: Dataset) -> None:
@@ -270,9 +263,9 @@ def test_evaluating_gives_the_numbers_of_the_card(version: Path, dataset: Datase
 
 
 def test_a_version_may_know_other_classes_than_the_data(version: Path, dataset: Dataset) -> None:
-    assert top1_of_version(version, dataset) == pytest.approx(cards.read(version).metrics.top1)
+    assert accuracy_of_version(version, dataset).fraction == pytest.approx(cards.read(version).metrics.top1)
     strange = Dataset(tuple(f"Lada {n} SUV 1980" for n in range(4)), dataset.photos, (), 0)
-    assert top1_of_version(version, strange) == 0
+    assert accuracy_of_version(version, strange).right == 0
 
 
 def test_both_engines_agree_with_the_card(version: Path, dataset: Dataset) -> None:
@@ -311,7 +304,7 @@ def test_a_failure_halfway_leaves_nothing(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("model.publishing.card_metrics.plots.draw", fail)
+    monkeypatch.setattr("model.publishing.publish.plots.draw", fail)
     with pytest.raises(OSError, match="disk full"):
         publish(state, dataset=dataset, image_size=SIZE, out=tmp_path / "v", recipe={"name": "scratch"})
     assert list(tmp_path.iterdir()) == []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +10,8 @@ from pydantic import ValidationError
 
 from jobs import Client
 from jobs.errors import SettingsInvalid
-from jobs.photo_store import PhotoStore
-from jobs.settings import Settings, environment, load
+from jobs.photo_store import CorrectionPhotoStore
+from jobs.settings import load
 from model.store import Store
 from tests.support.artifacts import write_artifact
 
@@ -42,7 +40,7 @@ def test_everything_lies_in_a_home_of_any_name(name: str, tmp_path: Path, monkey
     monkeypatch.setenv("CARS_HOME", str(tmp_path / name))
     with Client() as client:
         client.models()
-        photo = PhotoStore(client.settings.model_store).put(b"bytes")
+        photo = CorrectionPhotoStore(client.settings.model_store).store(b"bytes")
     folder = write_artifact(tmp_path / "artifact", name="tiny") and tmp_path / "artifact"
     Store(load().model_store, load().home / "model-cache").put(folder, "tiny")
     assert {path.name for path in tmp_path.iterdir()} == {name, "artifact"}
@@ -57,7 +55,7 @@ def test_a_file_url_of_models_is_unquoted(tmp_path: Path) -> None:
     write_artifact(tmp_path / "artifact", name="tiny")
     url = (tmp_path / "my models?").as_uri()
     Store(url, tmp_path / "cache").put(tmp_path / "artifact", "tiny")
-    PhotoStore(url).put(b"bytes")
+    CorrectionPhotoStore(url).store(b"bytes")
     assert {path.name for path in (tmp_path / "my models?").iterdir()} == {"tiny", ".corrections"}
 
 
@@ -130,16 +128,6 @@ def test_roots(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(**server).roots == load().roots == ("/srv/photos", "s3://bucket/cars", "/mnt")
     monkeypatch.setenv("CARS_SOURCE_ROOTS", "/srv/photos:s3://bucket/cars:/mnt")
     assert load().roots == ("/srv/photos", "s3://bucket/cars", "/mnt")
-
-
-@pytest.mark.parametrize("roots", [(), ("/srv/photos", "s3://bucket"), ("/srv/a:b", "/srv/c,d"), ("/srv/a:b",)])
-def test_a_child_process_has_the_same(roots: tuple[str, ...], home: Path) -> None:
-    settings = Settings(source_roots=roots, batch_size=9, database_url=f"sqlite:///{home}/x.db", home=home)
-    code = "from jobs.settings import load; s = load(); print([s.roots, s.batch_size, str(s.database), str(s.home)])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(settings), capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == repr([roots, 9, str(settings.database), str(home)])
 
 
 def test_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,23 +6,21 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from jobs.broker import CLASSIFY_BATCH
 from jobs.db.queries import batches, images, jobs, predictions
+from jobs.db.queries.versions import VersionRecord
 from jobs.errors import CarClassifierError, DatabaseUnavailable, SourceError
+from jobs.queues import CLASSIFY_BATCH
 from jobs.sources import Source
-from jobs.states import ImageErrorCode
+from jobs.states import ImageErrorCode, ImageFailure
 from model import pipeline
 from model.cards import Card
-from model.decision import calibrate, decide_all
 from model.errors import ModelError
 from workers import logs
+from workers.classification.commit import Pruned
 from workers.classification.faults import Broken, Fault, ImageAtFault, VersionUnusable, diagnose
 from workers.classification.finish import finish_job
+from workers.classification.probabilities import predict
 from workers.lease import Lease, LeaseLost
 from workers.runtime import Loaded, Runtime
 from workers.supervision import memory
@@ -32,104 +30,100 @@ __all__ = ["classify_batch"]
 logger = logging.getLogger(__name__)
 COMMIT_PAUSE_SECONDS = 1.0
 UNSURE = (ImageErrorCode.VANISHED, ImageErrorCode.UNREADABLE)  # of an image, or of its whole source
-LOOKUP = 128  # images a question to the database
+LOOKUP = 128  # images per question to the database
 REMOTE_READERS = 16
-
-
-class _Pruned(Exception):
-    """A prediction that was there when its image was looked at is gone."""
 
 
 def classify_batch(runtime: Runtime) -> bool:
     """Claim the batch that is next in turn and classify it; False when there is none, or the worker is broken.
 
-    A batch that cannot be done goes back, and no attempt is counted: to wait for what may pass, to another worker if
-    this one is broken, or in halves if one of its images makes the engine fail.
+    A batch that cannot be done is released, and no attempt is counted: it waits for what may pass, goes to another
+    worker if this one is broken, or is split in halves if one of its images makes the engine fail.
     """
     if runtime.shared.broken is not None:
         return False
     blocked = runtime.backoff.blocked()
     with runtime.database.write(durable=False) as connection:
-        held = batches.claim(
+        claim = batches.claim(
             connection, owner=runtime.owner, seconds=runtime.settings.lease_seconds, except_jobs=blocked
         )
-        if held is None:
+        if claim is None:
             return False
-        logs.bind(job=held.job_id, batch=held.id)
-        job = jobs.work(connection, held.job_id)
-        pending = images.pending(connection, held)
+        logs.bind(job=claim.job_id, batch=claim.id)
+        job = jobs.work(connection, claim.job_id)
+        pending = images.pending(connection, claim)
     try:
         with runtime.slot.work(), memory.limited(runtime.child_memory):
-            _work(runtime, held, job, pending)
-        runtime.backoff.worked(held.job_id)
+            _work(runtime, claim, job, pending)
+        runtime.backoff.worked(claim.job_id)
     except LeaseLost:
-        logger.warning("batch %d was taken back meanwhile; nothing of it was written", held.id)
+        logger.warning("batch %d was reclaimed meanwhile; nothing of it was written", claim.id)
     except DatabaseUnavailable:
-        raise  # the lease runs out
-    except _Pruned:
-        logger.info("batch %d is looked at again: a prediction it reused was pruned meanwhile", held.id)
-        _give_back(runtime, held)
+        raise  # the lease expires
+    except Pruned:
+        logger.info("batch %d is done again: a prediction that it reused was pruned meanwhile", claim.id)
+        _release(runtime, claim)
     except Fault as fault:
-        _put_right(runtime, held, fault)
+        _respond_to(runtime, claim, fault)
     return True
 
 
-def _give_back(runtime: Runtime, held: batches.Claim, waiting: str | None = None) -> None:
+def _release(runtime: Runtime, claim: batches.Claim, waiting: str | None = None) -> None:
     with runtime.database.write() as connection:
-        batches.release(connection, held, waiting=waiting)
+        batches.release(connection, claim, waiting=waiting)
 
 
-def _put_right(runtime: Runtime, held: batches.Claim, fault: Fault) -> None:
+def _respond_to(runtime: Runtime, claim: batches.Claim, fault: Fault) -> None:
     """Do with a batch what its fault asks for."""
     match fault:
         case ImageAtFault():
-            logger.warning("batch %d of job %d is narrowed to the image at fault: %s", held.id, held.job_id, fault)
-            _narrow(runtime, held, f"the engine fails on this image: {fault}")
+            logger.warning("batch %d of job %d is narrowed to the image at fault: %s", claim.id, claim.job_id, fault)
+            _narrow(runtime, claim, f"the engine fails on this image: {fault}")
         case Broken():
             runtime.shared.broken = str(fault)
             runtime.engine_failed = True
-            logger.error("batch %d of job %d goes back: this worker is broken: %s", held.id, held.job_id, fault)
-            _give_back(runtime, held, str(fault))
+            logger.error("batch %d of job %d is released: this worker is broken: %s", claim.id, claim.job_id, fault)
+            _release(runtime, claim, str(fault))
         case _:
-            seconds = runtime.backoff.failed(held.job_id)
-            logger.warning("job %d waits; tried again in %.1f s: %s", held.job_id, seconds, fault)
-            _give_back(runtime, held, str(fault))
+            seconds = runtime.backoff.failed(claim.job_id)
+            logger.warning("job %d waits; tried again in %.1f s: %s", claim.job_id, seconds, fault)
+            _release(runtime, claim, str(fault))
 
 
-def _narrow(runtime: Runtime, held: batches.Claim, error: str) -> None:
+def _narrow(runtime: Runtime, claim: batches.Claim, error: str) -> None:
     with runtime.database.write() as connection:
-        narrowed = batches.narrow(connection, held, error=error)
-        running = narrowed and jobs.lock_running(connection, held.job_id)
-        sent = batches.dispatch(connection, held.job_id, window=runtime.window(connection)) if running else []
+        narrowed = batches.narrow(connection, claim, error=error)
+        running = narrowed and jobs.lock_running(connection, claim.job_id)
+        sent = batches.dispatch(connection, claim.job_id, window=runtime.window(connection)) if running else []
     for batch_id in sent:
-        runtime.ring(CLASSIFY_BATCH, held.job_id, batch_id)
+        runtime.notify(CLASSIFY_BATCH, claim.job_id, batch_id)
     if not sent:
-        finish_job(runtime, held.job_id)
+        finish_job(runtime, claim.job_id)
 
 
-def _work(runtime: Runtime, held: batches.Claim, job: Any, pending: Sequence[tuple[int, str]]) -> None:
-    """Classify and commit; raises LeaseLost, DatabaseUnavailable, _Pruned or a Fault."""
+def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending: Sequence[tuple[int, str]]) -> None:
+    """Classify and commit; raises LeaseLost, DatabaseUnavailable, Pruned or a Fault."""
     if job is None:
         raise LeaseLost
     version = runtime.version(job.version_id)
 
     def renew() -> bool:
         with runtime.database.write(durable=False) as connection:
-            return batches.renew(connection, held, seconds=runtime.settings.lease_seconds)
+            return batches.renew(connection, claim, seconds=runtime.settings.lease_seconds)
 
     start = time.monotonic()
     with Lease(renew, seconds=runtime.settings.lease_seconds, stall_seconds=runtime.settings.stall_seconds) as lease:
         try:
-            card = _load(runtime, held, version).card
+            card = _load(runtime, claim, version).card
             lease.progress()
             outcomes = _infer(runtime, job, version, pending, lease)
             lease.check()
-            sent = _commit_patiently(runtime, held, version.id, outcomes, card, lease)
-        except (LeaseLost, DatabaseUnavailable, _Pruned):
+            sent = _commit(runtime, claim, version_id=version.id, outcomes=outcomes, card=card, lease=lease)
+        except (LeaseLost, DatabaseUnavailable, Pruned):
             raise
         except Exception as exc:
             if not isinstance(exc, CarClassifierError | ModelError | VersionUnusable):
-                logger.exception("batch %d of job %d failed", held.id, held.job_id)
+                logger.exception("batch %d of job %d failed", claim.id, claim.job_id)
             lease.progress()
             raise diagnose(runtime, version, exc) from exc
     seconds = time.monotonic() - start
@@ -137,22 +131,22 @@ def _work(runtime: Runtime, held: batches.Claim, job: Any, pending: Sequence[tup
     rate = len(outcomes) / seconds if seconds else 0.0
     logger.info(
         "batch %d of job %d: %d images, %.0f a second",
-        *(held.id, held.job_id, len(outcomes), rate),
+        *(claim.id, claim.job_id, len(outcomes), rate),
         extra={"images": len(outcomes), "seconds": round(seconds, 3)},
     )
     for batch_id in sent:
-        runtime.ring(CLASSIFY_BATCH, held.job_id, batch_id)
+        runtime.notify(CLASSIFY_BATCH, claim.job_id, batch_id)
     if not sent:
-        finish_job(runtime, held.job_id)
+        finish_job(runtime, claim.job_id)
 
 
-def _load(runtime: Runtime, held: batches.Claim, version: Any) -> Loaded:
-    """The engine of the job's version. While it is loaded, the batch says so: a process that dies then has not looked
-    at an image yet. Raises VersionUnusable."""
+def _load(runtime: Runtime, claim: batches.Claim, version: VersionRecord) -> Loaded:
+    """Return the engine of the job's version. While it is loaded, the batch says so: a process that crashes then has
+    not looked at an image yet. Raises VersionUnusable."""
     loading = not runtime.has_loaded(version)
     if loading:
         with runtime.database.write(durable=False) as connection:
-            batches.set_loading(connection, held, True)
+            batches.set_loading(connection, claim, True)
     try:
         with runtime.slot.load() if loading else nullcontext():
             loaded = runtime.load(version)
@@ -160,12 +154,12 @@ def _load(runtime: Runtime, held: batches.Claim, version: Any) -> Loaded:
         raise VersionUnusable(version.name) from exc
     if loading:
         with runtime.database.write(durable=False) as connection:
-            batches.set_loading(connection, held, False)
+            batches.set_loading(connection, claim, False)
     return loaded
 
 
 def _infer(
-    runtime: Runtime, job: Any, version: Any, pending: Sequence[tuple[int, str]], lease: Lease
+    runtime: Runtime, job: jobs.Work, version: VersionRecord, pending: Sequence[tuple[int, str]], lease: Lease
 ) -> list[pipeline.Outcome]:
     def known(hashes: set[bytes]) -> set[bytes]:
         with runtime.database.read() as connection:
@@ -193,7 +187,7 @@ def _infer(
 
 
 def _reader(source: Source) -> Callable[[str], bytes]:
-    """Reads an image; what says nothing of the image (no more file descriptors, say) is the source's error."""
+    """Return what reads an image; what says nothing of the image (no descriptors left, say) is the source's error."""
 
     def read(path: str) -> bytes:
         try:
@@ -205,92 +199,39 @@ def _reader(source: Source) -> Callable[[str], bytes]:
 
 
 def _limits(runtime: Runtime, source: str) -> pipeline.Limits:
-    """A remote source is read by many threads, since each waits for the network most of the time."""
+    """Return the bounds of a batch: many threads read a remote source, since each mostly waits for the network."""
     readers = REMOTE_READERS if "://" in source else 0
     return pipeline.Limits(max_pixels=runtime.settings.max_pixels, lookup=LOOKUP, read_threads=readers)
 
 
-def _commit_patiently(
+def _commit(
     runtime: Runtime,
-    held: batches.Claim,
+    claim: batches.Claim,
     version_id: int,
     outcomes: Sequence[pipeline.Outcome],
     card: Card,
     lease: Lease,
 ) -> list[int]:
     """Commit, over a restart of the database if need be, for as long as the lease is not known to be lost."""
-    rows = _predictions(outcomes, card)
+    inferred = {o.content_hash: o.logits for o in outcomes if o.logits is not None and o.content_hash is not None}
+    rows = predict(inferred, card)
+    written = [images.Outcome(o.key, o.content_hash, _failure(o)) for o in outcomes]
     deadline = time.monotonic() + runtime.settings.lease_seconds
     while True:
         try:
-            return _commit(runtime, held, version_id, outcomes, rows)
+            return runtime.storage.commit(claim, version_id=version_id, outcomes=written, rows=rows)
         except DatabaseUnavailable:
             if time.monotonic() > deadline:
                 raise
-            logger.warning("the database does not answer; batch %d is committed when it is back", held.id)
+            logger.warning("the database does not answer; batch %d is committed when it is back", claim.id)
             time.sleep(COMMIT_PAUSE_SECONDS)
             lease.progress()
             lease.check()
 
 
-def _commit(
-    runtime: Runtime,
-    held: batches.Claim,
-    version_id: int,
-    outcomes: Sequence[pipeline.Outcome],
-    rows: Sequence[predictions.Prediction],
-) -> list[int]:
-    """Everything about a batch in one transaction; returns the batches that entered the window. Raises LeaseLost."""
-    fresh = {row.content_hash for row in rows}
-    settled = [images.Outcome(o.key, o.content_hash, o.error) for o in outcomes]
-    failed = sum(o.error is not None for o in outcomes)
-    reused = {o.content_hash for o in outcomes if o.error is None and o.content_hash is not None} - fresh
-    cached = sum(o.error is None and o.content_hash in reused for o in outcomes)
-    counts = jobs.Counts(ok=len(outcomes) - failed, failed=failed, cached=cached)
-    with runtime.database.write() as connection:
-        theirs = predictions.store(connection, version_id, rows) < len(rows)  # another worker has stored some meanwhile
-        if not predictions.hold(connection, version_id, reused | fresh if theirs else reused):
-            raise _Pruned
-        if not (jobs.count_up(connection, held.job_id, counts) and batches.close(connection, held)):
-            raise LeaseLost
-        images.settle(connection, held.job_id, settled)
-        return batches.dispatch(connection, held.job_id, window=runtime.window(connection))
-
-
-def _predictions(outcomes: Sequence[pipeline.Outcome], card: Card) -> list[predictions.Prediction]:
-    """A row for each content that was inferred. Confidences are those of the stored float16, so that they agree with
-    it."""
-    inferred = {o.content_hash: o.logits for o in outcomes if o.logits is not None and o.content_hash is not None}
-    if not inferred:
-        return []
-    logits = np.stack(list(inferred.values()))
-    stored = _halved(calibrate(logits, card.temperature))
-    found = decide_all(stored.astype(np.float32), card, logits)
-    labels = card.labels
-    rows = []
-    for content_hash, top, confidence, decision, make, probabilities in zip(
-        inferred, found.top.tolist(), found.confidence.tolist(), found.decision, found.make, stored, strict=True
-    ):
-        label = labels[top]
-        rows.append(
-            predictions.Prediction(
-                content_hash=content_hash,
-                label=label.name,
-                make=make if decision == "make" else label.make,
-                model=label.model,
-                body=label.body,
-                year=label.year,
-                confidence=confidence,
-                decision=decision,
-                probabilities=probabilities.tobytes(),
-            )
-        )
-    return rows
-
-
-def _halved(probabilities: NDArray[np.float32]) -> NDArray[np.float16]:
-    """The same as `astype("<f2")`, six times as fast: numbers below float16's normal range are rounded to its steps
-    first, since each one that the conversion itself has to round raises a floating-point exception."""
-    steps = np.float32(2**24)
-    small = np.rint(probabilities * steps) / steps
-    return np.where(probabilities < np.float32(2**-14), small, probabilities).astype("<f2")
+def _failure(outcome: pipeline.Outcome) -> ImageFailure | None:
+    """Return why an image failed; the one place where a code of `model` becomes one of the database's."""
+    if outcome.error is None:
+        return None
+    code, message = outcome.error
+    return ImageFailure(ImageErrorCode(code), message)

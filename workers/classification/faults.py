@@ -1,15 +1,14 @@
 """What an exception in a batch says: of the worker, of the job's source or version, or of an image.
 
 Fault
-├── MustWait      what may pass, or what another worker may be able to do: the batch goes back
-├── Broken        this worker cannot work: the batch goes back and the worker takes no other
+├── MustWait      what may pass, or what another worker may be able to do: the batch is released
+├── Broken        this worker cannot work: the batch is released and the worker takes no other
 └── ImageAtFault  the engine is sound: one of the images makes it fail
 """
 
 from __future__ import annotations
 
-from typing import Any
-
+from jobs.db.queries.versions import VersionRecord
 from jobs.errors import SourceError
 from model.errors import ModelError
 from workers.runtime import Runtime
@@ -38,8 +37,9 @@ class VersionUnusable(Exception):
     """A model version cannot be loaded here; the cause says why."""
 
 
-def diagnose(runtime: Runtime, version: Any, error: Exception) -> Fault:
-    """What `error`, raised in a batch of this model version, says. The engine is given its start-up picture again."""
+def diagnose(runtime: Runtime, version: VersionRecord, error: Exception) -> Fault:
+    """Return what `error`, raised in a batch of this model version, says. The engine is given its start-up picture
+    again."""
     if isinstance(error, SourceError):
         return MustWait(str(error))
     if isinstance(error, VersionUnusable):
@@ -57,7 +57,7 @@ def diagnose(runtime: Runtime, version: Any, error: Exception) -> Fault:
     return MustWait(f"model version {version.name} cannot be used: {reason}") if unsound is None else Broken(unsound)
 
 
-def _fault_of(runtime: Runtime, version: Any) -> str | None:
+def _fault_of(runtime: Runtime, version: VersionRecord) -> str | None:
     try:
         return fault_of(runtime.load(version).engine)
     except Exception as exc:

@@ -8,25 +8,25 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from itertools import islice
 
-from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
 from jobs.db.queries import batches, images, jobs, listed_files
 from jobs.errors import CarClassifierError, DatabaseError
-from jobs.sources import Source
+from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
+from jobs.sources import Entry, Source
 from workers import logs
 from workers.classification.finish import finish_job
 from workers.lease import Lease, LeaseLost
-from workers.runtime import BATCHES_AN_ENGINE, Runtime
+from workers.runtime import BATCHES_PER_ENGINE, Runtime
 
 __all__ = ["scan_job"]
 
 logger = logging.getLogger(__name__)
 SLICE_SECONDS = 6.0  # then other messages of the queue get their turn; a new slice lists its folder from the start
-CHUNK = 4_096  # rows a transaction, about
+CHUNK = 4_096  # rows per transaction, about
 
 
 def scan_job(runtime: Runtime, job_id: int) -> None:
-    """List a slice of the job's source and ring for the next one; harmless when another process does, or all is
-    listed."""
+    """List a slice of the job's source and send a message for the next one; harmless when another process does, or
+    all is listed."""
     if job_id in runtime.scan_backoff.blocked():
         return
     with runtime.database.write() as connection:
@@ -46,7 +46,7 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
     except LeaseLost:
         return
     except DatabaseError:
-        raise  # the lease runs out, and another tries again
+        raise  # the lease expires, and another process tries again
     except Exception as exc:
         _put_off(runtime, job_id, exc, attempt=attempt)
         return
@@ -56,7 +56,7 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
     if done:
         finish_job(runtime, job_id)
     else:
-        runtime.ring(SCAN_JOB, job_id)
+        runtime.notify(SCAN_JOB, job_id)
 
 
 def _put_off(runtime: Runtime, job_id: int, error: Exception, *, attempt: int) -> None:
@@ -80,13 +80,13 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
     size = runtime.settings.batch_size
     full = max(1, CHUNK // size) * size
     deadline = time.monotonic() + SLICE_SECONDS
-    chunk = min(full, BATCHES_AN_ENGINE * size) if job.total == 0 else full  # the first batches start soon
+    chunk = min(full, BATCHES_PER_ENGINE * size) if job.total == 0 else full  # the first batches start soon
     with runtime.source(job.source) as source:
         entries = _entries(runtime, job_id, source, after=after)
         counted: Counter[str] = Counter()
         try:
             while True:
-                found = [images.Found(*entry) for entry in islice(entries, chunk)]
+                found = list(islice(entries, chunk))
                 if len(found) < chunk or any(f.error for f in found):
                     runtime.check_source(job.source)  # what is missing or cannot be read may only be away
                 skipped, counted = source.left_out - counted, Counter(source.left_out)
@@ -101,10 +101,8 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
             entries.close()
 
 
-def _entries(
-    runtime: Runtime, job_id: int, source: Source, *, after: str | None
-) -> Generator[tuple[str, str | None, tuple[str, str] | None], None, None]:
-    """What the source holds, or the files that were listed as the job was submitted: path, listing, error."""
+def _entries(runtime: Runtime, job_id: int, source: Source, *, after: str | None) -> Generator[Entry, None, None]:
+    """Yield what the source has, or the files that were listed as the job was submitted."""
     with runtime.database.read() as connection:
         listed = listed_files.any_of(connection, job_id)
     if not listed:
@@ -113,17 +111,17 @@ def _entries(
     while True:
         with runtime.database.read() as connection:
             rows = listed_files.page(connection, job_id, after=after, limit=CHUNK)
-        yield from ((row.path, row.listing, None) for row in rows)
+        yield from (Entry(row.path, row.listing) for row in rows)
         if len(rows) < CHUNK:
             return
         after = rows[-1].path
 
 
-def _add(runtime: Runtime, job_id: int, found: list[images.Found], *, attempt: int, skipped: Mapping[str, int]) -> None:
+def _add(runtime: Runtime, job_id: int, found: list[Entry], *, attempt: int, skipped: Mapping[str, int]) -> None:
     size = runtime.settings.batch_size
     with runtime.database.write() as connection:
         if not images.add(connection, job_id, found, attempt=attempt, batch_size=size, skipped=skipped):
             raise LeaseLost
         sent = batches.dispatch(connection, job_id, window=runtime.window(connection))
     for batch_id in sent:
-        runtime.ring(CLASSIFY_BATCH, job_id, batch_id)
+        runtime.notify(CLASSIFY_BATCH, job_id, batch_id)

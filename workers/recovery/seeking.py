@@ -82,7 +82,7 @@ class Seeker:
             logger.warning("looking for work waits: %s", exc)
             return False
         except Exception:
-            logger.exception("looking for work failed; it goes on in a moment")
+            logger.exception("looking for work failed; it continues in a moment")
             return False
         finally:
             self._board.looked(self._slot)

@@ -1,4 +1,4 @@
-"""The thread in every worker that makes the database's word good: lost leases, lost messages, the heartbeat."""
+"""The thread in every worker that recovers lost work: expired leases, lost messages; and the heartbeat."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jobs.broker import CLASSIFY_BATCH, SCAN_JOB
 from jobs.db.queries import batches, jobs, workers
 from jobs.durations import readable
 from jobs.errors import DatabaseError
+from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
 from jobs.wake import Listener
 from workers import fork_safety
 from workers.classification.finish import finish_job
@@ -21,27 +21,29 @@ from workers.runtime import Runtime
 from workers.supervision import supervisor
 from workers.supervision.children import Watch
 from workers.supervision.supervisor import Supervisor
-from workers.training.task import ring_for_runs, take_back_runs
+from workers.training.task import notify_runs, reclaim_runs
 
 __all__ = ["Recovery", "recover"]
 
 logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
-EMBEDDED_TICK_SECONDS = 0.25  # a client in another process cannot ring; it may not be able to wake this one either
+EMBEDDED_TICK_SECONDS = 0.25  # a client in another process reaches no broker here, and may not be able to wake this one
 HEARTBEAT_SECONDS = 2.0
 EMBEDDED_PATIENCE = 0.5  # how long a message may be on its way before it counts as lost
 PATIENCE = 2.0
 SCAN_AGAIN_SECONDS = 4.0
 
 
-def recover(runtime: Runtime, *, idle: bool, concurrency: int = 1, rung: dict[int, float] | None = None) -> None:
-    """One pass: take back lost batches, keep windows full, ring for what nobody seems to have heard of.
+def recover(
+    runtime: Runtime, *, idle: bool, concurrency: int = 1, last_notified: dict[int, float] | None = None
+) -> None:
+    """One pass: reclaim lost batches, keep windows full, send messages for work that no worker has started.
 
-    `idle`: this worker has nothing to do, so a batch that is overdue has lost its message. `rung`: when this process
-    rang last for the scan of which job; a scan is rung for at once and then every few seconds, since a busy worker has
-    the message already.
+    `idle`: this worker has nothing to do, so a batch that is overdue has lost its message. `last_notified`: when this
+    process last sent a message for the scan of which job; one is sent at once and then every few seconds, since a busy
+    worker has the message already.
     """
-    _take_back(runtime)
+    _reclaim(runtime)
     with runtime.database.read() as connection:
         stalled = batches.stalled(connection)
         finishable = jobs.finishable(connection)
@@ -50,13 +52,13 @@ def recover(runtime: Runtime, *, idle: bool, concurrency: int = 1, rung: dict[in
             running = jobs.lock_running(connection, job_id)
             sent = batches.dispatch(connection, job_id, window=runtime.window(connection)) if running else []
         for batch_id in sent:
-            runtime.ring(CLASSIFY_BATCH, job_id, batch_id)
+            runtime.notify(CLASSIFY_BATCH, job_id, batch_id)
     for job_id in finishable:
         finish_job(runtime, job_id)
     _give_up(runtime)
-    _ring_scans(runtime, {} if rung is None else rung)
+    _notify_scans(runtime, {} if last_notified is None else last_notified)
     if idle:
-        _ring_batches(runtime, concurrency)
+        _notify_batches(runtime, concurrency)
 
 
 def _give_up(runtime: Runtime) -> None:
@@ -69,26 +71,26 @@ def _give_up(runtime: Runtime) -> None:
             jobs.fail(connection, job_id, f"given up after {readable(runtime.settings.give_up)}: {reason}")
 
 
-def recover_runs(runtime: Runtime, *, idle: bool, trains: bool, rung: dict[int, float]) -> None:
-    """The same for training runs; only a worker that trains rings for them, since nobody else would hear it."""
-    take_back_runs(runtime, _is_alive)
+def recover_runs(runtime: Runtime, *, idle: bool, trains: bool, last_notified: dict[int, float]) -> None:
+    """The same for training runs; only a worker that trains sends messages for them: nobody else would receive one."""
+    reclaim_runs(runtime, _is_alive)
     if trains:
-        ring_for_runs(runtime, rung, idle=idle, patience=0.0 if runtime.settings.embedded else PATIENCE)
+        notify_runs(runtime, last_notified, idle=idle, patience=0.0 if runtime.settings.embedded else PATIENCE)
 
 
-def _take_back(runtime: Runtime) -> None:
+def _reclaim(runtime: Runtime) -> None:
     with runtime.database.read() as connection:
         expired = batches.expired(connection)
-        mine = batches.held_by(connection, f"{runtime.identity}:")
+        mine = batches.leased_by(connection, f"{runtime.identity}:")
         scans = jobs.scanning_owners(connection, f"{runtime.identity}:")
-    dead = [(batch, job, owner) for batch, job, owner in mine if not _is_alive(owner)]
-    lost: list[tuple[int, int, str | None]] = [*((batch, job, None) for batch, job in expired), *dead]
+    crashed_ones = [(batch, job, owner) for batch, job, owner in mine if not _is_alive(owner)]
+    lost: list[tuple[int, int, str | None]] = [*((batch, job, None) for batch, job in expired), *crashed_ones]
     for batch_id, job_id, owner in lost:
         with runtime.database.write() as connection:
-            crashed = batches.take_back(connection, batch_id, job_id=job_id, owner=owner)
-        why = "the process that held it died" if owner else "its lease ran out"
+            crashed = batches.reclaim(connection, batch_id, job_id=job_id, owner=owner)
+        why = "its process crashed" if owner else "its lease expired"
         logger.warning(
-            "batch %d of job %d is taken back: %s (%d images given up)",
+            "batch %d of job %d is reclaimed: %s (%d images given up)",
             *(batch_id, job_id, why, crashed),
             extra={"job": job_id, "batch": batch_id},
         )
@@ -100,31 +102,31 @@ def _take_back(runtime: Runtime) -> None:
 
 
 def _is_alive(owner: str) -> bool:
-    """Whether a process of this worker runs."""
+    """Return whether a process of this worker runs."""
     return supervisor.is_alive(int(owner.rpartition(":")[2]))
 
 
-def _ring_scans(runtime: Runtime, rung: dict[int, float]) -> None:
+def _notify_scans(runtime: Runtime, last_notified: dict[int, float]) -> None:
     with runtime.database.read() as connection:
         scans = jobs.waiting_scans(connection, patience=0.0 if runtime.settings.embedded else PATIENCE)
     for job_id in scans:
-        if time.monotonic() - rung.get(job_id, float("-inf")) > SCAN_AGAIN_SECONDS:
-            rung[job_id] = time.monotonic()
-            runtime.ring(SCAN_JOB, job_id)
-    for job_id in rung.keys() - set(scans):
-        del rung[job_id]
+        if time.monotonic() - last_notified.get(job_id, float("-inf")) > SCAN_AGAIN_SECONDS:
+            last_notified[job_id] = time.monotonic()
+            runtime.notify(SCAN_JOB, job_id)
+    for job_id in last_notified.keys() - set(scans):
+        del last_notified[job_id]
 
 
-def _ring_batches(runtime: Runtime, concurrency: int) -> None:
+def _notify_batches(runtime: Runtime, concurrency: int) -> None:
     with runtime.database.read() as connection:
         patience = EMBEDDED_PATIENCE if runtime.settings.embedded else PATIENCE
         overdue = batches.sent_for(connection, patience=patience, limit=concurrency)
     for _ in range(overdue):
-        runtime.ring(CLASSIFY_BATCH, 0)
+        runtime.notify(CLASSIFY_BATCH, 0)
 
 
 class Recovery:
-    """Runs `recover` and the heartbeat every second in a thread of the worker's parent process."""
+    """Run `recover` and the heartbeat every second in a thread of the worker's parent process."""
 
     def __init__(
         self,
@@ -143,8 +145,8 @@ class Recovery:
         self._told_broken: str | None = None
         self._is_idle = is_idle
         self._row = dict(row)
-        self._rung: dict[int, float] = {}
-        self._rung_runs: dict[int, float] = {}
+        self._scans_notified: dict[int, float] = {}
+        self._runs_notified: dict[int, float] = {}
         self._due = 0.0
         self._beat_due = 0.0
         self._listed = False
@@ -174,11 +176,11 @@ class Recovery:
         self._forget()
 
     def leave(self) -> None:
-        """For the thread itself: the children are dead, and this process is about to be another worker."""
+        """For the thread itself: the children have been killed, and this process becomes another worker."""
         try:
-            _take_back(self._runtime)
+            _reclaim(self._runtime)
         except DatabaseError as exc:
-            logger.warning("what this worker held comes back when its leases end: %s", exc)
+            logger.warning("what this worker had claimed is reclaimed when its leases expire: %s", exc)
         self._forget()
 
     def _run(self) -> None:
@@ -186,7 +188,7 @@ class Recovery:
         while not self._stop.is_set():
             if time.monotonic() >= self._due:
                 self._due = time.monotonic() + interval
-                with fork_safety.steady:
+                with fork_safety.fork_lock:
                     self._tick()
             self._pause()
 
@@ -211,20 +213,20 @@ class Recovery:
             if self._retired:
                 self._supervisor.ending()
                 self._forget()
-                _take_back(self._runtime)
+                _reclaim(self._runtime)
                 return
             if self._watch.broken is None:
-                self._supervisor.check()  # first, and only reading: a child may hold up every write
+                self._supervisor.check()  # first, and only reading: a child may block every write
             self._beat()
             concurrency = self._row["concurrency"]
             can_work = self._watch.broken is None and self._is_idle()
-            recover(self._runtime, idle=can_work, concurrency=concurrency, rung=self._rung)
+            recover(self._runtime, idle=can_work, concurrency=concurrency, last_notified=self._scans_notified)
             trains = "train" in self._row["queues"].split(",")
-            recover_runs(self._runtime, idle=self._is_idle(), trains=trains, rung=self._rung_runs)
+            recover_runs(self._runtime, idle=self._is_idle(), trains=trains, last_notified=self._runs_notified)
         except DatabaseError as exc:
             logger.warning("recovery waits: %s", exc)
         except Exception:
-            logger.exception("recovery failed; it goes on at the next tick")
+            logger.exception("recovery failed; it continues at the next tick")
 
     def _beat(self) -> None:
         if time.monotonic() < self._beat_due and self._watch.broken == self._told_broken:
@@ -232,7 +234,7 @@ class Recovery:
         self._told_broken = self._watch.broken
         self._beat_due = time.monotonic() + HEARTBEAT_SECONDS
         with self._runtime.database.write(durable=False) as connection:
-            workers.beat(connection, {**self._row, **self._watch.row()})
+            workers.heartbeat(connection, {**self._row, **self._watch.row()})
         self._listed = True
 
     def _forget(self) -> None:

@@ -25,7 +25,7 @@ PROC: Final = Path("/proc")
 
 
 def child_limit(settings: Settings, *, children: int) -> int:
-    """Bytes a child may use: CARS_CHILD_MEMORY, else its part of what the control group or the machine has."""
+    """Return bytes a child may use: CARS_CHILD_MEMORY, else its part of what the control group or the machine has."""
     if settings.child_memory is not None:
         return int(settings.child_memory)
     whole = min(_of_cgroup(), _of_machine())
@@ -40,7 +40,7 @@ def _of_machine() -> int:
 
 
 def _of_cgroup() -> int:
-    """The least limit of this process's control group and those above it; of both versions."""
+    """Return the least limit of this process's control group and those above it; of both versions."""
     limits = [UNLIMITED]
     for line in _lines(PROC / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -83,7 +83,7 @@ def limited(limit: int | None) -> Iterator[None]:
 
 
 def resident(pid: int) -> int:
-    """Bytes of a process's own memory that are in RAM; 0 where that cannot be told."""
+    """Return bytes of a process's own memory that are in RAM; 0 where that cannot be told."""
     for line in _lines(PROC / str(pid) / "status"):
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024

@@ -17,7 +17,7 @@ __all__ = ["ProcessLock", "TaskPool", "kill"]
 
 
 class ProcessLock:
-    """A lock between processes that dies with its holder.
+    """A lock between processes that is released when its holder ends.
 
     A child that waits for its next task does so holding the lock of the queue. That lock is a semaphore as the pool
     makes it, and after `kill -9` no other child would ever get it. The kernel takes a lock on a file back.

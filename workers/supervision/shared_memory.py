@@ -1,6 +1,6 @@
 """What a worker's parent and its children know of each other, in memory that they share.
 
-There is no lock in it: each field has one writer, and a child that dies can leave nothing locked.
+There is no lock in it: each field has one writer, and a child that crashes can leave nothing locked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 __all__ = ["SLOTS", "Shared", "Slot"]
 
-SLOTS: Final = 256  # children a worker; more share slots, which is no worse than not to be watched
+SLOTS: Final = 256  # children per worker; more of them share slots, which is not worse than not being monitored
 PULSE_SECONDS: Final = 0.5
 _TEXT: Final = 1024
 _SLOT: Final = 64
@@ -42,7 +42,7 @@ class Shared:
         struct.pack_into("<q", self._memory, 0, len(text))
 
     def slot(self, index: int) -> Slot:
-        """The slot of the child with this place in the pool."""
+        """Return the slot of the child with this place in the pool."""
         return Slot(self._memory, _TEXT + index % SLOTS * _SLOT)
 
     @property
@@ -51,7 +51,7 @@ class Shared:
         return sum(self.slot(index).images for index in range(SLOTS))
 
     def slots(self) -> Iterator[Slot]:
-        """Those that a child has used."""
+        """Yield those that a child has used."""
         return (slot for index in range(SLOTS) if (slot := self.slot(index)).pid)
 
 
@@ -104,7 +104,7 @@ class Slot:
 
     @contextmanager
     def load(self) -> Iterator[None]:
-        """While a model version is loaded. A process that dies meanwhile leaves the mark."""
+        """While a model version is loaded. A process that crashes meanwhile leaves the flag set."""
         self._set(_LOADING, 1)
         try:
             yield

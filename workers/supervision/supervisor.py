@@ -1,7 +1,7 @@
-"""The parent's eye on its children, and on itself: whoever does not work while there is work is replaced.
+"""The parent monitors its children and itself: a process that does nothing while there is work is replaced.
 
-Nobody else restarts a worker. Its children find work by themselves (`workers.recovery.seeking`), so one that has
-nothing in hand and has not even looked for long is no use any more, whatever the reason.
+Nothing else restarts a worker. Its children find work by themselves (`workers.recovery.seeking`), so one that has
+nothing in hand and has not looked for a long time is of no use any more, whatever the reason.
 """
 
 from __future__ import annotations
@@ -79,13 +79,14 @@ class Supervisor:
             logger.error("there is work, and no process comes up that takes it: this worker starts anew")
             self._start_anew()
         for pid in useless:
-            logger.error("there is work, and process %d does not take it: it is replaced", pid)
+            logger.error("there is work, and process %d does not do it: it is replaced", pid)
             self._kills += 1
             self._killed_at = now
         kill(useless)
 
     def _useless(self, now: float) -> tuple[list[int], list[int]]:
-        """The pids of children that do nothing, and of those that do one thing for so long that it needs a lease."""
+        """Return the pids of children that do nothing, and of those that do one thing for so long that it needs a
+        lease."""
         stall_seconds = self._runtime.settings.stall_seconds
         records = {child.pid: child for child in self._board.children()}
         idle, doubtful = [], []
@@ -124,14 +125,14 @@ class Supervisor:
         if not pids:
             return []
         with self._runtime.database.read() as connection:
-            owners = {owner for _, _, owner in batches.held_by(connection, self._prefix)}
+            owners = {owner for _, _, owner in batches.leased_by(connection, self._prefix)}
             owners |= set(jobs.scanning_owners(connection, self._prefix))
-            owners |= {owner for _, owner in training_runs.held_by(connection, self._prefix)}
+            owners |= {owner for _, owner in training_runs.leased_by(connection, self._prefix)}
         return [pid for pid in pids if f"{self._prefix}{pid}" not in owners]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and was not reaped yet does not."""
+    """Return whether the process runs; one that has ended and was not reaped yet does not."""
     try:
         os.kill(pid, 0)
         with open(f"/proc/{pid}/stat", "rb") as stat:

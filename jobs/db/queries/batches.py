@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 
 from jobs.backoff import pause
 from jobs.db.database import later, now
@@ -13,10 +13,22 @@ from jobs.db.queries import jobs
 from jobs.db.tables import BatchRow, ImageRow, JobRow
 from jobs.states import BatchState, ImageErrorCode, ImageStatus, JobState
 
-__all__ = ["Claim", "add", "claim", "close", "dispatch", "narrow", "release", "renew", "set_loading", "take_back"]
+__all__ = [
+    "Claim",
+    "Leased",
+    "add",
+    "claim",
+    "close",
+    "dispatch",
+    "narrow",
+    "reclaim",
+    "release",
+    "renew",
+    "set_loading",
+]
 
 IN_FLIGHT = (BatchState.SENT, BatchState.LEASED)
-MAX_DEATHS = 3  # an image whose process dies for the third time is given up
+MAX_CRASHES = 3  # an image whose process crashes for the third time is given up
 MAX_FAILURES = 3  # an image on which alone the engine fails for the third time is given up
 
 
@@ -28,6 +40,14 @@ class Claim(NamedTuple):
     first: int
     last: int
     attempt: int
+
+
+class Leased(NamedTuple):
+    """A batch that a process works on."""
+
+    id: int
+    job_id: int
+    owner: str
 
 
 def add(connection: Connection, job_id: int, *, first: int, last: int, size: int, priority: int) -> None:
@@ -46,9 +66,10 @@ def add(connection: Connection, job_id: int, *, first: int, last: int, size: int
 
 
 def dispatch(connection: Connection, job_id: int, *, window: int) -> list[int]:
-    """Move waiting batches into the window of a running job; returns the ids to ring for after the commit.
+    """Move waiting batches into the window of a running job; returns the ids to send messages for after the
+    commit.
 
-    The caller holds the job's lock, so that nobody else fills the window meanwhile.
+    The caller holds the job's lock, so that no other process fills the window meanwhile.
     """
     of_job = BatchRow.job_id == job_id
     in_flight = select(func.count()).where(of_job, BatchRow.state.in_(IN_FLIGHT)).scalar_subquery()
@@ -88,59 +109,61 @@ def claim(connection: Connection, *, owner: str, seconds: float, except_jobs: Co
     return Claim(*row) if row else None
 
 
-def _held(held: Claim) -> Any:
-    return and_(BatchRow.id == held.id, BatchRow.attempt == held.attempt, BatchRow.state == BatchState.LEASED)
+def _is_current(claim: Claim) -> ColumnElement[bool]:
+    return and_(BatchRow.id == claim.id, BatchRow.attempt == claim.attempt, BatchRow.state == BatchState.LEASED)
 
 
-def renew(connection: Connection, held: Claim, *, seconds: float) -> bool:
+def renew(connection: Connection, claim: Claim, *, seconds: float) -> bool:
     """Push the lease ahead; False when it was lost."""
-    return bool(connection.execute(update(BatchRow).where(_held(held)).values(expires_at=later(seconds))).rowcount)
+    return bool(
+        connection.execute(update(BatchRow).where(_is_current(claim)).values(expires_at=later(seconds))).rowcount
+    )
 
 
-def close(connection: Connection, held: Claim) -> bool:
+def close(connection: Connection, claim: Claim) -> bool:
     """Mark the batch done; False when the lease was lost, and then nothing of it may be committed."""
     done = {"state": BatchState.DONE, "expires_at": None}
-    return bool(connection.execute(update(BatchRow).where(_held(held)).values(done)).rowcount)
+    return bool(connection.execute(update(BatchRow).where(_is_current(claim)).values(done)).rowcount)
 
 
-def release(connection: Connection, held: Claim, *, waiting: str | None = None) -> bool:
-    """Give a batch back; no attempt is counted. False when the lease was lost.
+def release(connection: Connection, claim: Claim, *, waiting: str | None = None) -> bool:
+    """Release a batch; no attempt is counted. False when the lease was lost.
 
-    The batch stays in the window with no message: a worker with nothing to do finds it. `waiting`: why nothing of the
+    The batch stays in the window without a message: a worker with nothing to do finds it. `waiting`: why nothing of the
     job could be done.
     """
-    jobs.lock(connection, held.job_id)
+    jobs.lock(connection, claim.job_id)
     again = {"state": BatchState.SENT, "owner": None, "expires_at": None, "sent_at": now(), "loading": False}
-    if not connection.execute(update(BatchRow).where(_held(held)).values(again)).rowcount:
+    if not connection.execute(update(BatchRow).where(_is_current(claim)).values(again)).rowcount:
         return False
     if waiting is not None:
-        jobs.wait_for(connection, held.job_id, waiting)
+        jobs.wait_for(connection, claim.job_id, waiting)
     return True
 
 
-def set_loading(connection: Connection, held: Claim, loading: bool) -> None:
+def set_loading(connection: Connection, claim: Claim, loading: bool) -> None:
     """Whether the batch's worker is loading the model version and has not looked at an image yet."""
-    connection.execute(update(BatchRow).where(_held(held)).values(loading=loading))
+    connection.execute(update(BatchRow).where(_is_current(claim)).values(loading=loading))
 
 
-def narrow(connection: Connection, held: Claim, *, error: str) -> bool:
+def narrow(connection: Connection, claim: Claim, *, error: str) -> bool:
     """Replace a batch on which a sound engine has failed by its halves; False when the lease was lost.
 
     A batch of one image is tried again, and at the third failure the image fails with `error`.
     """
-    job = jobs.lock(connection, held.job_id)
-    if job is None or not close(connection, held):
+    job = jobs.lock(connection, claim.job_id)
+    if job is None or not close(connection, claim):
         return False
-    pending = _pending_of(held.job_id, held.first, held.last)
+    pending = _pending_of(claim.job_id, claim.first, claim.last)
     ordinals = list(connection.scalars(select(ImageRow.ordinal).where(pending).order_by(ImageRow.ordinal)))
-    failures = connection.scalar(select(BatchRow.failures).where(BatchRow.id == held.id)) or 0
+    failures = connection.scalar(select(BatchRow.failures).where(BatchRow.id == claim.id)) or 0
     if len(ordinals) == 1 and failures + 1 >= MAX_FAILURES:
-        _fail(connection, held.job_id, pending, code=ImageErrorCode.ENGINE_ERROR, message=error)
+        _fail(connection, claim.job_id, pending, code=ImageErrorCode.ENGINE_ERROR, message=error)
         return True
     middle = (len(ordinals) + 1) // 2
     parts = [part for part in (ordinals[:middle], ordinals[middle:]) if part]
     common = {
-        "job_id": held.job_id,
+        "job_id": claim.job_id,
         "state": BatchState.WAITING,
         "priority": job.priority,
         "failures": failures + 1 if len(ordinals) == 1 else 0,
@@ -150,12 +173,14 @@ def narrow(connection: Connection, held: Claim, *, error: str) -> bool:
     return True
 
 
-def _pending_of(job_id: int, first: int, last: int) -> Any:
+def _pending_of(job_id: int, first: int, last: int) -> ColumnElement[bool]:
     of_batch = ImageRow.ordinal.between(first, last)
     return and_(ImageRow.job_id == job_id, of_batch, ImageRow.status == ImageStatus.PENDING)
 
 
-def _fail(connection: Connection, job_id: int, which: Any, *, code: ImageErrorCode, message: str) -> int:
+def _fail(
+    connection: Connection, job_id: int, which: ColumnElement[bool], *, code: ImageErrorCode, message: str
+) -> int:
     """Fail pending images of a running job and count them; the caller holds the job's lock. How many."""
     failed = connection.execute(
         update(ImageRow)
@@ -172,7 +197,7 @@ def _fail(connection: Connection, job_id: int, which: Any, *, code: ImageErrorCo
 
 
 def expired(connection: Connection) -> list[tuple[int, int]]:
-    """(batch id, job id) of leases that ran out."""
+    """List (batch id, job id) of expired leases."""
     out = and_(BatchRow.state == BatchState.LEASED, BatchRow.expires_at < now())
     return [
         (a, b)
@@ -180,15 +205,15 @@ def expired(connection: Connection) -> list[tuple[int, int]]:
     ]
 
 
-def held_by(connection: Connection, prefix: str) -> Sequence[tuple[int, int, str]]:
-    """(batch id, job id, owner) of leases whose owner's name begins so."""
-    held = and_(BatchRow.state == BatchState.LEASED, BatchRow.owner.startswith(prefix, autoescape=True))
-    rows = connection.execute(select(BatchRow.id, BatchRow.job_id, BatchRow.owner).where(held))
-    return [(batch_id, job_id, owner) for batch_id, job_id, owner in rows if owner is not None]
+def leased_by(connection: Connection, prefix: str) -> list[Leased]:
+    """List the leases whose owner's name begins with `prefix`."""
+    leased = and_(BatchRow.state == BatchState.LEASED, BatchRow.owner.startswith(prefix, autoescape=True))
+    rows = connection.execute(select(BatchRow.id, BatchRow.job_id, BatchRow.owner).where(leased))
+    return [Leased(batch_id, job_id, owner) for batch_id, job_id, owner in rows if owner is not None]
 
 
 def sent_for(connection: Connection, *, patience: float, limit: int) -> int:
-    """How many batches (at most `limit`) have been in a window for `patience` seconds without being claimed."""
+    """Return how many batches (at most `limit`) have been in a window for `patience` seconds without being claimed."""
     overdue = (
         select(BatchRow.id).where(BatchRow.state == BatchState.SENT, BatchRow.sent_at < later(-patience)).limit(limit)
     )
@@ -206,12 +231,12 @@ def stalled(connection: Connection) -> list[int]:
     )
 
 
-def take_back(connection: Connection, batch_id: int, *, job_id: int, owner: str | None = None) -> int:
-    """Requeue a lost batch as batches of one image; images whose process died for the third time fail. Returns how
+def reclaim(connection: Connection, batch_id: int, *, job_id: int, owner: str | None = None) -> int:
+    """Requeue a lost batch as batches of one image; images whose process crashed for the third time fail. Return how
     many failed.
 
-    With `owner` the batch is taken from that (dead) owner at once, otherwise only if its lease has run out. Where the
-    process died while it loaded the model version, nobody has looked at an image: the batch comes back whole, later.
+    With `owner`, a process that has crashed, the batch is reclaimed at once, otherwise only if its lease has expired.
+    Where the process crashed while it loaded the model version, no image was read: the batch is requeued whole, later.
     """
     job = jobs.lock(connection, job_id)
     gone = BatchRow.owner == owner if owner is not None else BatchRow.expires_at < now()
@@ -227,13 +252,13 @@ def take_back(connection: Connection, batch_id: int, *, job_id: int, owner: str 
         _put_off(connection, batch_id, job_id)
         return 0
     pending = _pending_of(job_id, batch.first, batch.last)
-    connection.execute(update(ImageRow).where(pending).values(deaths=ImageRow.deaths + 1))
+    connection.execute(update(ImageRow).where(pending).values(crashes=ImageRow.crashes + 1))
     crashed = _fail(
         connection,
         job_id,
-        and_(pending, ImageRow.deaths >= MAX_DEATHS),
+        and_(pending, ImageRow.crashes >= MAX_CRASHES),
         code=ImageErrorCode.WORKER_CRASHED,
-        message=f"the process that worked on this image died {MAX_DEATHS} times",
+        message=f"the process that worked on this image crashed {MAX_CRASHES} times",
     )
     rest = list(connection.scalars(select(ImageRow.ordinal).where(pending).order_by(ImageRow.ordinal)))
     if rest:
@@ -244,7 +269,7 @@ def take_back(connection: Connection, batch_id: int, *, job_id: int, owner: str 
 
 def _put_off(connection: Connection, batch_id: int, job_id: int) -> None:
     """Let nobody claim this batch, nor those of its job that are in the window, for a while."""
-    waited = jobs.wait_for(connection, job_id, "a worker's process died while it loaded the model version")
+    waited = jobs.wait_for(connection, job_id, "a worker's process crashed while it loaded the model version")
     window = and_(BatchRow.job_id == job_id, BatchRow.state == BatchState.SENT)
     again = {"state": BatchState.SENT, "owner": None, "loading": False}
     connection.execute(

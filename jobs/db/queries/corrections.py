@@ -1,22 +1,23 @@
-"""Statements on corrections: what people say is on photos."""
+"""Statements on corrections: what people say that images show."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select, text, update
 
 from jobs.db.database import now
 from jobs.db.tables import CorrectionRow, ImageRow
 
-__all__ = ["Correction", "by_hash", "images", "page", "put"]
+__all__ = ["CorrectedImage", "Correction", "CorrectionRecord", "by_hash", "images", "page", "put"]
 
 TOGETHER = 500  # paths asked for in one statement
 
 
 class Correction(NamedTuple):
-    """One photo, by the hash of its bytes, and its right class."""
+    """One image, by the hash of its bytes, and the label that it should have."""
 
     content_hash: bytes
     label: str
@@ -24,10 +25,29 @@ class Correction(NamedTuple):
     path: str | None = None
 
 
-def put(connection: Connection, corrections: Iterable[Correction]) -> None:
-    """Write corrections; a later word about the same photo replaces the earlier one.
+class CorrectionRecord(NamedTuple):
+    """A stored correction."""
 
-    One transaction at a time: all of its words are later than another's, or all are earlier.
+    id: int
+    content_hash: bytes
+    label: str
+    job_id: int | None
+    path: str | None
+    created_at: datetime
+
+
+class CorrectedImage(NamedTuple):
+    """An image of a job that is to be corrected."""
+
+    path: str
+    status: str
+    content_hash: bytes | None
+
+
+def put(connection: Connection, corrections: Iterable[Correction]) -> None:
+    """Write corrections; a later one of the same content replaces the earlier one.
+
+    One transaction at a time, so that all of its corrections are later than another's, or all are earlier.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("LOCK TABLE corrections IN SHARE ROW EXCLUSIVE MODE"))
@@ -38,25 +58,26 @@ def put(connection: Connection, corrections: Iterable[Correction]) -> None:
             connection.execute(insert(CorrectionRow).values(values))
 
 
-def page(connection: Connection, *, after: int, limit: int) -> Sequence[Any]:
-    """The next corrections after an id, in the order in which the photos were first corrected."""
+def page(connection: Connection, *, after: int, limit: int) -> list[CorrectionRecord]:
+    """List the next corrections after an id, in the order in which the photos were first corrected."""
     columns = CorrectionRow.__table__.columns
     query = select(*columns).where(CorrectionRow.id > after).order_by(CorrectionRow.id).limit(limit)
-    return connection.execute(query).all()
+    return [CorrectionRecord(**row._asdict()) for row in connection.execute(query)]
 
 
-def by_hash(connection: Connection, content_hash: bytes) -> Any:
+def by_hash(connection: Connection, content_hash: bytes) -> CorrectionRecord:
     """Return the correction of these bytes, which there is."""
     found = CorrectionRow.content_hash == content_hash
-    return connection.execute(select(*CorrectionRow.__table__.columns).where(found)).one()
+    row = connection.execute(select(*CorrectionRow.__table__.columns).where(found)).one()
+    return CorrectionRecord(**row._asdict())
 
 
-def images(connection: Connection, job_id: int, paths: Sequence[str]) -> Mapping[str, Any]:
-    """Of a job's images, by path: `status` and `content_hash`. Paths that are not there are left out."""
-    found: dict[str, Any] = {}
+def images(connection: Connection, job_id: int, paths: Sequence[str]) -> Mapping[str, CorrectedImage]:
+    """Return a job's images by path, without those that it does not have."""
+    found: dict[str, CorrectedImage] = {}
     columns = (ImageRow.path, ImageRow.status, ImageRow.content_hash)
     for start in range(0, len(paths), TOGETHER):
         some = ImageRow.path.in_(paths[start : start + TOGETHER])
         rows = connection.execute(select(*columns).where(ImageRow.job_id == job_id, some))
-        found |= {row.path: row for row in rows}
+        found |= {row.path: CorrectedImage(*row) for row in rows}
     return found

@@ -8,34 +8,27 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, select, update
 
 from jobs.db.database import bulk_insert, now
-from jobs.db.queries import batches
+from jobs.db.queries import batches, jobs
 from jobs.db.tables import ImageRow, JobRow
+from jobs.sources.base import Entry
 from jobs.sources.kinds import merged
-from jobs.states import ImageStatus, JobState
+from jobs.states import ImageFailure, ImageStatus, JobState
 
-__all__ = ["Found", "Outcome", "add", "last_path", "pending", "settle"]
+__all__ = ["Outcome", "add", "last_path", "pending", "settle"]
 
 TABLE: Any = ImageRow.__table__
 
 
-class Found(NamedTuple):
-    """A file that a scan has met; with an error it is a failed image at once."""
-
-    path: str
-    listing: str | None
-    error: tuple[str, str] | None
-
-
 class Outcome(NamedTuple):
-    """What became of one image: a content hash with a stored prediction, or an error (code, message)."""
+    """What became of one image: a content hash with a stored prediction, or an error."""
 
     ordinal: int
     content_hash: bytes | None
-    error: tuple[str, str] | None
+    error: ImageFailure | None
 
 
 def last_path(connection: Connection, job_id: int) -> str | None:
-    """Where the scan has come to: the path of the job's last row."""
+    """Return where the scan has come to: the path of the job's last row."""
     return connection.scalar(
         select(ImageRow.path).where(ImageRow.job_id == job_id).order_by(ImageRow.ordinal.desc()).limit(1)
     )
@@ -44,7 +37,7 @@ def last_path(connection: Connection, job_id: int) -> str | None:
 def add(
     connection: Connection,
     job_id: int,
-    found: Sequence[Found],
+    found: Sequence[Entry],
     *,
     attempt: int,
     batch_size: int,
@@ -53,7 +46,8 @@ def add(
     """Add what a scan has found, cut into batches, and count it; False when the scan's lease was lost or the job
     stopped.
 
-    `skipped`: how many files that are no images it has passed over meanwhile, by suffix.
+    `skipped`: how many files that are not images it has passed over meanwhile, by suffix. An entry with an error is a
+    failed image at once.
     """
     job = connection.execute(
         select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes)
@@ -69,7 +63,7 @@ def add(
         return False
     good = [f for f in found if f.error is None]
     bad = [f for f in found if f.error is not None]
-    columns = ("job_id", "ordinal", "path", "listing", "status", "deaths")
+    columns = ("job_id", "ordinal", "path", "listing", "status", "crashes")
     ordinals = range(job.total, job.total + len(found))
     rows = (
         (job_id, at, f.path, f.listing, (ImageStatus.FAILED if f.error else ImageStatus.PENDING).value, 0)
@@ -83,19 +77,21 @@ def add(
         batches.add(
             connection, job_id, first=job.total, last=job.total + len(found) - 1, size=batch_size, priority=job.priority
         )
-    counts: dict[str, Any] = {"total": JobRow.total + len(found), "failed": JobRow.failed + len(bad)}
-    if skipped:
-        counts["skipped"] = JobRow.skipped + sum(skipped.values())
-        counts["skipped_suffixes"] = merged(job.skipped_suffixes, skipped)
-    connection.execute(update(JobRow).where(JobRow.id == job_id).values(**counts, waiting=None, waiting_since=None))
+    counts = {
+        "total": JobRow.total + len(found),
+        "failed": JobRow.failed + len(bad),
+        "skipped": JobRow.skipped + sum(skipped.values()),
+        "skipped_suffixes": merged(job.skipped_suffixes, skipped),
+    }
+    connection.execute(update(JobRow).where(JobRow.id == job_id).values(**counts, **jobs.NOT_WAITING))
     return True
 
 
-def pending(connection: Connection, held: batches.Claim) -> list[tuple[int, str]]:
-    """(ordinal, path) of the batch's images that nobody has settled yet."""
-    of_batch = ImageRow.ordinal.between(held.first, held.last)
+def pending(connection: Connection, claim: batches.Claim) -> list[tuple[int, str]]:
+    """List (ordinal, path) of the batch's images that are still pending."""
+    of_batch = ImageRow.ordinal.between(claim.first, claim.last)
     query = select(ImageRow.ordinal, ImageRow.path).where(
-        ImageRow.job_id == held.job_id, of_batch, ImageRow.status == ImageStatus.PENDING
+        ImageRow.job_id == claim.job_id, of_batch, ImageRow.status == ImageStatus.PENDING
     )
     return [(ordinal, path) for ordinal, path in connection.execute(query.order_by(ImageRow.ordinal))]
 
@@ -117,8 +113,8 @@ def settle(connection: Connection, job_id: int, outcomes: Sequence[Outcome]) -> 
         [o.ordinal for o in outcomes],
         [_status(o) for o in outcomes],
         [o.content_hash for o in outcomes],
-        [o.error[0] if o.error else None for o in outcomes],
-        [o.error[1].replace("\0", "") if o.error else None for o in outcomes],
+        [o.error.code if o.error else None for o in outcomes],
+        [o.error.message.replace("\0", "") if o.error else None for o in outcomes],
         job_id,
     )
     sql = (

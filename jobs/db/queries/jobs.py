@@ -2,21 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, case, delete, func, insert, or_, select, update
 
 from jobs.db.database import later, now
 from jobs.db.tables import BatchRow, ImageRow, JobRow, VersionRow
 from jobs.states import BatchState, ImageStatus, JobState
 
-__all__ = ["Counts", "add", "by_key", "cancel", "claim_scan", "fail", "finish", "get", "lock", "page", "retry"]
+__all__ = [
+    "Counts",
+    "JobRecord",
+    "LockedJob",
+    "Work",
+    "add",
+    "by_key",
+    "cancel",
+    "claim_scan",
+    "fail",
+    "finish",
+    "get",
+    "lock",
+    "page",
+    "retry",
+]
 
-SHOWN = (JobRow, VersionRow.name.label("model_version"), now().label("now"))
 TERMINAL = tuple(state for state in JobState if state.terminal)
-NOT_WAITING: dict[str, Any] = {"waiting": None, "waiting_since": None}
+NOT_WAITING: Mapping[str, None] = {"waiting": None, "waiting_since": None}
+
+
+class JobRecord(NamedTuple):
+    """A job: its row, the name of its model version, and `now`, the database's clock."""
+
+    id: int
+    name: str
+    key: str | None
+    source: str
+    state: JobState
+    version_id: int
+    top_k: int
+    priority: int
+    total: int
+    ok: int
+    failed: int
+    canceled: int
+    cached: int
+    skipped: int
+    skipped_suffixes: Mapping[str, int]
+    error: str | None
+    waiting: str | None
+    waiting_since: datetime | None
+    scan_owner: str | None
+    scan_attempt: int
+    scan_expires_at: datetime | None
+    scanned_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    model_version: str
+    now: datetime
+
+
+class LockedJob(NamedTuple):
+    """What a transaction needs of a job whose row it has locked."""
+
+    state: JobState
+    priority: int
+    scanned_at: datetime | None
+
+
+class Work(NamedTuple):
+    """What classifying needs of a job, and what never changes."""
+
+    source: str
+    version_id: int
 
 
 class Counts(NamedTuple):
@@ -27,49 +88,53 @@ class Counts(NamedTuple):
     cached: int = 0
 
 
-def add(connection: Connection, values: dict[str, Any]) -> int:
-    """Insert a queued job and return its id."""
+def add(connection: Connection, values: Mapping[str, Any]) -> int:
+    """Insert a queued job with these columns and return its id."""
     row = {**values, "state": JobState.QUEUED, "created_at": now()}
     return connection.execute(insert(JobRow).values(row).returning(JobRow.id)).scalar_one()
 
 
 def by_key(connection: Connection, key: str) -> int | None:
+    """Return the id of the job with this key."""
     return connection.scalar(select(JobRow.id).where(JobRow.key == key))
 
 
-def work(connection: Connection, job_id: int) -> Row[str, int] | None:
-    """What classifying needs of a job, and what never changes: `source` and `version_id`."""
-    return connection.execute(select(JobRow.source, JobRow.version_id).where(JobRow.id == job_id)).one_or_none()
+def work(connection: Connection, job_id: int) -> Work | None:
+    """Return what classifying needs of a job."""
+    row = connection.execute(select(JobRow.source, JobRow.version_id).where(JobRow.id == job_id)).one_or_none()
+    return Work(*row) if row else None
 
 
-def get(connection: Connection, job_id: int) -> Row[Any] | None:
-    """The job's columns, `model_version` (a name) and `now` (the database's clock)."""
-    return connection.execute(_shown().where(JobRow.id == job_id)).one_or_none()
+def get(connection: Connection, job_id: int) -> JobRecord | None:
+    """Return the job of this id."""
+    row = connection.execute(_with_version().where(JobRow.id == job_id)).one_or_none()
+    return JobRecord(**row._asdict()) if row else None
 
 
-def page(connection: Connection, *, before: int | None, state: str | None, limit: int) -> Sequence[Row[Any]]:
-    """Jobs, newest first, below the id `before`."""
-    query = _shown().order_by(JobRow.id.desc()).limit(limit)
+def page(connection: Connection, *, before: int | None, state: str | None, limit: int) -> list[JobRecord]:
+    """List jobs, newest first, below the id `before`."""
+    query = _with_version().order_by(JobRow.id.desc()).limit(limit)
     if before is not None:
         query = query.where(JobRow.id < before)
     if state is not None:
         query = query.where(JobRow.state == state)
-    return connection.execute(query).all()
+    return [JobRecord(**row._asdict()) for row in connection.execute(query)]
 
 
-def _shown() -> Any:
-    return select(*JobRow.__table__.columns, *SHOWN[1:]).join(VersionRow, VersionRow.id == JobRow.version_id)
+def _with_version() -> Select[*tuple[Any, ...]]:
+    columns = (*JobRow.__table__.columns, VersionRow.name.label("model_version"), now().label("now"))
+    return select(*columns).join(VersionRow, VersionRow.id == JobRow.version_id)
 
 
-def lock(connection: Connection, job_id: int) -> Row[Any] | None:
-    """The job's columns, the row locked until the end of the transaction."""
-    return connection.execute(
-        select(*JobRow.__table__.columns).where(JobRow.id == job_id).with_for_update()
-    ).one_or_none()
+def lock(connection: Connection, job_id: int) -> LockedJob | None:
+    """Lock the job's row until the end of the transaction."""
+    columns = select(JobRow.state, JobRow.priority, JobRow.scanned_at).where(JobRow.id == job_id)
+    row = connection.execute(columns.with_for_update()).one_or_none()
+    return LockedJob(JobState(row.state), row.priority, row.scanned_at) if row else None
 
 
 def lock_running(connection: Connection, job_id: int) -> bool:
-    """Whether the job is running, and stays so until the end of the transaction: its row is locked."""
+    """Return whether the job is running, and stays so until the end of the transaction: its row is locked."""
     running = select(JobRow.id).where(JobRow.id == job_id, JobRow.state == JobState.RUNNING)
     return connection.scalar(running.with_for_update()) is not None
 
@@ -105,15 +170,14 @@ def renew_scan(connection: Connection, job_id: int, *, attempt: int, seconds: fl
 
 def release_scan(connection: Connection, job_id: int, *, attempt: int, done: bool) -> bool:
     """End a slice of a scan; `done` when the listing has come to its end. False when another has taken it over."""
-    values: dict[str, Any] = {"scan_owner": None, "scan_expires_at": None}
-    if done:
-        values["scanned_at"] = now()
+    values = {"scan_owner": None, "scan_expires_at": None, **({"scanned_at": now()} if done else {})}
     mine = and_(JobRow.id == job_id, JobRow.scan_attempt == attempt)
     return bool(connection.execute(update(JobRow).where(mine).values(values)).rowcount)
 
 
 def waiting_scans(connection: Connection, *, patience: float) -> list[int]:
-    """Jobs whose scan nobody holds: never begun for `patience` seconds, between slices, or of a dead worker."""
+    """Return the jobs whose scan no process has leased: not begun for `patience` seconds, between slices, or of a
+    crashed worker."""
     return list(
         connection.scalars(
             select(JobRow.id)
@@ -137,7 +201,7 @@ def scanning_owners(connection: Connection, prefix: str) -> list[str]:
 
 
 def drop_scan_owner(connection: Connection, owner: str) -> None:
-    """Free the scans of a process that is known to be dead."""
+    """Free the scans of a process that has crashed."""
     connection.execute(update(JobRow).where(JobRow.scan_owner == owner).values(scan_owner=None, scan_expires_at=None))
 
 
@@ -194,8 +258,8 @@ def wait_for(connection: Connection, job_id: int, reason: str) -> float:
 
     While another worker holds a batch of it, it does not wait.
     """
-    held = select(BatchRow.id).where(BatchRow.job_id == job_id, BatchRow.state == BatchState.LEASED).exists()
-    running = and_(JobRow.id == job_id, JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]), ~held)
+    leased = select(BatchRow.id).where(BatchRow.job_id == job_id, BatchRow.state == BatchState.LEASED).exists()
+    running = and_(JobRow.id == job_id, JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]), ~leased)
     since = connection.execute(
         update(JobRow)
         .where(running)
@@ -252,7 +316,7 @@ def _stop(connection: Connection, job_id: int, *, state: JobState, error: str | 
 
 def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None:
     """Continue an ended job with whatever is not `ok`: failed and canceled images become pending again, in new batches,
-    and a listing that was not finished goes on. How many images, or None if the job has not ended.
+    and a listing that was not finished continues. Return how many images, or None if the job has not ended.
     """
     row = lock(connection, job_id)
     if row is None or not JobState(row.state).terminal:
@@ -263,7 +327,7 @@ def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None
         return 0
     cleared = {
         "status": ImageStatus.PENDING,
-        "deaths": 0,
+        "crashes": 0,
         "error_code": None,
         "error_message": None,
         "finished_at": None,
@@ -291,7 +355,8 @@ def count_ended_before(connection: Connection, moment: datetime) -> int:
 
 
 def lock_ended(connection: Connection, job_id: int) -> bool:
-    """Whether the job is there and has ended, and stays so until the end of the transaction: its row is locked."""
+    """Return whether the job is there and has ended, and stays so until the end of the transaction: its row is
+    locked."""
     row = lock(connection, job_id)
     return row is not None and JobState(row.state).terminal
 

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 
 from jobs.db.database import bulk_insert
 from jobs.db.tables import ListedFileRow
 
-__all__ = ["add", "any_of", "page"]
+__all__ = ["ListedFile", "add", "any_of", "page"]
 
 TABLE: Any = ListedFileRow.__table__
 
 
-def add(connection: Connection, job_id: int, files: Iterable[tuple[str | None, str]]) -> None:
-    """Store a job's list: (listing, path) of each file, each path once."""
-    rows = ((job_id, listing, path) for listing, path in files)
+class ListedFile(NamedTuple):
+    """A file of a job whose source is a list."""
+
+    listing: str | None
+    path: str
+
+
+def add(connection: Connection, job_id: int, files: Iterable[ListedFile]) -> None:
+    """Store a job's list, each path once."""
+    rows = ((job_id, file.listing, file.path) for file in files)
     bulk_insert(connection, TABLE, ("job_id", "listing", "path"), rows)
 
 
 def any_of(connection: Connection, job_id: int) -> bool:
-    """Whether the job's source is a list."""
+    """Return whether the job's source is a list."""
     return connection.scalar(select(ListedFileRow.path).where(ListedFileRow.job_id == job_id).limit(1)) is not None
 
 
-def page(connection: Connection, job_id: int, *, after: str | None, limit: int) -> Sequence[Any]:
-    """The next files after a path, by path: `listing`, `path`."""
+def page(connection: Connection, job_id: int, *, after: str | None, limit: int) -> list[ListedFile]:
+    """List the next files after a path, by path."""
     mine = select(ListedFileRow.listing, ListedFileRow.path).where(ListedFileRow.job_id == job_id)
     if after is not None:
         mine = mine.where(ListedFileRow.path > after)
-    return connection.execute(mine.order_by(ListedFileRow.path).limit(limit)).all()
+    return [ListedFile(*row) for row in connection.execute(mine.order_by(ListedFileRow.path).limit(limit))]

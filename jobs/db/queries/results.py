@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, tuple_
 
 from jobs.db.tables import CorrectionRow, ImageRow, JobRow, PredictionRow, VersionRow
 from jobs.states import ImageStatus, ResultOrder
 
-__all__ = ["Filter", "counts", "errors", "in_order", "page", "stored_names"]
+__all__ = ["Count", "FailedImage", "Filter", "ResultRecord", "counts", "errors", "in_order", "page", "stored_names"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,51 @@ class Filter:
             yield and_(ImageRow.finished_at < self.until, JobRow.created_at < self.until)
 
 
+class ResultRecord(NamedTuple):
+    """An image with its prediction and correction, in the order of `_COLUMNS`."""
+
+    job_id: int
+    ordinal: int
+    path: str
+    listing: str | None
+    status: str
+    content_hash: bytes | None
+    error_code: str | None
+    error_message: str | None
+    finished_at: datetime | None
+    label: str | None
+    make: str | None
+    model: str | None
+    body: str | None
+    year: int | None
+    confidence: float | None
+    decision: str | None
+    probabilities: bytes | None
+    top_k: int
+    version_id: int
+    model_version: str
+    correction: str | None
+
+
+class FailedImage(NamedTuple):
+    """A failed image of a job."""
+
+    ordinal: int
+    path: str
+    error_code: str
+    error_message: str | None
+
+
+class Count(NamedTuple):
+    """How many images have these values."""
+
+    status: str
+    decision: str | None
+    make: str | None
+    error_code: str | None
+    images: int
+
+
 _PREDICTED = and_(
     ImageRow.status == ImageStatus.OK,
     PredictionRow.version_id == JobRow.version_id,
@@ -81,30 +126,34 @@ _COLUMNS = (
 )
 
 
-def page(connection: Connection, wanted: Filter, *, after: tuple[int, int] | None, limit: int) -> Sequence[Any]:
-    """The next rows after the key (job id, ordinal), in the order of that key."""
-    query = _shown(wanted).order_by(ImageRow.job_id, ImageRow.ordinal).limit(limit)
+def page(connection: Connection, wanted: Filter, *, after: tuple[int, int] | None, limit: int) -> list[ResultRecord]:
+    """List the next rows after the key (job id, ordinal), in the order of that key."""
+    query = _selected(wanted).order_by(ImageRow.job_id, ImageRow.ordinal).limit(limit)
     if after is not None:
         if wanted.job_id is None:
             query = query.where(tuple_(ImageRow.job_id, ImageRow.ordinal) > after)
         else:
             query = query.where(ImageRow.ordinal > after[1])
-    return connection.execute(query).all()
+    return list(map(ResultRecord._make, connection.execute(query)))
 
 
 def in_order(
     connection: Connection, wanted: Filter, *, order: ResultOrder | None, reverse: bool, limit: int | None, size: int
-) -> Iterator[Sequence[Any]]:
-    """All rows in an order, `size` at a time, as the moment of the statement saw them: a value that is sorted by may
-    change while a job runs, so that pages by key would miss rows. None: by job and path, `reverse` the other way."""
-    query = _shown(wanted).order_by(*_keys(connection, wanted, order=order, reverse=reverse)).limit(limit)
-    yield from connection.execution_options(yield_per=size).execute(query).partitions()
+) -> Iterator[list[ResultRecord]]:
+    """Yield all rows in an order, `size` at a time, as the moment of the statement saw them.
+
+    A value that is sorted by may change while a job runs, so that pages by key would miss rows. Without an order the
+    rows are sorted by job and path.
+    """
+    query = _selected(wanted).order_by(*_keys(connection, wanted, order=order, reverse=reverse)).limit(limit)
+    for rows in connection.execution_options(yield_per=size).execute(query).partitions():
+        yield list(map(ResultRecord._make, rows))
 
 
 def _keys(
     connection: Connection, wanted: Filter, *, order: ResultOrder | None, reverse: bool
 ) -> Iterator[ColumnElement[Any]]:
-    """What to sort by; rows without the value come last either way, equal ones by job and path."""
+    """Yield what to sort by; rows without the value come last either way, equal ones by job and path."""
     path: Any = ImageRow.path if connection.dialect.name == "sqlite" else ImageRow.path.collate("C")
     match order:
         case ResultOrder.CONFIDENCE:
@@ -118,13 +167,13 @@ def _keys(
     yield ImageRow.ordinal.desc() if backwards else ImageRow.ordinal.asc()
 
 
-def _shown(wanted: Filter) -> Any:
+def _selected(wanted: Filter) -> Select[*tuple[Any, ...]]:
     corrected = CorrectionRow.content_hash == ImageRow.content_hash
     return _joined(select(*_COLUMNS)).outerjoin(CorrectionRow, corrected).where(*wanted.conditions())
 
 
-def _joined(query: Any) -> Any:
-    """The images with their jobs, versions and predictions."""
+def _joined(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
+    """Join the images with their jobs, versions and predictions."""
     return (
         query.select_from(ImageRow)
         .join(JobRow, JobRow.id == ImageRow.job_id)
@@ -133,15 +182,15 @@ def _joined(query: Any) -> Any:
     )
 
 
-def counts(connection: Connection, wanted: Filter) -> Sequence[Any]:
-    """How many images there are of each `status`, `decision`, `make` and `error_code`: rows with `images`."""
+def counts(connection: Connection, wanted: Filter) -> list[Count]:
+    """Count the images of each `status`, `decision`, `make` and `error_code`."""
     groups = (ImageRow.status, PredictionRow.decision, PredictionRow.make, ImageRow.error_code)
     query = _joined(select(*groups, func.count().label("images"))).where(*wanted.conditions()).group_by(*groups)
-    return connection.execute(query).all()
+    return list(map(Count._make, connection.execute(query)))
 
 
 def stored_names(connection: Connection, field: Literal["label", "make"]) -> list[str]:
-    """Every label or make that a stored prediction has: a walk along its index, from each to the next."""
+    """Return every label or make that a stored prediction has: a walk along its index, from each to the next."""
     column = {"label": PredictionRow.label, "make": PredictionRow.make}[field]
     walk = select(func.min(column).label("name")).cte("walk", recursive=True)
     following = select(func.min(column)).where(column > walk.c.name).correlate(walk).scalar_subquery()
@@ -149,9 +198,9 @@ def stored_names(connection: Connection, field: Literal["label", "make"]) -> lis
     return list(connection.scalars(select(walk.c.name).where(walk.c.name.is_not(None))))
 
 
-def errors(connection: Connection, job_id: int, *, after: int, limit: int) -> Sequence[Any]:
-    """The job's next failed images after an ordinal: `ordinal`, `path`, `error_code`, `error_message`."""
+def errors(connection: Connection, job_id: int, *, after: int, limit: int) -> list[FailedImage]:
+    """List the job's next failed images after an ordinal."""
     columns = (ImageRow.ordinal, ImageRow.path, ImageRow.error_code, ImageRow.error_message)
     failed = (ImageRow.job_id == job_id) & (ImageRow.status == ImageStatus.FAILED) & (ImageRow.ordinal > after)
     query = select(*columns).where(failed).order_by(ImageRow.ordinal).limit(limit)
-    return connection.execute(query).all()
+    return list(map(FailedImage._make, connection.execute(query)))

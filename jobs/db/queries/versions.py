@@ -2,43 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, insert, select, text, update
 
 from jobs.db.database import now
 from jobs.db.tables import PromotionRow, VersionRow
 from jobs.states import VersionState
 
-__all__ = ["add", "by_id", "by_name", "history", "lock", "page", "production", "promote", "set_state"]
+__all__ = [
+    "PromotionRecord",
+    "VersionRecord",
+    "by_id",
+    "by_name",
+    "history",
+    "lock",
+    "page",
+    "production",
+    "promote",
+    "register",
+    "set_state",
+]
 
 
-def add(
-    connection: Connection, *, name: str, card: dict[str, Any], digest: str, location: str, state: VersionState
-) -> int:
-    """Register a version and return its id; an IntegrityError when the name is taken."""
+class VersionRecord(NamedTuple):
+    """A registered model version; `card` is its card.json, whose schema `model` knows."""
+
+    id: int
+    name: str
+    state: VersionState
+    location: str
+    digest: str
+    card: Mapping[str, Any]
+    registered_at: datetime
+
+
+class PromotionRecord(NamedTuple):
+    """One promotion: the version's name and its state of today, why, and when."""
+
+    name: str
+    state: VersionState
+    reason: str
+    promoted_at: datetime
+    version_id: int
+
+
+def register(
+    connection: Connection, *, name: str, card: Mapping[str, Any], digest: str, location: str, state: VersionState
+) -> tuple[int, bool]:
+    """Register a version unless one of its name is registered; return the id of that, and whether it is new."""
+    if (known := by_name(connection, name)) is not None:
+        return known.id, False
     row = {"name": name, "card": card, "digest": digest, "location": location, "state": state, "registered_at": now()}
-    return connection.execute(insert(VersionRow).values(row).returning(VersionRow.id)).scalar_one()
+    return connection.execute(insert(VersionRow).values(row).returning(VersionRow.id)).scalar_one(), True
 
 
-def by_name(connection: Connection, name: str) -> Row[Any] | None:
-    return connection.execute(select(*VersionRow.__table__.columns).where(VersionRow.name == name)).one_or_none()
+def by_name(connection: Connection, name: str) -> VersionRecord | None:
+    """Return the version of this name."""
+    return _one(connection, VersionRow.name == name)
 
 
-def by_id(connection: Connection, version_id: int) -> Row[Any] | None:
-    return connection.execute(select(*VersionRow.__table__.columns).where(VersionRow.id == version_id)).one_or_none()
+def by_id(connection: Connection, version_id: int) -> VersionRecord | None:
+    """Return the version of this id."""
+    return _one(connection, VersionRow.id == version_id)
 
 
-def page(connection: Connection) -> Sequence[Any]:
-    """All versions, newest first."""
-    return connection.execute(select(*VersionRow.__table__.columns).order_by(VersionRow.id.desc())).all()
+def page(connection: Connection) -> list[VersionRecord]:
+    """List all versions, newest first."""
+    rows = connection.execute(select(*VersionRow.__table__.columns).order_by(VersionRow.id.desc()))
+    return [VersionRecord(**row._asdict()) for row in rows]
 
 
-def production(connection: Connection) -> Row[Any] | None:
-    """The version that new jobs are pinned to."""
+def production(connection: Connection) -> VersionRecord | None:
+    """Return the version that new jobs are pinned to."""
     newest = select(PromotionRow.version_id).order_by(PromotionRow.id.desc()).limit(1).scalar_subquery()
-    return connection.execute(select(*VersionRow.__table__.columns).where(VersionRow.id == newest)).one_or_none()
+    return _one(connection, VersionRow.id == newest)
+
+
+def _one(connection: Connection, condition: ColumnElement[bool]) -> VersionRecord | None:
+    row = connection.execute(select(*VersionRow.__table__.columns).where(condition)).one_or_none()
+    return VersionRecord(**row._asdict()) if row else None
 
 
 def promote(connection: Connection, version_id: int, *, reason: str) -> None:
@@ -51,13 +96,13 @@ def set_state(connection: Connection, version_id: int, state: VersionState) -> N
     connection.execute(update(VersionRow).where(VersionRow.id == version_id).values(state=state))
 
 
-def history(connection: Connection) -> Sequence[Any]:
-    """Promotions, oldest first: `name`, `state` (today's), `reason`, `promoted_at`, `version_id`."""
+def history(connection: Connection) -> list[PromotionRecord]:
+    """List promotions, oldest first."""
     columns = (
         VersionRow.name, VersionRow.state, PromotionRow.reason, PromotionRow.promoted_at, PromotionRow.version_id
     )  # fmt: skip
     joined = select(*columns).join(VersionRow, VersionRow.id == PromotionRow.version_id)
-    return connection.execute(joined.order_by(PromotionRow.id)).all()
+    return list(map(PromotionRecord._make, connection.execute(joined.order_by(PromotionRow.id))))
 
 
 def lock(connection: Connection) -> None:

@@ -1,0 +1,105 @@
+"""A database that an earlier release has written, with schema 0005, is migrated and reads as that release printed it.
+
+`tests/fixtures/schema_0005` has one of each kind: jobs in every state, a job whose last image has crashed two workers,
+failed images, corrections, training runs with a published version, a worker. The JSON beside it is what the release's
+own `Client` returned. Of the bundled version's card, the list of holdout photos is shortened to two.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from jobs import Client
+from jobs.db import migrate
+from tests.support.processes import CHECKOUT
+
+FIXTURES = CHECKOUT / "tests" / "fixtures" / "schema_0005"
+DEPENDS_ON_NOW = {"images_per_second", "eta_seconds", "waiting"}
+ENDED = {"completed", "completed_with_errors", "canceled", "failed"}
+OF_A_RUN = ("id", "state", "dataset", "recipe", "init", "epoch", "epochs", "epochs_run", "train_loss", "valid_loss",
+            "accuracy", "notes", "model_version", "promoted", "reason", "error", "attempt", "created_at", "started_at",
+            "finished_at")  # fmt: skip
+
+
+class Old(NamedTuple):
+    """A client of the migrated database, and what the release before printed of it."""
+
+    client: Client
+    printed: dict[str, Any]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def old(request: pytest.FixtureRequest, home: Path) -> Iterator[Old]:
+    if request.param == "sqlite":
+        shutil.copy(FIXTURES / "sqlite.database", home / "cars.db")
+        url = f"sqlite:///{home / 'cars.db'}"
+    else:
+        url = request.getfixturevalue("pg_url")
+        with psycopg.connect(url.replace("+psycopg", "")) as connection:
+            connection.execute((FIXTURES / "postgresql.sql").read_bytes())
+    with Client(database_url=url, broker_url="memory://") as client:
+        assert client.migrate()["from"] == "0005"
+        yield Old(client, json.loads((FIXTURES / f"{request.param}.json").read_text(encoding="utf-8")))
+
+
+def as_dict(row: Any) -> dict[str, Any]:
+    return dict(row) if isinstance(row, dict) else row.to_dict()
+
+
+def test_the_schema_is_this_releases_and_migrating_again_changes_nothing(old: Old) -> None:
+    migrate.check(old.client.database)
+    again = old.client.migrate()
+    assert (again["from"], again["to"]) == (migrate.HEAD, migrate.HEAD)
+
+
+def test_statuses_read_the_same(old: Old) -> None:
+    jobs = [as_dict(status) for status in old.client.jobs()]
+    assert [job["id"] for job in jobs] == [job["id"] for job in old.printed["jobs"]]
+    for now, before in zip(jobs, old.printed["jobs"], strict=True):
+        fields = before.keys() - (DEPENDS_ON_NOW if before["state"] not in ENDED else set())
+        assert {name: now[name] for name in fields} == {name: before[name] for name in fields}
+        assert as_dict(old.client.job(before["id"]).status()).keys() == before.keys()
+
+
+def test_results_errors_and_skipped_files_read_the_same(old: Old) -> None:
+    assert [result.to_dict() for result in old.client.results()] == old.printed["all_results"]
+    for job_id, results in old.printed["results"].items():
+        job = old.client.job(job_id)
+        assert [result.to_dict() for result in job.results()] == results
+        assert [as_dict(error) for error in job.errors()] == old.printed["errors"][job_id]
+        assert [as_dict(line) for line in job.skipped()] == old.printed["skipped"][job_id]
+
+
+def test_corrections_and_model_versions_read_the_same(old: Old) -> None:
+    assert [as_dict(correction) for correction in old.client.labels()] == old.printed["corrections"]
+    # This release may bring another bundled version, which is registered beside the old ones.
+    models = {version["name"]: version for version in map(as_dict, old.client.models())}
+    assert [models[version["name"]] for version in old.printed["models"]] == old.printed["models"]
+    assert [as_dict(promotion) for promotion in old.client.history()] == old.printed["history"]
+    for version in old.printed["models"]:
+        assert old.client.model(version["name"])["name"] == version["name"]
+
+
+def test_training_runs_read_the_same(old: Old) -> None:
+    runs = [as_dict(run) for run in old.client.trainings()]
+    for now, before in zip(runs, old.printed["trainings"], strict=True):
+        assert {name: now[name] for name in OF_A_RUN} == {name: before[name] for name in OF_A_RUN}
+        assert (now["candidate"] is None) == (before["candidate"] is None)
+
+
+def test_crashes_and_workers_are_still_counted(old: Old) -> None:
+    with old.client.database.read() as connection:
+        images = connection.execute(text("SELECT * FROM images WHERE job_id = 3 AND ordinal = 3")).mappings().one()
+        run = connection.execute(text("SELECT * FROM training_runs WHERE id = 2")).mappings().one()
+        workers = connection.execute(text("SELECT id, host, pid, seen_at FROM workers")).all()
+    assert (images.get("crashes", images.get("deaths")), run.get("crashes", run.get("deaths"))) == (2, 1)
+    assert [(worker.host, worker.pid) for worker in workers] == [("host", 4711)]
+    old.client.workers()

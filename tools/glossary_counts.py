@@ -1,0 +1,140 @@
+"""Count the words that the project no longer uses, by package: `python tools/glossary_counts.py [--where WORD]`.
+
+docs/architecture.md has the words that took their place. A word with an innocent use is looked for by a pattern that
+leaves that use alone, or has it in `ALLOWED`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = ("jobs", "model", "workers", "migrations", "tests", "docs", "rest")
+DOCS = {"docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples"}
+LEFT_OUT = (
+    "model/bundled/",  # its card has the names of the release that wrote it
+    "tests/fixtures/",  # written by an earlier release
+    "migrations/versions/",  # what a migration was is not changed afterwards
+    "tools/glossary_counts.py",
+    "constraints.txt",
+    "LICENSE",
+)
+
+# What is counted: the old words, each with a regular expression (searched in every line, upper and lower case alike).
+WORDS: dict[str, str] = {
+    "ring, rung, bell, doorbell": r"\b(?:re)?(?:ring|rings|ringing|rang|rung)\b|bell\b|\b_?ring_|rung_",
+    "held, holds (of a lease)": r"\bheld\b|_held\b|\bheld_",
+    "give back, take back": r"\b(?:giv(?:e|es|en|ing)|gave|tak(?:e|es|en|ing)|took)[ _]back\b|\bput[ _]back\b",
+    "death": r"\bdeaths?\b|MAX_DEATHS|\bdeath_",
+    "Learning": r"(?-i:\bLearning\b(?! from a teacher| rate))",
+    "Watch": r"(?-i:\bWatch\b)",
+    "judge": r"\b_?judg(?:e|es|ed|ing|ement)\b|\bjudge_",
+    "kept photos": r"\bkept[ _]photos?\b",
+    "strangers": r"stranger",
+    "known car, least": (
+        r"\bknown[ _]?cars?\b|\bKnownCar\b|\blooks_unknown\b|\bknown_scores?\b|\bfit_least\b|\bleast\b(?<!at least)"
+    ),
+    "peak, spread, warm_up, views (in a plan)": (
+        r"\bpeak\b(?! memory)|\bspread\b|\bwarm_up\b|\bviews\b|[\"']average[\"']|\.average\b|\baverage=|\bmixing\b"
+        r"|\btest_sizes\b"
+    ),
+    "view (of a photo)": r"\b(?:random|one|same|training|each|other) views?\b|\bMakeViews\b|\bViews\b",
+    "shares, share (as a number)": (
+        r"\bshares\b(?! (?:a|the|no|their|memory|with))|\bshare of\b|\ba share\b|_share\b|\bshare:"
+    ),
+    "mark (for digest or mark as)": r"\bmark\b(?<!pytest\.mark)(?!\.)|\bmarks\b",
+    "door": r"\bdoors?\b",
+    "last words": r"\b(?:last|first) words?\b|\bwithout a word\b|\bword(?:'s)? good\b",
+    "is no X": (
+        r"(?<!there )(?<!where )\b(?:is|are|was|were|be) no "
+        r"(?!longer|more\b|better|worse|larger|smaller|other|different|less)\w"
+    ),
+    "an X a Y": (
+        r"\b(?:seconds?|images?|photos?|rows?|batch(?:es)?|files?|engines?|process(?:es)?|lines?|one|messages?|class(?:es)?"
+        r"|folders?|entry|entries|cost|bytes?|children|tests?|statements?|MiB|MB) an? (?:second|minute|hour|image|batch"
+        r"|job|device|class|line|worker|row|photo|child|engine|processor|core|page|value|listing|subfolder|file|GPU"
+        r"|machine|process|epoch)\b"
+    ),
+    "goes on": r"\bgo(?:es)? on\b|\bgoing on\b|\bgone on\b|\bwent on\b",
+    "how many (as what is returned)": r"[;.] [Hh]ow many\.",
+    "except … as error": r"\bexcept\b.* as error\b",
+    "double backticks": r"(?<!`)``\w",
+}
+
+
+class Find(NamedTuple):
+    word: str
+    file: str
+    line: int
+    text: str
+
+
+# Lines that keep an old word, and why: (file or folder, pattern of the line).
+ALLOWED: tuple[tuple[str, str, str], ...] = ()
+
+
+def tracked() -> list[str]:
+    """Return the files of the project that are text, by their path in it."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [name for name in names if not name.startswith(LEFT_OUT) and (ROOT / name).is_file()]
+
+
+def finds() -> Iterator[Find]:
+    """Yield each use of an old word that is not allowed."""
+    patterns = {word: re.compile(pattern, re.IGNORECASE) for word, pattern in WORDS.items()}
+    for name in tracked():
+        try:
+            lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(lines, 1):
+            for word, pattern in patterns.items():
+                if pattern.search(line) and not is_allowed(name, line):
+                    yield Find(word, name, number, line.strip())
+
+
+def is_allowed(name: str, line: str) -> bool:
+    """Return whether the line is one of those that keep an old word."""
+    return any(name.startswith(place) and re.search(pattern, line) for place, pattern, _why in ALLOWED)
+
+
+def column(name: str) -> str:
+    """Return the column of the table that a file is counted in."""
+    top = name.split("/")[0]
+    if top in DOCS:
+        return "docs"
+    return top if top in COLUMNS else "rest"
+
+
+def main() -> None:
+    """Print the table, or the lines that have one word."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--where", metavar="WORD", help="print the lines instead, for the rows whose name has WORD")
+    parser.add_argument("--under", default="", metavar="FOLDER", help="only files whose path begins with this")
+    arguments = parser.parse_args()
+    found = [find for find in finds() if find.file.startswith(arguments.under)]
+    if arguments.where is not None:
+        for find in found:
+            if arguments.where in find.word:
+                print(f"{find.file}:{find.line}: {find.text}")
+        return
+    counts = Counter((find.word, column(find.file)) for find in found)
+    print("| old word |", " | ".join((*COLUMNS, "all")), "|")
+    print("|---|", "---|" * (len(COLUMNS) + 1), sep="")
+    for word in WORDS:
+        row = [counts[word, name] for name in COLUMNS]
+        print(f"| {word} |", " | ".join(map(str, (*row, sum(row)))), "|")
+    print(
+        "| all |", " | ".join(str(sum(counts[word, name] for word in WORDS)) for name in COLUMNS), f"| {len(found)} |"
+    )
+
+
+if __name__ == "__main__":
+    main()

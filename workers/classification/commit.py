@@ -1,0 +1,54 @@
+"""What a batch changes in the database: predictions, images, the job's counters and its window, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection
+
+from jobs.db.database import Database
+from jobs.db.queries import batches, images, jobs, predictions
+from workers.lease import LeaseLost
+
+__all__ = ["Pruned", "Storage"]
+
+
+class Pruned(Exception):
+    """A prediction that was stored when its image was looked up is gone."""
+
+
+class Storage:
+    """Commits batches. A runtime has one; a test may replace it.
+
+    `window` says how many batches a job may have in flight.
+    """
+
+    def __init__(self, database: Database, *, window: Callable[[Connection], int]) -> None:
+        self._database = database
+        self._window = window
+
+    def commit(
+        self,
+        claim: batches.Claim,
+        *,
+        version_id: int,
+        outcomes: Sequence[images.Outcome],
+        rows: Sequence[predictions.Prediction],
+    ) -> list[int]:
+        """Write everything about a batch; return the batches that entered the window. Raises LeaseLost or Pruned.
+
+        `rows`: the predictions of what was inferred; all other contents without an error were predicted before.
+        """
+        new = {row.content_hash for row in rows}
+        failed = sum(outcome.error is not None for outcome in outcomes)
+        reused = {o.content_hash for o in outcomes if o.error is None and o.content_hash is not None} - new
+        cached = sum(o.error is None and o.content_hash in reused for o in outcomes)
+        counts = jobs.Counts(ok=len(outcomes) - failed, failed=failed, cached=cached)
+        with self._database.write() as connection:
+            stored_by_others = predictions.store(connection, version_id, rows) < len(rows)
+            if not predictions.protect(connection, version_id, reused | new if stored_by_others else reused):
+                raise Pruned
+            if not (jobs.count_up(connection, claim.job_id, counts) and batches.close(connection, claim)):
+                raise LeaseLost
+            images.settle(connection, claim.job_id, outcomes)
+            return batches.dispatch(connection, claim.job_id, window=self._window(connection))
