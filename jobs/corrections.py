@@ -164,7 +164,7 @@ class _Finder:
                 raise ImageNotFound(f"{one.where}job {job_id} has no image {path}; `cars results {job_id}` lists them")
             if rows[path].status != ImageStatus.OK:
                 state = rows[path].status
-                raise NotPossible(f"{one.where}{path} of job {job_id} is {state}; correct photos that were classified")
+                raise NotPossible(f"{one.where}{path} of job {job_id} is {state}; correct images that were classified")
         settings = self._backend.settings
         with sources.open_source(job.source, roots=settings.roots, max_file_bytes=settings.max_file_bytes) as source:
             for path, one in wanted.items():
@@ -176,7 +176,7 @@ class _Finder:
         except ImageUnavailable as exc:
             raise ImageNotFound(f"{one.where}{path} cannot be read any more: {exc.message}") from exc
         if content_hash != expected:
-            raise NotPossible(f"{one.where}{path} is another photo than the one that was classified: submit it again")
+            raise NotPossible(f"{one.where}{path} is another image than the one that was classified: submit it again")
         return content_hash
 
 
@@ -202,7 +202,7 @@ def _read(file: Path) -> list[_Wanted]:
         where = f"{file}, line {number}: "
         image = fields.get("image") or fields.get("file") or _image(fields)
         if not image:
-            raise SettingsInvalid(f"{where}names no photo: fill `image`, or `job` and `path`, or `content_hash`")
+            raise SettingsInvalid(f"{where}names no image: fill `image`, or `job` and `path`, or `content_hash`")
         wanted.append(_Wanted(image, fields["label"].strip(), where))
     return wanted
 

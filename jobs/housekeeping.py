@@ -39,7 +39,7 @@ def delete(database: Database, job_id: int) -> bool:
 
 
 def prune(database: Database, older_than: timedelta) -> dict[str, int]:
-    """Delete jobs that ended longer ago, and the predictions that no image refers to; returns how many of each."""
+    """Delete jobs that ended longer ago, and the predictions that no image refers to; return the number of each."""
     moment, removed, after = datetime.now().astimezone() - older_than, 0, 0
     while ids := _ended_before(database, moment, after=after):
         removed += sum(_delete_job(database, job_id) for job_id in ids)
@@ -49,7 +49,7 @@ def prune(database: Database, older_than: timedelta) -> dict[str, int]:
 
 
 def would_prune(database: Database, older_than: timedelta) -> dict[str, int]:
-    """How many jobs and predictions `prune` would delete now."""
+    """Return how many jobs and predictions `prune` would delete now."""
     moment = datetime.now().astimezone() - older_than
     with database.snapshot() as connection:
         return {

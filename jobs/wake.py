@@ -33,9 +33,7 @@ def wake(home: Path) -> None:
 
 
 class Listener:
-    """The socket of one worker, for `select`. Where none can be made, because the path is too long, say, nothing ever
-    comes.
-    """
+    """The socket of one worker, for `select`; nothing ever comes where none can be made (its path is too long)."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / FOLDER / str(os.getpid())
@@ -48,11 +46,11 @@ class Listener:
             self._path.chmod(0o600)
 
     def fileno(self) -> int:
-        """Return the descriptor that `select` needs."""
+        """Return the file descriptor."""
         return self._socket.fileno()
 
     def drain(self) -> None:
-        """Take what has come."""
+        """Read and drop what has come."""
         with suppress(BlockingIOError):
             while True:
                 self._socket.recv(16)

@@ -55,6 +55,7 @@ class WorkerProcess:
         self._log_start = 0
 
     def start(self) -> None:
+        """Start it and return at once. Raises WorkerFailed."""
         self._require()
         home = load().home
         try:
@@ -77,18 +78,21 @@ class WorkerProcess:
             raise WorkerFailed(f"a local worker could not be started: {trouble(exc, home)} (CARS_HOME)") from exc
 
     def running(self) -> bool:
+        """Return whether it runs. Raises WorkerFailed when it has ended by itself."""
         if self._process is None:
             return False
         if (code := self._process.poll()) is None:
             return True
         ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        raise WorkerFailed(f"the local worker {ending} before the work was done; {self._last_words()}")
+        raise WorkerFailed(f"the local worker {ending} before the work was done; {self._end_of_log()}")
 
     def dismiss(self) -> None:
+        """Ask it to end and return at once."""
         if self._process is not None:
             self._process.terminate()
 
     def stop(self, *, patience: float) -> None:
+        """Ask it to end, and kill it after `patience` seconds."""
         process = self._process
         if process is None or process.poll() is not None:
             return
@@ -103,12 +107,12 @@ class WorkerProcess:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def _last_words(self) -> str:
+    def _end_of_log(self) -> str:
         if self._log is None:
-            return "it left no log"
+            return "it has no log"
         with contextlib.suppress(OSError), self._log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").strip().splitlines()
             if lines:
-                return f"its last words (all of them in {self._log}):\n" + "\n".join(lines[-_LAST_LINES:])
+                return f"the end of its log (all of it is in {self._log}):\n" + "\n".join(lines[-_LAST_LINES:])
         return f"it wrote nothing to {self._log}"

@@ -1,1 +1,1 @@
-"""The report of a job as HTML."""
+"""The HTML report of a job."""

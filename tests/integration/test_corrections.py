@@ -139,7 +139,7 @@ def test_what_cannot_be_corrected_is_refused(client: Client, job: tuple[str, Pat
     with pytest.raises(ImageNotFound):
         client.label("nowhere.png", ACURA)
     picture(BMW, 999).save(folder / "0.png")
-    with pytest.raises(NotPossible, match="another photo"):
+    with pytest.raises(NotPossible, match="another image"):
         client.label(f"{number}:0.png", ACURA)
     (folder / "1.png").unlink()
     with pytest.raises(ImageNotFound, match="any more"):

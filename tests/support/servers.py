@@ -77,7 +77,7 @@ class _Server:
         while time.monotonic() < deadline:
             self.port = own_port or _free_port()
             self._spawn()
-            while self.running and time.monotonic() < deadline:
+            while self.process is not None and self.running and time.monotonic() < deadline:
                 if self.answers():
                     return
                 with contextlib.suppress(subprocess.TimeoutExpired):
