@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -36,7 +36,7 @@ from workers.recovery.thread import Recovery, recover
 from workers.runtime import Runtime
 from workers.supervision import memory, supervisor
 from workers.supervision.board import Board
-from workers.supervision.children import Watch
+from workers.supervision.children import ChildMonitor
 from workers.supervision.pool import kill
 from workers.supervision.shared_memory import Shared
 from workers.training import task
@@ -172,7 +172,7 @@ def _init(**_kw: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def _check(options: dict[str, Any], **_kw: Any) -> None:
+def _check(options: Mapping[str, Any], **_kw: Any) -> None:
     """A worker whose engine does not work ends here, before it has threads or children."""
     names = options.get("queues") or QUEUES
     if "classify" not in (names.split(",") if isinstance(names, str) else names):
@@ -220,16 +220,18 @@ def _ready(sender: Any, **_kw: Any) -> None:
         "pid": os.getpid(),
         "queues": ",".join(queues),
         "concurrency": worker.concurrency,
-        "device": devices.shown(settings),
+        "device": devices.describe(settings),
         "release": _release(),
     }
     assert _Process.notifier is not None
     assert _Process.shared is not None
-    watched = _Process.child_memory if devices.uses_cuda(settings) else None
-    watch = Watch(_Process.shared, settings, resident_limit=watched)
+    resident_limit = _Process.child_memory if devices.uses_cuda(settings) else None
+    monitor = ChildMonitor(_Process.shared, settings, resident_limit=resident_limit)
     _Process.notifier.start()
     supervisor = _supervisor(worker, queues)
-    _Process.recovery = Recovery(runtime(), supervisor, is_idle=_is_idle, row=row, watch=watch, listener=_listener())
+    _Process.recovery = Recovery(
+        runtime(), supervisor, is_idle=_is_idle, row=row, monitor=monitor, listener=_listener()
+    )
     _Process.recovery.start()
     logger.info("ready: %d on %s, queues %s", worker.concurrency, row["device"], row["queues"])
 
@@ -241,10 +243,10 @@ def _listener() -> Listener | None:
 def _supervisor(worker: Any, queues: Sequence[str]) -> supervisor.Supervisor:
     assert _Process.board is not None
     return supervisor.Supervisor(
-        runtime(),
         _Process.board,
-        queues=queues,
+        supervisor.OpenWork(runtime().database, identity=_Process.identity, queues=queues),
         concurrency=worker.concurrency,
+        stall_seconds=settings.stall_seconds,
         pool=lambda: _pids(worker),
         start_anew=lambda: _start_anew(worker),
     )

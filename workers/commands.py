@@ -74,8 +74,7 @@ def check() -> None:
 
     settings = configuration.load()
     _prepare(settings)
-    found = self_check.check(settings)
-    print(json.dumps({name: found[name] for name in ("ok", "device", "engine", "version")}))
+    print(json.dumps({"ok": True, **self_check.check(settings)._asdict()}))
 
 
 @commands.command("import")

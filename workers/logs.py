@@ -27,7 +27,7 @@ QUIET = (
     *("botocore", "s3transfer", "urllib3", "PIL"),
 )
 FIELDS = ("job", "batch", "images", "seconds")  # of `extra`, and of what is bound
-_constant: dict[str, Any] = {"worker": None, "host": socket.gethostname(), "version": None}
+_constant: dict[str, str | None] = {"worker": None, "host": socket.gethostname(), "version": None}
 
 
 def identify(*, worker: str, version: str) -> None:
@@ -108,7 +108,7 @@ def _add_origin(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
     return {**_origin(record.created, record.levelname, record.name), "task": getattr(record, "task", "-"), **event}
 
 
-def _origin(created: float, level: str, name: str) -> dict[str, Any]:
+def _origin(created: float, level: str, name: str) -> dict[str, str | int | None]:
     return {
         "time": datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds"),
         "level": level,

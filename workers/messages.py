@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery.worker.consumer import Consumer
@@ -81,7 +81,7 @@ class _Channel(redis.Channel):
         deliver = self.connection._callbacks[queue]  # noqa: SLF001 - kombu has no other place to guard a callback
         passing = (*self.connection.connection_errors, *self.connection.channel_errors)
 
-        def guarded(raw: dict[str, Any]) -> None:
+        def guarded(raw: Mapping[str, Any]) -> None:
             try:
                 deliver(raw)
             except passing:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from jobs.disk import replacing, trouble
 from jobs.errors import OutputError, SettingsInvalid
+from jobs.records import Json
 from jobs.terminal import safe
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def print_rows(
     return _print_json(rows, out, array=format == "json", ascii_only=out.isatty())
 
 
-def flat(result: Row) -> dict[str, Any]:
+def flat(result: Row) -> Json:
     """Return a result with `error` taken apart into `error_code` and `error_message`."""
     error = result["error"] or {}
     row = {name: value for name, value in result.items() if name != "error"}
@@ -206,7 +207,7 @@ def _write_parquet(results: Iterable[Row], stream: BinaryIO) -> int:
     return count
 
 
-def _timed(row: dict[str, Any]) -> dict[str, Any]:
+def _timed(row: Json) -> Json:
     """Return a flat result with its time as a datetime."""
     finished = row["finished_at"]
     return row | {"finished_at": datetime.fromisoformat(finished) if finished else None}

@@ -19,7 +19,7 @@ from workers import fork_safety
 from workers.classification.finish import finish_job
 from workers.runtime import Runtime
 from workers.supervision import supervisor
-from workers.supervision.children import Watch
+from workers.supervision.children import ChildMonitor
 from workers.supervision.supervisor import Supervisor
 from workers.training.task import notify_runs, reclaim_runs
 
@@ -135,13 +135,13 @@ class Recovery:
         *,
         is_idle: Callable[[], bool],
         row: Mapping[str, Any],
-        watch: Watch,
+        monitor: ChildMonitor,
         listener: Listener | None = None,
     ) -> None:
         self._runtime = runtime
         self._listener = listener
         self._supervisor = supervisor
-        self._watch = watch
+        self._monitor = monitor
         self._told_broken: str | None = None
         self._is_idle = is_idle
         self._row = dict(row)
@@ -171,7 +171,7 @@ class Recovery:
         self._stop.set()
         self._wake()
         self._thread.join()
-        self._watch.close()
+        self._monitor.close()
         if self._listener is not None:
             self._listener.close()
         self._forget()
@@ -210,17 +210,17 @@ class Recovery:
 
     def _tick(self) -> None:
         try:
-            self._watch.tick()
+            self._monitor.tick()
             if self._retired:
                 self._supervisor.ending()
                 self._forget()
                 _reclaim(self._runtime)
                 return
-            if self._watch.broken is None:
+            if self._monitor.broken is None:
                 self._supervisor.check()  # first, and only reading: a child may block every write
             self._beat()
             concurrency = self._row["concurrency"]
-            can_work = self._watch.broken is None and self._is_idle()
+            can_work = self._monitor.broken is None and self._is_idle()
             recover(self._runtime, idle=can_work, concurrency=concurrency, last_notified=self._scans_notified)
             trains = "train" in self._row["queues"].split(",")
             recover_runs(self._runtime, idle=self._is_idle(), trains=trains, last_notified=self._runs_notified)
@@ -230,12 +230,12 @@ class Recovery:
             logger.exception("recovery failed; it continues at the next tick")
 
     def _beat(self) -> None:
-        if time.monotonic() < self._beat_due and self._watch.broken == self._told_broken:
+        if time.monotonic() < self._beat_due and self._monitor.broken == self._told_broken:
             return
-        self._told_broken = self._watch.broken
+        self._told_broken = self._monitor.broken
         self._beat_due = time.monotonic() + HEARTBEAT_SECONDS
         with self._runtime.database.write(durable=False) as connection:
-            workers.heartbeat(connection, {**self._row, **self._watch.row()})
+            workers.heartbeat(connection, {**self._row, **self._monitor.row()})
         self._listed = True
 
     def _forget(self) -> None:
