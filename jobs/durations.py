@@ -25,9 +25,9 @@ def moment_or_age(text: str) -> str:
     raises ValueError.
     """
     now = datetime.now(UTC)
-    word = text.strip().lower()
-    if word in _DAYS_AGO:
-        return f"{now.date() - timedelta(days=_DAYS_AGO[word])}T00:00:00+00:00"
+    name = text.strip().lower()
+    if name in _DAYS_AGO:
+        return f"{now.date() - timedelta(days=_DAYS_AGO[name])}T00:00:00+00:00"
     try:
         datetime.fromisoformat(text)
     except ValueError:

@@ -153,8 +153,8 @@ def load(**overrides: Any) -> Settings:
 
 def _line(error: Mapping[str, Any]) -> str:
     name = "_".join(str(part) for part in error["loc"])
-    shown = "" if name.endswith("_url") else f", not {str(error['input'])!r}"  # a URL may hold a password
-    return f"CARS_{name.upper()} {_expected(name, error)}{shown}"
+    value = "" if name.endswith("_url") else f", not {str(error['input'])!r}"  # a URL may hold a password
+    return f"CARS_{name.upper()} {_expected(name, error)}{value}"
 
 
 def _expected(name: str, error: Mapping[str, Any]) -> str:
@@ -170,10 +170,10 @@ def _expected(name: str, error: Mapping[str, Any]) -> str:
     limits = {
         kind: getattr(part, kind) for part in field.metadata for kind in ("ge", "gt", "le") if hasattr(part, kind)
     }
-    words = (("ge", "from"), ("gt", "above"), ("le", "to" if "ge" in limits else "and up to"))
+    bounds = (("ge", "from"), ("gt", "above"), ("le", "to" if "ge" in limits else "and up to"))
     return " ".join(
         ["must be a whole number" if whole else "must be a number"]
-        + [f"{word} {limits[kind]:,}" for kind, word in words if kind in limits]
+        + [f"{word} {limits[kind]:,}" for kind, word in bounds if kind in limits]
     )
 
 

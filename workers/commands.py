@@ -164,7 +164,7 @@ def _prepare(settings: configuration.Settings) -> None:
 
 
 def _keep_private(settings: configuration.Settings) -> None:
-    """Let what this process writes be nobody else's, unless its model store lies outside CARS_HOME, for others too."""
+    """Make what this process writes private, unless its model store lies outside CARS_HOME, where others share it."""
     store = settings.model_store
     if "://" in store or Path(store).absolute().is_relative_to(settings.home):
         os.umask(0o077)

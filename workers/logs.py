@@ -1,4 +1,4 @@
-"""Log lines of workers: text, or a JSON object a line, whoever writes it; the task's id in each."""
+"""Log lines of workers: text, or one JSON object per line, also of libraries; the task's id in each."""
 
 from __future__ import annotations
 

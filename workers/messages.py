@@ -1,4 +1,4 @@
-"""What arrives on a queue, whoever put it there: what is not a message of this program is logged and dropped.
+"""What arrives on a queue from any sender: what is not a message of this program is logged and dropped.
 
 A message only says that there is work, so that dropping one loses nothing; a worker that ended over one would find it
 again at its next start.
@@ -30,7 +30,7 @@ def numbers(values: tuple[Any, ...], *, task: str, at_least: int = 1) -> list[in
     """Return the ids in a task's arguments; None, after a line in the log, where they are something else."""
     if len(values) >= at_least and all(isinstance(v, int) and 0 <= v < 2**63 for v in values):
         return list(values)
-    _log(f"{task} with {len(values)} arguments that are no ids", size=None)
+    _log(f"{task} with {len(values)} arguments that are not ids", size=None)
     return None
 
 

@@ -1,6 +1,6 @@
 """Whether this machine can classify: the engine of the version in production is given one picture.
 
-Only the form of the answer is looked at: as many numbers as there are classes, all of them finite.
+Only the form of the answer is checked: as many numbers as there are classes, all of them finite.
 """
 
 from __future__ import annotations

@@ -157,8 +157,8 @@ class Database:
         """Return what keeps the database from serving, and what to do."""
         place = redacted(self.url)
         if self.sqlite:
-            if words := _disk_trouble(getattr(exc, "sqlite_errorname", ""), Path(self.url.database or "").parent):
-                return f"the database cannot be written: {words}"
+            if reason := _disk_trouble(getattr(exc, "sqlite_errorname", ""), Path(self.url.database or "").parent):
+                return f"the database cannot be written: {reason}"
             if "SQLITE_BUSY" in getattr(exc, "sqlite_errorname", ""):
                 return (
                     f"the database at {place} is locked by another program that has been writing for {BUSY_SECONDS} s"
@@ -187,7 +187,7 @@ def _lost_in_copy() -> tuple[type[Exception], ...]:
 
 
 def _disk_trouble(code: str, folder: Path) -> str | None:
-    """In words, what is wrong with the disk when SQLite says `code`; None where it is something else."""
+    """Return what is wrong with the disk when SQLite returns `code`; None where it is something else."""
     if not code.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_IOERR")):
         return None
     if wrong := check_writable(folder):
@@ -247,8 +247,8 @@ def _sqlite_begin(connection: Connection) -> None:
 def bulk_insert(connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Insert many rows at once: COPY in PostgreSQL, executemany in SQLite. The values are the driver's own types."""
     if connection.dialect.name == "sqlite":
-        marks = ", ".join("?" * len(columns))
-        sql = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - names of our own tables
+        placeholders = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({placeholders})"  # noqa: S608 - names of our own tables
         if values := [tuple(row) for row in rows]:
             connection.exec_driver_sql(sql, values)
         return

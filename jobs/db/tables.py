@@ -292,7 +292,7 @@ class TrainingRunRow(Base):
 
 
 class CorrectionRow(Base):
-    """What a person says is on a photo. Its bytes are kept beside the model versions, by their hash."""
+    """What a person says an image shows. Its bytes are stored beside the model versions, by their hash."""
 
     __tablename__ = "corrections"
 

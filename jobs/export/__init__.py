@@ -3,7 +3,7 @@
 Everything but a DataFrame is streamed: memory does not grow with the number of rows.
 
 In CSV a text that a spreadsheet would run as a formula gets an apostrophe in front, and so does a text that starts with
-an apostrophe: taking one apostrophe off the front of a cell, where there is one, gives back the text exactly
+an apostrophe: taking one apostrophe off the front of a cell, where there is one, restores the text exactly
 (`unguarded`). Numbers stay numbers.
 """
 

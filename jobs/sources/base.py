@@ -117,7 +117,7 @@ class TreeSource(Source, Generic[Folder]):
     def _examine(self, path: str) -> tuple[bool, ImageFailure | None]:
         """Of a key that is UNSURE: whether it makes an entry, and the entry's error.
 
-        What cannot be looked at makes one, so that it is told why.
+        What cannot be examined makes one, so that its row says why.
         """
         raise NotImplementedError(path)
 
@@ -197,7 +197,7 @@ def _unlisted(path: str, reason: str) -> Entry:
 
 
 def why(error: BaseException) -> str:
-    """Return the reason in an exception's own words, without the path, which the row has already."""
+    """Return the reason that an exception gives, without the path, which the row has already."""
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 

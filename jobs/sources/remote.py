@@ -120,7 +120,7 @@ class S3Source(Source):
 
     def _look(self, names: Sequence[bytes]) -> set[bytes]:
         """Return those that start like an image, by a request of `HEAD_BYTES` bytes each; and those that cannot be
-        read, so that it is told why.
+        read, so that their rows say why.
         """
         found: set[bytes] = set()
         for at in range(0, len(names), HEADS_AT_ONCE):

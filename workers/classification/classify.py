@@ -130,7 +130,7 @@ def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending
     runtime.slot.count(len(outcomes))
     rate = len(outcomes) / seconds if seconds else 0.0
     logger.info(
-        "batch %d of job %d: %d images, %.0f a second",
+        "batch %d of job %d: %d images, %.0f per second",
         *(claim.id, claim.job_id, len(outcomes), rate),
         extra={"images": len(outcomes), "seconds": round(seconds, 3)},
     )

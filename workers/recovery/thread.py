@@ -72,7 +72,9 @@ def _give_up(runtime: Runtime) -> None:
 
 
 def recover_runs(runtime: Runtime, *, idle: bool, trains: bool, last_notified: dict[int, float]) -> None:
-    """The same for training runs; only a worker that trains sends messages for them: nobody else would receive one."""
+    """The same for training runs; only a worker that trains sends messages for them: no other worker would receive
+    one.
+    """
     reclaim_runs(runtime, _is_alive)
     if trains:
         notify_runs(runtime, last_notified, idle=idle, patience=0.0 if runtime.settings.embedded else PATIENCE)
@@ -122,7 +124,7 @@ def _notify_batches(runtime: Runtime, concurrency: int) -> None:
         patience = EMBEDDED_PATIENCE if runtime.settings.embedded else PATIENCE
         overdue = batches.sent_for(connection, patience=patience, limit=concurrency)
     for _ in range(overdue):
-        runtime.notify(CLASSIFY_BATCH, 0)
+        runtime.notify(CLASSIFY_BATCH)
 
 
 class Recovery:
@@ -142,13 +144,13 @@ class Recovery:
         self._listener = listener
         self._supervisor = supervisor
         self._monitor = monitor
-        self._told_broken: str | None = None
+        self._last_broken: str | None = None
         self._is_idle = is_idle
         self._row = dict(row)
         self._scans_notified: dict[int, float] = {}
         self._runs_notified: dict[int, float] = {}
         self._due = 0.0
-        self._beat_due = 0.0
+        self._heartbeat_due = 0.0
         self._listed = False
         self._retired = False
         self._stop = threading.Event()
@@ -194,7 +196,7 @@ class Recovery:
             self._pause()
 
     def _pause(self) -> None:
-        """Wait for the next tick, or until somebody wakes this thread."""
+        """Wait for the next tick, or until this thread is woken."""
         readers: list[int | Listener] = [self._wake_reader]
         if self._listener is not None:
             readers.append(self._listener)
@@ -218,7 +220,7 @@ class Recovery:
                 return
             if self._monitor.broken is None:
                 self._supervisor.check()  # first, and only reading: a child may block every write
-            self._beat()
+            self._heartbeat()
             concurrency = self._row["concurrency"]
             can_work = self._monitor.broken is None and self._is_idle()
             recover(self._runtime, idle=can_work, concurrency=concurrency, last_notified=self._scans_notified)
@@ -229,11 +231,11 @@ class Recovery:
         except Exception:
             logger.exception("recovery failed; it continues at the next tick")
 
-    def _beat(self) -> None:
-        if time.monotonic() < self._beat_due and self._monitor.broken == self._told_broken:
+    def _heartbeat(self) -> None:
+        if time.monotonic() < self._heartbeat_due and self._monitor.broken == self._last_broken:
             return
-        self._told_broken = self._monitor.broken
-        self._beat_due = time.monotonic() + HEARTBEAT_SECONDS
+        self._last_broken = self._monitor.broken
+        self._heartbeat_due = time.monotonic() + HEARTBEAT_SECONDS
         with self._runtime.database.write(durable=False) as connection:
             workers.heartbeat(connection, {**self._row, **self._monitor.row()})
         self._listed = True

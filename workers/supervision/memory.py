@@ -84,7 +84,7 @@ def limited(limit: int | None) -> Iterator[None]:
 
 
 def resident(pid: int) -> int:
-    """Return bytes of a process's own memory that are in RAM; 0 where that cannot be told."""
+    """Return bytes of a process's own memory that are in RAM; 0 where that is unknown."""
     for line in _lines(PROC / str(pid) / "status"):
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024

@@ -64,8 +64,8 @@ class TrainingAttempt:
             logger.info("run %d: production has changed meanwhile; the new one is evaluated", self._run.id)
 
     def _start(self) -> str | Path:
-        """Return the recipe's word, the file or the version folder that training starts from. Raises VersionNotFound
-        and its like.
+        """Return `imagenet` or `scratch`, the file or the version folder that training starts from. Raises
+        VersionNotFound and its like.
         """
         init = self._run.init
         return str(init) if init in {"imagenet", "scratch"} else self._place(init)
@@ -278,7 +278,7 @@ def _min_photos(options: Mapping[str, Any]) -> int | None:
 
 def _permitted(file: Path, *, roots: Sequence[str] | None) -> None:
     """A CSV or a link may name files anywhere; workers read inside the roots only. Raises SourceNotAllowed, with the
-    name as it is listed: what a link points to is not told.
+    name as it is listed: the target of a link is not disclosed.
     """
     if roots is not None:
         permitted_folder(Address(str(file), "", "", os.fsencode(file)), roots)

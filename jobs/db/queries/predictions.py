@@ -187,7 +187,7 @@ def wait_for_commits(connection: Connection) -> datetime:
 
 
 def renew_deletion(connection: Connection) -> bool:
-    """Return whether commits have been told all the time since `wait_for_commits`; they will be for some minutes
+    """Return whether commits have been informed all the time since `wait_for_commits`; they will be for some minutes
     more.
     """
     if connection.dialect.name == "postgresql":  # for as long as the transaction of `begin_deletion`
