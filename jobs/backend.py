@@ -50,7 +50,7 @@ class Backend:
         if self.settings.embedded:
             wake(self.settings.home)
             return
-        from jobs.notifier import Notifier  # Celery is slow to load, and most commands send no message
+        from jobs.notifier import Notifier  # Celery is slow to load, and most commands send nothing
 
         if self._notifier is None:
             self._notifier = Notifier(self.settings)

@@ -17,14 +17,13 @@ from jobs.db.paging import pages
 from jobs.db.queries import corrections, jobs, versions
 from jobs.disk import trouble
 from jobs.errors import ImageNotFound, ImageUnavailable, JobNotFound, NotPossible, OutputError, SettingsInvalid
-from jobs.photo_store import KeptPhotos
+from jobs.photo_store import CorrectionPhotoStore
 from jobs.records import Correction
 from jobs.sources.kinds import HEAD_BYTES, starts_like_an_image
 from jobs.states import ImageStatus
 
 if TYPE_CHECKING:
     from jobs.backend import Backend
-    from jobs.records import Selected
 
 __all__ = ["add", "export_file", "import_file", "listing"]
 
@@ -56,7 +55,7 @@ def import_file(backend: Backend, file: Path, *, new_class: bool = False) -> int
 def listing(backend: Backend) -> Iterator[Correction]:
     """Yield all corrections, in the order in which the images were first corrected."""
 
-    def fetch(after: int | None, limit: int) -> Sequence[Selected]:
+    def fetch(after: int | None, limit: int) -> Sequence[corrections.CorrectionRecord]:
         with backend.database.read() as connection:
             return corrections.page(connection, after=after or 0, limit=limit)
 
@@ -81,7 +80,7 @@ def _put(backend: Backend, wanted: Sequence[_Wanted], *, base: Path, new_class: 
     for one in wanted:
         if one.label not in known and not (new_class and one.label):
             raise NotPossible(one.where + _unknown_class(one.label, known))
-    photos = KeptPhotos(backend.settings.model_store)
+    photos = CorrectionPhotoStore(backend.settings.model_store)
     found = _Finder(backend, photos, base).find(wanted)
     with backend.database.write() as connection:
         corrections.put(connection, found)
@@ -106,7 +105,7 @@ def _unknown_class(name: str, known: Collection[str]) -> str:
 class _Finder:
     """Finds the images that corrections mean, and stores their bytes."""
 
-    def __init__(self, backend: Backend, photos: KeptPhotos, base: Path) -> None:
+    def __init__(self, backend: Backend, photos: CorrectionPhotoStore, base: Path) -> None:
         self._backend, self._photos, self._base = backend, photos, base
 
     def find(self, wanted: Sequence[_Wanted]) -> list[corrections.Correction]:
@@ -152,7 +151,7 @@ class _Finder:
             raise NotPossible(
                 f"{one.where}{file} is not an image that can be classified: give JOB:PATH, or an image file"
             )
-        return self._photos.keep(content)
+        return self._photos.store(content)
 
     def _of_job(self, job_id: int, wanted: Mapping[str, _Wanted]) -> Iterator[tuple[str, bytes]]:
         with self._backend.database.read() as connection:
@@ -165,7 +164,7 @@ class _Finder:
                 raise ImageNotFound(f"{one.where}job {job_id} has no image {path}; `cars results {job_id}` lists them")
             if rows[path].status != ImageStatus.OK:
                 state = rows[path].status
-                raise NotPossible(f"{one.where}{path} of job {job_id} is {state}; correct photos that were classified")
+                raise NotPossible(f"{one.where}{path} of job {job_id} is {state}; correct images that were classified")
         settings = self._backend.settings
         with sources.open_source(job.source, roots=settings.roots, max_file_bytes=settings.max_file_bytes) as source:
             for path, one in wanted.items():
@@ -173,11 +172,11 @@ class _Finder:
 
     def _keep(self, source: sources.Source, path: str, one: _Wanted, *, expected: bytes | None) -> bytes:
         try:
-            content_hash = self._photos.keep(source.read(path))
+            content_hash = self._photos.store(source.read(path))
         except ImageUnavailable as exc:
             raise ImageNotFound(f"{one.where}{path} cannot be read any more: {exc.message}") from exc
         if content_hash != expected:
-            raise NotPossible(f"{one.where}{path} is another photo than the one that was classified: submit it again")
+            raise NotPossible(f"{one.where}{path} is another image than the one that was classified: submit it again")
         return content_hash
 
 
@@ -203,7 +202,7 @@ def _read(file: Path) -> list[_Wanted]:
         where = f"{file}, line {number}: "
         image = fields.get("image") or fields.get("file") or _image(fields)
         if not image:
-            raise SettingsInvalid(f"{where}names no photo: fill `image`, or `job` and `path`, or `content_hash`")
+            raise SettingsInvalid(f"{where}names no image: fill `image`, or `job` and `path`, or `content_hash`")
         wanted.append(_Wanted(image, fields["label"].strip(), where))
     return wanted
 

@@ -1,17 +1,22 @@
-"""Why something cannot be written, in words that name the folder."""
+"""Writing files: whole or not at all, private where that is needed; and why something cannot be written."""
 
 from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["check_writable", "private_file", "private_folder", "trouble"]
+__all__ = ["check_writable", "private_file", "private_folder", "replacing", "trouble"]
 
 
 def trouble(error: OSError | int, folder: Path | str) -> str:
-    """What is wrong with writing in `folder`, and what to do: the disk is full, read-only, may not be written, …"""
+    """Return what is wrong with writing in `folder`, and what to do: the disk is full, read-only, may not be written,
+    …
+    """
     code = error if isinstance(error, int) else error.errno
     match code:
         case errno.ENOSPC | errno.EDQUOT:
@@ -26,23 +31,40 @@ def trouble(error: OSError | int, folder: Path | str) -> str:
     return f"nothing can be written in {folder} ({reason[:1].lower()}{reason[1:]}): use another folder"
 
 
+@contextmanager
+def replacing(file: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Yield a stream to a new file beside `file` that takes its place at the end, or goes away with an error.
+
+    `private`: no other user can read it.
+    """
+    draft = file.with_name(f".cars-{secrets.token_hex(8)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        with open(os.open(draft, flags, 0o600 if private else 0o666), "wb") as stream:
+            yield stream
+        draft.replace(file)
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
 def private_folder(folder: Path) -> None:
-    """Make a folder that nobody else can enter; one that is there stays as it is."""
+    """Make a folder that no other user can enter; one that is there stays as it is."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def private_file(file: Path) -> None:
-    """Make an empty file that nobody else can read, whatever the umask; one that is there stays as it is.
+    """Make an empty file that no other user can read, whatever the umask; one that is there stays as it is.
 
-    It is not even opened: closing any descriptor of a file takes back all locks that this process holds on it, and
-    SQLite's locks are such. Another process would then believe itself alone, and remove the log that this one reads.
+    It is not even opened: closing any descriptor of a file drops all locks that this process has on it, and SQLite's
+    locks are such. Another process would then seem to be alone, and remove the log that this one reads.
     """
     with suppress(FileExistsError):
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def check_writable(folder: Path) -> str | None:
-    """What is wrong with writing in `folder`; None where nothing seems to be."""
+    """Return what is wrong with writing in `folder`; None where nothing seems to be."""
     if not folder.is_dir():
         return trouble(errno.ENOENT if not folder.exists() else errno.ENOTDIR, folder)
     if os.access(folder, os.W_OK | os.X_OK):

@@ -10,10 +10,10 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def span(text: str) -> timedelta:
-    """The span that `text` writes; raises ValueError with what it may be."""
+    """Return the span that `text` writes; raises ValueError with what it may be."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text.strip().lower())
     if not match:
-        raise ValueError(f"{text!r} is no span of time: write 90d, 12h, 30m or 45s")
+        raise ValueError(f"{text!r} is not a span of time: write 90d, 12h, 30m or 45s")
     try:
         return timedelta(**{_UNITS[match[2]]: float(match[1])})
     except OverflowError as exc:
@@ -21,12 +21,13 @@ def span(text: str) -> timedelta:
 
 
 def moment_or_age(text: str) -> str:
-    """An ISO date or time as it is; `today` and `yesterday` (days of UTC) and an age such as `7d` as ISO times; raises
-    ValueError."""
+    """Return an ISO date or time as it is; `today` and `yesterday` (days of UTC) and an age such as `7d` as ISO times;
+    raises ValueError.
+    """
     now = datetime.now(UTC)
-    word = text.strip().lower()
-    if word in _DAYS_AGO:
-        return f"{now.date() - timedelta(days=_DAYS_AGO[word])}T00:00:00+00:00"
+    name = text.strip().lower()
+    if name in _DAYS_AGO:
+        return f"{now.date() - timedelta(days=_DAYS_AGO[name])}T00:00:00+00:00"
     try:
         datetime.fromisoformat(text)
     except ValueError:

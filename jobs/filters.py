@@ -19,7 +19,7 @@ _NAMES = ("label", "make", "model", "body", "version")
 
 
 def make_filter(database: Database, job_id: int | None, /, **given: Any) -> Filter:
-    """A filter from a user's arguments, names in any case.
+    """Return a filter from a user's arguments, names in any case.
 
     Raises SettingsInvalid for one that cannot be used, LabelNotFound or VersionNotFound for a name that no registered
     version and no stored prediction has.
@@ -42,7 +42,7 @@ def make_filter(database: Database, job_id: int | None, /, **given: Any) -> Filt
 
 
 def _spellings(database: Database, given: dict[str, Any]) -> dict[str, Any]:
-    """The names that were given, as they are registered and stored."""
+    """Return the names that were given, as they are registered and stored."""
     named = {name: given[name] for name in _NAMES if name in given}
     for name, text in named.items():
         if not isinstance(text, str):
@@ -56,7 +56,7 @@ def _spellings(database: Database, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def checked_order(order: str | None) -> ResultOrder | None:
-    """What to sort by. Raises SettingsInvalid."""
+    """Return what to sort by. Raises SettingsInvalid."""
     return None if order is None else ResultOrder(_one_of(ResultOrder, order, name="sort"))
 
 
@@ -68,8 +68,9 @@ def _one_of(allowed: Any, value: Any, *, name: str) -> str:
 
 
 def moment(value: str | date | datetime) -> datetime:
-    """A point in time from a text (ISO 8601, `today`, `yesterday`, an age such as `2d`), a date (its first moment) or a
-    datetime; without an offset it is UTC. Raises SettingsInvalid."""
+    """Return a point in time from a text (ISO 8601, `today`, `yesterday`, an age such as `2d`), a date (its first
+    moment) or a datetime; without an offset it is UTC. Raises SettingsInvalid.
+    """
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(moment_or_age(value))

@@ -19,7 +19,7 @@ from jobs.db.database import Database
 from jobs.db.queries import jobs, predictions
 from jobs.errors import DatabaseUnavailable
 
-__all__ = ["delete", "prune", "would_prune"]
+__all__ = ["delete", "delete_predictions", "prune", "would_prune"]
 
 FIRST_ROWS, LEAST_ROWS, MOST_ROWS = 5_000, 2_500, 20_000  # of a transaction: at first, and its limits
 SLICE_SECONDS = 0.5  # what a transaction may take before the next one gets fewer rows
@@ -34,22 +34,22 @@ def delete(database: Database, job_id: int) -> bool:
         # The rows are those of this moment, though they are fetched when the images are gone.
         if not _delete_job(database, job_id):
             return False
-        _delete_predictions(database, found, since=since)
+        delete_predictions(database, found, since=since)
         return True
 
 
 def prune(database: Database, older_than: timedelta) -> dict[str, int]:
-    """Delete jobs that ended longer ago, and the predictions that no image refers to; returns how many of each."""
+    """Delete jobs that ended longer ago, and the predictions that no image refers to; return the number of each."""
     moment, removed, after = datetime.now().astimezone() - older_than, 0, 0
     while ids := _ended_before(database, moment, after=after):
         removed += sum(_delete_job(database, job_id) for job_id in ids)
         after = ids[-1]
     with _deletion(database) as (connection, since), predictions.unused(connection) as found:
-        return {"jobs": removed, "predictions": _delete_predictions(database, found, since=since)}
+        return {"jobs": removed, "predictions": delete_predictions(database, found, since=since)}
 
 
 def would_prune(database: Database, older_than: timedelta) -> dict[str, int]:
-    """How many jobs and predictions `prune` would delete now."""
+    """Return how many jobs and predictions `prune` would delete now."""
     moment = datetime.now().astimezone() - older_than
     with database.snapshot() as connection:
         return {
@@ -94,7 +94,7 @@ def _deletion(database: Database) -> Iterator[tuple[Connection, datetime]]:
         yield connection, since
 
 
-def _delete_predictions(database: Database, found: CursorResult[Any], *, since: datetime) -> int:
+def delete_predictions(database: Database, found: CursorResult[Any], *, since: datetime) -> int:
     """Delete the predictions whose places are `found`, but for those taken into use `since`; returns how many."""
     slices, gone = _Slices(database), 0
     while places := found.fetchmany(slices.rows):

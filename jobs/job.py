@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from jobs.backend import Backend
-    from jobs.records import Selected
     from jobs.results import ResultFilters, Results
 
 __all__ = ["Job", "Request", "listing", "submit"]
@@ -55,7 +54,7 @@ class Job:
             raise JobNotFound(f"no job {self.id!r}; `cars jobs` lists them")
         return int(self.id)
 
-    def _row(self) -> Selected:
+    def _row(self) -> jobs.JobRecord:
         with self._backend.database.read() as connection:
             row = jobs.get(connection, self.number)
         if row is None:
@@ -134,7 +133,7 @@ class Job:
         self.status()
         number = self.number
 
-        def fetch(after: int | None, limit: int) -> Sequence[Selected]:
+        def fetch(after: int | None, limit: int) -> Sequence[result_rows.FailedImage]:
             with self._backend.database.read() as connection:
                 return result_rows.errors(connection, number, after=-1 if after is None else after, limit=limit)
 
@@ -145,7 +144,7 @@ class Job:
 def listing(backend: Backend, *, state: str | None = None, limit: int | None = None) -> Iterator[JobStatus]:
     """Yield the statuses of jobs, newest first."""
 
-    def fetch(before: int | None, size: int) -> Sequence[Selected]:
+    def fetch(before: int | None, size: int) -> Sequence[jobs.JobRecord]:
         with backend.database.read() as connection:
             return jobs.page(connection, before=before, state=state, limit=size)
 
@@ -214,10 +213,10 @@ def _files(connection: Connection, job_id: int) -> tuple[str, ...] | None:
     if not listed_files.any_of(connection, job_id):
         return None
 
-    def fetch(after: str | None, limit: int) -> Sequence[Selected]:
+    def fetch(after: str | None, limit: int) -> Sequence[listed_files.ListedFile]:
         return listed_files.page(connection, job_id, after=after, limit=limit)
 
-    return tuple(row.path for rows in pages(fetch, key=lambda row: str(row.path), size=FILES_PAGE) for row in rows)
+    return tuple(row.path for rows in pages(fetch, key=lambda row: row.path, size=FILES_PAGE) for row in rows)
 
 
 def submit(backend: Backend, request: Callable[[], Request], *, key: str | None, reuse: bool) -> Job:

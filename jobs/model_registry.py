@@ -125,9 +125,8 @@ def history(database: Database) -> list[Promotion]:
     """List the promotions, oldest first; the last one's `until` is None."""
     with database.read() as connection:
         rows = versions.history(connection)
-    starts = [iso(row.promoted_at) for row in rows]
-    ends = [*starts[1:], None]
+    ends = [*(iso(row.promoted_at) for row in rows[1:]), None]
     return [
-        Promotion(model_version=row.name, since=since, until=until, reason=row.reason)
-        for row, since, until in zip(rows, starts, ends, strict=False)
+        Promotion(model_version=row.name, since=iso(row.promoted_at), until=until, reason=row.reason)
+        for row, until in zip(rows, ends, strict=False)  # there is one end too many where nothing was promoted
     ]

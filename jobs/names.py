@@ -32,28 +32,28 @@ class Vocabulary:
         self._named = [part for row in rows for part in (row.card.get("class_parts") or {}).values()]
 
     def version(self, text: str) -> tuple[str, ...]:
-        """The versions of this name, in any case. Raises VersionNotFound."""
+        """Return the versions of this name, in any case. Raises VersionNotFound."""
         if found := _same(text, self._versions):
             return found
         raise VersionNotFound(f"no model version {text!r}{_meant(text, self._versions)}; `cars models` lists them")
 
     def label(self, text: str) -> tuple[str, ...]:
-        """The spellings of a class. Raises LabelNotFound."""
+        """Return the spellings of a class. Raises LabelNotFound."""
         return _same(text, self._labels) or self._unknown("label", text, self._labels)
 
     def make(self, text: str) -> tuple[str, ...]:
-        """The spellings of a make. Raises LabelNotFound."""
+        """Return the spellings of a make. Raises LabelNotFound."""
         makes, length = [*self._makes, *self._parts_named("make")], len(text.split())
         begun = [" ".join(label.split()[:length]) for label in self._labels]
         first_words = (label.split()[0] for label in self._labels if label.strip())
         return _same(text, [*makes, *begun]) or self._unknown("make", text, [*makes, *first_words])
 
     def model(self, text: str) -> tuple[str, ...]:
-        """The spellings of a model of car. Raises LabelNotFound."""
+        """Return the spellings of a model of car. Raises LabelNotFound."""
         return self._part("model", text)
 
     def body(self, text: str) -> tuple[str, ...]:
-        """The spellings of a body. Raises LabelNotFound."""
+        """Return the spellings of a body. Raises LabelNotFound."""
         return self._part("body", text)
 
     def _part(self, kind: str, text: str) -> tuple[str, ...]:
@@ -75,7 +75,9 @@ class Vocabulary:
 
 
 def nearest(text: str, known: Iterable[str]) -> list[str]:
-    """The known names that come nearest to a text: those that go on after it, then those that are spelled alike."""
+    """Return the known names that come nearest to a text: those that continue it, then those that are spelled
+    alike.
+    """
     folded = {_folded(name): name for name in known}
     wanted = _folded(text)
     longer = sorted((name for name in folded if wanted and name.startswith(wanted)), key=_after(wanted))
@@ -84,7 +86,7 @@ def nearest(text: str, known: Iterable[str]) -> list[str]:
 
 
 def _after(wanted: str) -> Callable[[str], tuple[bool, int]]:
-    """Sorts names that begin with it: first those where its last word is whole, then by length."""
+    """Sort names that begin with it: first those where its last word is whole, then by length."""
     return lambda name: (not name.startswith(f"{wanted} "), len(name))
 
 
@@ -101,7 +103,7 @@ def _same(text: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _parts(label: str, length: int) -> Iterator[str]:
-    """The runs of so many words after the first."""
+    """Yield the runs of so many words after the first."""
     words = label.split()
     return (" ".join(words[at : at + length]) for at in range(1, len(words) - length + 1))
 

@@ -1,4 +1,4 @@
-"""The photos that people have corrected, kept by the hash of their bytes, so that they are there when training comes.
+"""The corrected photos, stored by the hash of their bytes, so that a later training run can read them.
 
 They lie beside the model versions (CARS_MODELS), where every client and every training worker can reach them. The
 folder starts with a dot, as no version's name can.
@@ -7,53 +7,54 @@ folder starts with a dot, as no version's name can.
 from __future__ import annotations
 
 import hashlib
-import secrets
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
-from jobs.disk import private_file, private_folder, trouble
+from jobs.disk import private_folder, replacing, trouble
 from jobs.errors import ImageNotFound, NotPossible, OutputError
 
-__all__ = ["KeptPhotos", "local_folder"]
+__all__ = ["CorrectionPhotoStore", "local_folder"]
 
 FOLDER = ".corrections"
 
 
 def local_folder(model_store: str) -> Path | None:
-    """The folder that a path or a `file://` URL of a model store names; None for another URL."""
+    """Return the folder that a path or a `file://` URL of a model store names; None for another URL."""
     scheme, separator, rest = model_store.partition("://")
     if not separator or model_store.startswith(("/", "~", ".")):
         return Path(model_store).expanduser()
     return Path(unquote(rest.removeprefix("localhost"))).expanduser() if scheme.lower() == "file" else None
 
 
-class KeptPhotos:
-    """The kept photos of a model store (a local folder or an fsspec URL)."""
+class CorrectionPhotoStore:
+    """The corrected photos of a model store (a local folder or an fsspec URL)."""
 
     def __init__(self, model_store: str) -> None:
         folder = local_folder(model_store)
         self._local = None if folder is None else folder / FOLDER
         self._url = f"{model_store.rstrip('/')}/{FOLDER}"
 
-    def keep(self, content: bytes) -> bytes:
-        """Store a photo, whole or not at all; returns its SHA-256. Raises OutputError or NotPossible
-        where nothing can be written."""
+    def store(self, content: bytes) -> bytes:
+        """Store a photo, whole or not at all; return its SHA-256. Raises OutputError or NotPossible where nothing can
+        be written.
+        """
         content_hash = hashlib.sha256(content).digest()
         try:
             if self._local is not None:
-                _write(self._local / content_hash.hex(), content)
+                private_folder(self._local)
+                with replacing(self._local / content_hash.hex(), private=True) as stream:
+                    stream.write(content)
             else:
                 self._write_remote(content_hash.hex(), content)
         except OSError as exc:
             folder = self._local or self._url
-            raise OutputError(f"the photo cannot be kept: {trouble(exc, folder)} (CARS_MODELS)") from exc
+            raise OutputError(f"the photo cannot be stored: {trouble(exc, folder)} (CARS_MODELS)") from exc
         except Exception as exc:  # every driver raises its own
-            raise NotPossible(f"the photo cannot be kept in {self._url}: {exc}; check CARS_MODELS") from exc
+            raise NotPossible(f"the photo cannot be stored in {self._url}: {exc}; check CARS_MODELS") from exc
         return content_hash
 
     def read(self, content_hash: bytes) -> bytes:
-        """A kept photo, its hash verified. Raises ImageNotFound when it is missing or damaged."""
+        """Return a photo, its hash verified. Raises ImageNotFound when it is missing or damaged."""
         name = content_hash.hex()
         try:
             content = (self._local / name).read_bytes() if self._local is not None else self._read_remote(name)
@@ -75,15 +76,3 @@ class KeptPhotos:
         files, root = fsspec.core.url_to_fs(self._url)
         content: bytes = files.cat_file(f"{root.rstrip('/')}/{name}")
         return content
-
-
-def _write(file: Path, content: bytes) -> None:
-    private_folder(file.parent)
-    draft = file.with_name(f"{secrets.token_hex(8)}.part")
-    try:
-        private_file(draft)
-        draft.write_bytes(content)
-        draft.replace(file)
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)

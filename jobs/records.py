@@ -36,7 +36,7 @@ Json: TypeAlias = dict[str, Any]
 """A JSON object, whose values are whatever JSON has."""
 
 Selected: TypeAlias = Any
-"""A row of a statement: its type is the statement's, and those modules are above this one."""
+"""A record of `jobs.db.queries`, which lies above this module."""
 
 
 class Record:
@@ -92,7 +92,7 @@ class Result(Record):
         """Return the result as a JSON object; there may be millions, so that only `error` is asked what it is."""
         found = {name: getattr(self, name) for name in self.__slots__}
         if self.error is not None:
-            found["error"] = self.error._asdict()
+            found["error"] = self.error.to_dict()
         return found
 
     @classmethod
@@ -117,7 +117,9 @@ class Result(Record):
             content_hash=row.content_hash.hex() if row.content_hash is not None else None,
             finished_at=iso(row.finished_at),
             correction=row.correction,
-            error=ImageFailure(ImageErrorCode(row.error_code), row.error_message or "") if failed else None,
+            error=ImageFailure(code=ImageErrorCode(row.error_code), message=row.error_message or "")
+            if failed
+            else None,
         )
 
 

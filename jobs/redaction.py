@@ -1,4 +1,4 @@
-"""URLs as they may be shown: without the passwords and tokens in them."""
+"""URLs as they may be displayed: without the passwords and tokens in them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PARAMETER = re.compile(r"([?&;#])([^=&;#?]*)=([^&;#]*)")
 
 
 def redacted(url: str | URL) -> str:
-    """The URL with `***` for its password and for the value of every parameter that is not known to be harmless.
+    """Return the URL with `***` for its password and for the value of every parameter that is not known to be harmless.
 
-    A text that is no URL, such as a path, stays as it is.
+    A text that is not a URL, such as a path, stays as it is.
     """
     text = url.render_as_string(hide_password=True) if isinstance(url, URL) else url
     if not _SCHEME.match(text):

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas
 
     from jobs.backend import Backend
-    from jobs.records import Selected
 
 __all__ = ["ResultFilters", "Results", "find"]
 
@@ -91,14 +90,14 @@ class Results:
             for row in rows:
                 yield Result.from_row(row, classes=self._class_names(row.version_id), top_k=self._top_k)
 
-    def _pages(self) -> Iterator[Sequence[Selected]]:
-        def fetch(after: tuple[int, int] | None, limit: int) -> Sequence[Selected]:
+    def _pages(self) -> Iterator[Sequence[results.ResultRecord]]:
+        def fetch(after: tuple[int, int] | None, limit: int) -> Sequence[results.ResultRecord]:
             with self._database.read() as connection:
                 return results.page(connection, self._wanted, after=after, limit=limit)
 
         return pages(fetch, key=lambda row: (row.job_id, row.ordinal), size=PAGE, limit=self._limit)
 
-    def _in_order(self) -> Iterator[Sequence[Selected]]:
+    def _in_order(self) -> Iterator[Sequence[results.ResultRecord]]:
         with self._database.snapshot() as connection:
             yield from results.in_order(
                 connection, self._wanted, order=self._order, reverse=self._reverse, limit=self._limit, size=PAGE

@@ -11,5 +11,5 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069
 
 
 def safe(text: str) -> str:
-    """The text with control characters as escapes."""
+    """Return the text with control characters as escapes."""
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jobs.backend import Backend
-    from jobs.records import Selected
 
 __all__ = ["RECIPES", "TrainingRun", "enqueue", "listing"]
 
@@ -197,7 +196,7 @@ def _unpickled(file: str, *, instead: str) -> str:
 def listing(backend: Backend, *, limit: int | None = None) -> Iterator[TrainingStatus]:
     """Yield the statuses of training runs, newest first."""
 
-    def fetch(before: int | None, size: int) -> Sequence[Selected]:
+    def fetch(before: int | None, size: int) -> Sequence[training_runs.RunRecord]:
         with backend.database.read() as connection:
             return training_runs.page(connection, before=before, limit=size)
 

@@ -1,6 +1,6 @@
 """Waking the workers of the embedded default: a datagram to the socket that each one has in CARS_HOME.
 
-A client cannot reach the broker inside a worker. It writes its rows; a worker that nobody wakes finds them at its next
+A client cannot reach the broker inside a worker. It writes its rows; a worker that is not woken finds them at its next
 tick, so that losing a datagram loses nothing.
 """
 
@@ -20,7 +20,7 @@ FOLDER: Final = "wake"
 
 
 def wake(home: Path) -> None:
-    """Wake every worker that listens in `home`; the socket of one that has died is removed."""
+    """Wake every worker that listens in `home`; the socket of one that has ended is removed."""
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         for path in (home / FOLDER).iterdir():
@@ -33,8 +33,7 @@ def wake(home: Path) -> None:
 
 
 class Listener:
-    """The socket of one worker, for `select`. Where none can be made, because the path is too long, say, nothing ever
-    comes."""
+    """The socket of one worker, for `select`; nothing ever comes where none can be made (its path is too long)."""
 
     def __init__(self, home: Path) -> None:
         self._path = home / FOLDER / str(os.getpid())
@@ -47,15 +46,17 @@ class Listener:
             self._path.chmod(0o600)
 
     def fileno(self) -> int:
+        """Return the file descriptor."""
         return self._socket.fileno()
 
     def drain(self) -> None:
-        """Take what has come."""
+        """Read and drop what has come."""
         with suppress(BlockingIOError):
             while True:
                 self._socket.recv(16)
 
     def close(self) -> None:
+        """Close the socket and remove its file."""
         self._socket.close()
         with suppress(OSError):
             self._path.unlink()

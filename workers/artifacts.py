@@ -19,31 +19,26 @@ from model.store import Store
 __all__ = ["export", "register"]
 
 
-def register(
-    settings: Settings,
-    database: Database,
-    folder: Path,
-    card: Card,
-    *,
-    state: VersionState = VersionState.AVAILABLE,
-) -> bool:
-    """Put a verified version into the store, then into the registry; False when the very same is registered already.
+def register(settings: Settings, database: Database, folder: Path, card: Card) -> bool:
+    """Put a verified version into the store, then into the registry; False when the same one is registered already.
 
     Files that the store has lost since are restored then, unless the version comes with the program.
 
     Raises NotPossible or ArtifactExists when another version has its name.
     """
-    mark = digest(folder)
+    found = digest(folder)
     with database.read() as connection:
-        if _is_registered(connection, card.name, mark, location="bundled"):
+        if _is_registered(connection, card.name, found, location="bundled"):
             return False
     Store(settings.model_store, settings.home / "model-cache").put(folder, card.name)
     with database.write() as connection:
         versions.lock(connection)
-        if _is_registered(connection, card.name, mark):  # by another process, meanwhile
+        if _is_registered(connection, card.name, found):  # by another process, meanwhile
             return False
         document = card.model_dump(mode="json")
-        versions.add(connection, name=card.name, card=document, digest=mark, location="store", state=state)
+        versions.register(
+            connection, name=card.name, card=document, digest=found, location="store", state=VersionState.AVAILABLE
+        )
     return True
 
 
@@ -65,10 +60,11 @@ def export(stored: Path, card: Card, folder: Path) -> None:
         raise OutputError(f"{folder} cannot be written: {trouble(exc, above)}") from exc
 
 
-def _is_registered(connection: Connection, name: str, mark: str, *, location: str | None = None) -> bool:
-    """Whether the version of this digest is registered (with its files at `location`). Raises NotPossible when another
-    one has its name."""
+def _is_registered(connection: Connection, name: str, digest: str, *, location: str | None = None) -> bool:
+    """Return whether the version of this digest is registered (with its files at `location`). Raises NotPossible when
+    another one has its name.
+    """
     known = versions.by_name(connection, name)
-    if known is not None and known.digest != mark:
+    if known is not None and known.digest != digest:
         raise NotPossible(f"another version is registered as {name}: versions never change; give this one a new name")
     return known is not None and location in (None, known.location)

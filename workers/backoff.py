@@ -34,6 +34,6 @@ class Backoff:
         self._failing.pop(job_id, None)
 
     def blocked(self) -> list[int]:
-        """The jobs to leave alone now."""
+        """Return the jobs to leave alone now."""
         now = self._clock()
         return [job_id for job_id, (_, until) in self._failing.items() if until > now]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from jobs.settings import Settings
 
-__all__ = ["count", "of_child", "shown", "uses_cuda"]
+__all__ = ["count", "describe", "of_child", "uses_cuda"]
 
 
 @cache
 def _gpus() -> int:
-    """How many GPUs the driver lists; 0 where there is no driver, or no torch built for CUDA to use it."""
+    """Return how many GPUs the driver lists; 0 where there is no driver, or no torch built for CUDA to use it."""
     if not _torch_has_cuda():
         return 0
     try:
@@ -25,7 +25,7 @@ def _gpus() -> int:
 
 
 def _torch_has_cuda() -> bool:
-    """What torch's own version file says: importing torch would load CUDA into the parent."""
+    """Return what torch's own version file says: importing torch would load CUDA into the parent."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return False
@@ -34,12 +34,12 @@ def _torch_has_cuda() -> bool:
 
 
 def count(settings: Settings) -> int:
-    """How many engine processes this machine should have: one a device."""
+    """Return how many engine processes this machine should have: one per device."""
     return max(1, _gpus()) if settings.device in {"auto", "cuda"} and settings.engine in {"auto", "torch"} else 1
 
 
 def of_child(settings: Settings, index: int) -> str:
-    """The device of a worker's child by its place in the pool, counted from 0."""
+    """Return the device of a worker's child by its place in the pool, counted from 0."""
     if settings.device == "auto" and settings.engine in {"auto", "torch"}:
         return f"cuda:{index % _gpus()}" if _gpus() else "cpu"
     if settings.device == "cuda" and _gpus():
@@ -47,12 +47,12 @@ def of_child(settings: Settings, index: int) -> str:
     return settings.device
 
 
-def shown(settings: Settings) -> str:
-    """What the heartbeat row and `cars doctor` say."""
+def describe(settings: Settings) -> str:
+    """Return what the heartbeat row and `cars doctor` say."""
     first = of_child(settings, 0)
     return f"cuda ({_gpus()})" if first == "cuda:0" and count(settings) > 1 else first
 
 
 def uses_cuda(settings: Settings) -> bool:
-    """Whether children have CUDA, which reserves more addresses than there is memory."""
+    """Return whether children have CUDA, which reserves more addresses than there is memory."""
     return of_child(settings, 0).startswith("cuda")

@@ -1,7 +1,7 @@
 """Forking a child beside a thread that uses the database.
 
-A child that is forked while the thread is inside SQLite inherits its mutexes, which nobody in the child will ever
-open, and the belief that its own process holds the file's locks: every write in it would find the database busy.
+A child that is forked while the thread is inside SQLite inherits its mutexes, which nothing in the child will ever
+unlock, and the belief that its own process holds the file's locks: every write in it would find the database busy.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from weakref import WeakSet
 
 from jobs.db.database import Database
 
-__all__ = ["protect", "steady"]
+__all__ = ["fork_lock", "protect"]
 
-steady = Lock()  # held: nobody forks
+fork_lock = Lock()  # no fork while it is locked
 _databases: WeakSet[Database] = WeakSet()
 
 
 def protect(database: Database) -> None:
-    """Give this process's connections back before each fork; whoever uses them in a thread holds `steady`."""
+    """Close this process's connections before each fork; whoever uses them in a thread does so under `fork_lock`."""
     _databases.add(database)
 
 
 def _before() -> None:
-    steady.acquire()
+    fork_lock.acquire()
     for database in _databases:
         database.close()
 
 
-os.register_at_fork(before=_before, after_in_parent=steady.release, after_in_child=steady.release)
+os.register_at_fork(before=_before, after_in_parent=fork_lock.release, after_in_child=fork_lock.release)

@@ -1,4 +1,4 @@
-"""Keeping a lease while the work goes on, and noticing when either has stopped."""
+"""Keeping a lease while the work continues, and noticing when either has stopped."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ class LeaseLost(Exception):
 
 
 class Lease:
-    """Renews a lease every third of its length from a thread of its own.
+    """Renew a lease every third of its length from a thread of its own.
 
     `renew` returns False when the lease is lost; then `check` raises LeaseLost in the working thread. Work that makes
-    no
-    progress for `stall_seconds` (a decoder that hangs) ends the whole process: the lease runs out and the batch comes
-    back as batches of one image.
+    no progress for `stall_seconds` (a decoder that hangs) ends the whole process: the lease expires and the batch
+    is reclaimed as batches of one image.
     """
 
     def __init__(self, renew: Callable[[], bool], *, seconds: float, stall_seconds: float) -> None:
@@ -51,7 +50,7 @@ class Lease:
         self._thread.join()
 
     def progress(self) -> None:
-        """Say that the work goes on."""
+        """Report that the work continues."""
         self._progress_at = time.monotonic()
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""What a worker process holds once: settings, database, notifier, loaded engines, open sources.
+"""What a worker process has once: settings, database, notifier, loaded engines, open sources.
 
 The parent and each of its children have their own; nothing of it survives a fork.
 """
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 BUNDLED = Path(__file__).resolve().parent.parent / "model" / "bundled"
 MAX_ENGINES = 2  # a running job never changes model: across a promotion two versions are in use
 MAX_SOURCES = 8
-BATCHES_AN_ENGINE = 4
+BATCHES_PER_ENGINE = 4
 COUNT_SECONDS = 2.0  # for so long the number of workers is taken as known
 
 
@@ -57,7 +57,9 @@ class Loaded:
 
 
 class Runtime:
-    """One a process. `identity` names the parent; `owner` names this process in leases: the parent's id and the pid."""
+    """One per process. `identity` names the parent; `owner` names this process in leases: the parent's id and the
+    pid.
+    """
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class Runtime:
         self.notify = notify
         self.storage = Storage(self.database, window=self.window)
         self.child_memory: int | None = None  # bytes that classifying a batch may use; None: no limit
-        self.engine_failed = False  # in this process, which should not go on
+        self.engine_failed = False  # in this process, which should end
         self.shared = shared or Shared()
         self.slot = self.shared.slot(index)
         self.backoff = Backoff()
@@ -90,7 +92,7 @@ class Runtime:
         self._counted_until = float("-inf")
 
     def version(self, version_id: int) -> VersionRecord:
-        """The row of a model version; it never changes, and its card is large, so it is read once."""
+        """Return the row of a model version; it never changes, and its card is large, so it is read once."""
         if version_id not in self._versions:
             with self.database.read() as connection:
                 found = versions.by_id(connection, version_id)
@@ -99,21 +101,23 @@ class Runtime:
         return self._versions[version_id]
 
     def production(self) -> VersionRecord | None:
-        """The row of the version in production, or None."""
+        """Return the row of the version in production, or None."""
         with self.database.read() as connection:
             return versions.production(connection)
 
     def window(self, connection: Connection) -> int:
-        """How many batches a job may have in flight: 4 an engine that is alive, unless CARS_WINDOW says otherwise."""
+        """Return how many batches a job may have in flight: 4 per live engine, unless CARS_WINDOW says
+        otherwise.
+        """
         if self.settings.window:
             return self.settings.window
         if time.monotonic() >= self._counted_until:
             self._engines_alive = workers.classifiers(connection)
             self._counted_until = time.monotonic() + COUNT_SECONDS
-        return BATCHES_AN_ENGINE * max(1, self._engines_alive)
+        return BATCHES_PER_ENGINE * max(1, self._engines_alive)
 
     def load(self, version: VersionRecord) -> Loaded:
-        """The engine of a registered version (a row of `model_versions`), loaded at the first call.
+        """Return the engine of a registered version (a row of `model_versions`), loaded at the first call.
 
         Raises the errors of `model.errors` when its files are missing, changed or unusable here.
         """
@@ -128,7 +132,7 @@ class Runtime:
             return self._engines[version.name]
 
     def has_loaded(self, version: VersionRecord) -> bool:
-        """Whether `load` would return at once."""
+        """Return whether `load` would return at once."""
         return version.name in self._engines
 
     def unload(self, name: str) -> None:
@@ -140,7 +144,7 @@ class Runtime:
                 loaded.engine.unload()
 
     def artifact(self, version: VersionRecord) -> tuple[Path, Card]:
-        """The verified folder of a registered version, fetched if need be, and its card."""
+        """Return the verified folder of a registered version, fetched if need be, and its card."""
         if version.location != "bundled":
             folder = self.store.fetch(version.name, version.digest)
         elif _ships(version):
@@ -157,7 +161,7 @@ class Runtime:
         return folder, verify(folder)
 
     def _keep_bundled(self, name: str) -> None:
-        """Copies the bundled version into the store, where it outlives the release: a job that runs goes on with it."""
+        """Copy the bundled version into the store, where it outlives the release: a running job keeps using it."""
         try:
             if self.store.digest(name) is None:
                 self.store.put(BUNDLED, name)
@@ -173,7 +177,7 @@ class Runtime:
 
     @contextmanager
     def source(self, text: str) -> Iterator[Source]:
-        """The open source of a job. Raises SourceMissing or SourceNotAllowed.
+        """Yield the open source of a job. Raises SourceMissing or SourceNotAllowed.
 
         A remote one is kept open for the next batch. A folder is not: another may have its name by then, and an open
         one stays the old one.
@@ -206,6 +210,7 @@ class Runtime:
             source.close()
 
     def close(self) -> None:
+        """Unload the engines and close the sources and the database."""
         for loaded in self._engines.values():
             loaded.engine.unload()
         for source in self._sources.values():

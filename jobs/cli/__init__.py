@@ -4,7 +4,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command that `sys.argv` names and leave: 0 done, 1 failed, 2 wrong usage, 3 strict and images failed."""
+    """Run the command that `sys.argv` names and exit: 0 done, 1 failed, 2 wrong usage, 3 strict and images failed."""
     import sys
 
     from jobs.cli.app import app

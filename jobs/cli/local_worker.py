@@ -8,40 +8,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 from jobs.disk import private_file, private_folder, trouble
 from jobs.errors import WorkerFailed
+from jobs.requirements import require_model_packages
 from jobs.settings import load
 
-__all__ = ["WorkerProcess", "require_model_packages", "require_training_packages"]
+__all__ = ["WorkerProcess"]
 
 _LOG_LIMIT = 5 * 2**20
 _LAST_LINES = 12
-
-
-def require_model_packages(find: Callable[[str], object] = find_spec) -> None:
-    """Raise WorkerFailed unless this Python can decode images and run a model; imports neither."""
-    missing = [] if find("PIL") else ["Pillow"]
-    if ":" not in load().engine and not any(map(find, ("onnxruntime", "torch"))):
-        missing.append("onnxruntime")
-    if missing:
-        raise WorkerFailed(
-            f"this installation is only the client: {' and '.join(missing)} missing, so no worker can run here; "
-            "pip install 'car-classifier[cpu]' (or [gpu]), or start `cars worker` where it is installed"
-        )
-
-
-def require_training_packages(find: Callable[[str], object] = find_spec) -> None:
-    """Raise WorkerFailed unless this Python can train and publish; imports nothing."""
-    needed = ("fastai", "torch", "torchvision", "onnx", "onnxruntime", "PIL", "matplotlib", "scipy", "imagehash")
-    if missing := [name for name in needed if not find(name)]:
-        raise WorkerFailed(
-            f"this installation cannot train: {', '.join(missing)} missing; pip install 'car-classifier[train]' "
-            "(./cars installs the extras that CARS_EXTRAS names: CARS_EXTRAS=cpu,train), or start "
-            "`cars worker --queues train` where it is installed"
-        )
 
 
 class WorkerProcess:
@@ -55,6 +32,7 @@ class WorkerProcess:
         self._log_start = 0
 
     def start(self) -> None:
+        """Start it and return at once. Raises WorkerFailed."""
         self._require()
         home = load().home
         try:
@@ -77,18 +55,21 @@ class WorkerProcess:
             raise WorkerFailed(f"a local worker could not be started: {trouble(exc, home)} (CARS_HOME)") from exc
 
     def running(self) -> bool:
+        """Return whether it runs. Raises WorkerFailed when it has ended by itself."""
         if self._process is None:
             return False
         if (code := self._process.poll()) is None:
             return True
         ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        raise WorkerFailed(f"the local worker {ending} before the work was done; {self._last_words()}")
+        raise WorkerFailed(f"the local worker {ending} before the work was done; {self._end_of_log()}")
 
     def dismiss(self) -> None:
+        """Ask it to end and return at once."""
         if self._process is not None:
             self._process.terminate()
 
     def stop(self, *, patience: float) -> None:
+        """Ask it to end, and kill it after `patience` seconds."""
         process = self._process
         if process is None or process.poll() is not None:
             return
@@ -103,12 +84,12 @@ class WorkerProcess:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def _last_words(self) -> str:
+    def _end_of_log(self) -> str:
         if self._log is None:
-            return "it left no log"
+            return "it has no log"
         with contextlib.suppress(OSError), self._log.open("rb") as log:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").strip().splitlines()
             if lines:
-                return f"its last words (all of them in {self._log}):\n" + "\n".join(lines[-_LAST_LINES:])
+                return f"the end of its log (all of it is in {self._log}):\n" + "\n".join(lines[-_LAST_LINES:])
         return f"it wrote nothing to {self._log}"

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
 from jobs.db.database import VERSION_TABLE, Database
 from jobs.db.queries import versions
 from jobs.errors import ForeignDatabase, SchemaMissing, SchemaTooNew
+from jobs.records import Json
 from jobs.states import VersionState
 
 if TYPE_CHECKING:
@@ -30,9 +31,8 @@ def migrate(database: Database) -> dict[str, str | None]:
     """Bring the schema to this release and register the bundled model version; promote it if nothing is in production.
 
     Safe to run from many processes at once. Returns `from` and `to` (schema revisions; `from` is None for a new
-    database) and
-    `model_version` (the version that was registered now, else None). Raises ForeignDatabase and SchemaTooNew, changing
-    nothing.
+    database) and `model_version` (the version that was registered now, else None). Raises ForeignDatabase and
+    SchemaTooNew, changing nothing.
     """
     with database.write() as connection, _locked(connection):
         before = _current(connection)
@@ -65,7 +65,7 @@ def check(database: Database) -> None:
             raise SchemaMissing("the database has no tables of this release yet: run `cars migrate`")
 
 
-def bundled() -> tuple[dict[str, Any], str] | None:
+def bundled() -> tuple[Json, str] | None:
     """Card and digest of the model version that ships with the program; None where it has none."""
     spec = find_spec("model")
     if spec is None or not spec.submodule_search_locations:
@@ -82,17 +82,12 @@ def _register_bundled(connection: Connection) -> str | None:
     if found is None:
         return None
     card, digest = found
-    row = versions.by_name(connection, card["name"])
-    if row is None:
-        state = VersionState.AVAILABLE
-        version_id = versions.add(
-            connection, name=card["name"], card=card, digest=digest, location="bundled", state=state
-        )
-    else:
-        version_id = row.id
+    version_id, is_new = versions.register(
+        connection, name=card["name"], card=card, digest=digest, location="bundled", state=VersionState.AVAILABLE
+    )
     if versions.production(connection) is None:
         versions.promote(connection, version_id, reason="initial")
-    return card["name"] if row is None else None
+    return card["name"] if is_new else None
 
 
 def _current(connection: Connection) -> str | None:

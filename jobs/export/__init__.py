@@ -3,7 +3,7 @@
 Everything but a DataFrame is streamed: memory does not grow with the number of rows.
 
 In CSV a text that a spreadsheet would run as a formula gets an apostrophe in front, and so does a text that starts with
-an apostrophe: taking one apostrophe off the front of a cell, where there is one, gives back the text exactly
+an apostrophe: taking one apostrophe off the front of a cell, where there is one, restores the text exactly
 (`unguarded`). Numbers stay numbers.
 """
 
@@ -12,16 +12,16 @@ import io
 import itertools
 import json
 import re
-import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from jobs.disk import trouble
+from jobs.disk import replacing, trouble
 from jobs.errors import OutputError, SettingsInvalid
+from jobs.records import Json
 from jobs.terminal import safe
 
 if TYPE_CHECKING:
@@ -47,25 +47,25 @@ _FORMULA = re.compile("['\t\r\n]|[\\s\ufeff]*[=+\\-@＝＋－＠]")
 
 
 def write(results: Iterable[Row], file: Path) -> int:
-    """Writes results (dicts of DESIGN's result shape) to `file` in the format that its ending names; how many rows.
+    """Write results (as `Result.to_dict` gives them) to `file` in the format that its ending names; return how many.
 
-    `.csv` and `.parquet` have `COLUMNS`: `top` is JSON text in CSV and a list of structs in Parquet, `finished_at`
-    ISO 8601 text in CSV and a timestamp in Parquet; `.jsonl` has an
-    object a line, `.json` one array. The file appears, or replaces an older one, only when it is whole. Raises
-    `SettingsInvalid` for another ending or Parquet without the extra `tables`, `OutputError` for a file that cannot be
-    written.
+    `.csv` and `.parquet` have `COLUMNS`: `top` is JSON text in CSV and a list of structs in Parquet, `finished_at` ISO
+    8601 text in CSV and a timestamp in Parquet; `.jsonl` has one object per line, `.json` one array. The file appears,
+    or replaces an older one, only when it is whole. Raises `SettingsInvalid` for another ending or Parquet without the
+    extra `tables`, `OutputError` for a file that cannot be written.
     """
     save = _WRITERS.get(file.suffix.lower())
     if save is None:
-        raise SettingsInvalid(f"{file} has no ending that names a format: use one of {', '.join(_WRITERS)}.")
-    with _replacing(file) as stream:
+        raise SettingsInvalid(f"{file} has no ending that names a format: use one of {', '.join(_WRITERS)}")
+    with _output(file) as stream:
         return save(results, stream)
 
 
 def to_pandas(results: Iterable[Row]) -> "pandas.DataFrame":
-    """A DataFrame with `COLUMNS`, a row a result: text as `string`, `year` as `Int16`, `confidence` as `float64` (NaN
-    where there is none), `top` as lists of dicts, `finished_at` as `datetime64[ns, UTC]`. Raises `SettingsInvalid`
-    without the extra `tables`."""
+    """Return a DataFrame with `COLUMNS`, one row per result: text as `string`, `year` as `Int16`, `confidence` as
+    `float64` (NaN where there is none), `top` as lists of dicts, `finished_at` as `datetime64[ns, UTC]`. Raises
+    `SettingsInvalid` without the extra `tables`.
+    """
     try:
         import pandas
     except ImportError as exc:
@@ -83,7 +83,7 @@ def to_pandas(results: Iterable[Row]) -> "pandas.DataFrame":
 def print_rows(
     rows: Iterable[Row], format: str, *, stream: TextIO | None = None, columns: Sequence[str] | None = None
 ) -> int:
-    """Writes rows to `stream` (stdout) as they come, in one of `FORMATS`; how many.
+    """Write rows to `stream` (stdout) as they come, in one of `FORMATS`; return how many.
 
     `columns` (default: all) chooses and orders the fields. CSV has those of the first row by default, for results
     `COLUMNS`. On a terminal JSON is ASCII and CSV has control characters as escapes, so that no file name can drive it.
@@ -92,34 +92,36 @@ def print_rows(
     if format == "csv":
         return _print_csv(rows, out, columns)
     if format not in FORMATS:
-        raise SettingsInvalid(f"{format!r} is not a format: use one of {', '.join(FORMATS)}.")
+        raise SettingsInvalid(f"{format!r} is not a format: use one of {', '.join(FORMATS)}")
     if columns is not None:
         rows = ({column: row.get(column) for column in columns} for row in rows)
     return _print_json(rows, out, array=format == "json", ascii_only=out.isatty())
 
 
-def flat(result: Row) -> dict[str, Any]:
-    """A result with `error` taken apart into `error_code` and `error_message`."""
+def flat(result: Row) -> Json:
+    """Return a result with `error` taken apart into `error_code` and `error_message`."""
     error = result["error"] or {}
     row = {name: value for name, value in result.items() if name != "error"}
     return row | {"error_code": error.get("code"), "error_message": error.get("message")}
 
 
 def guarded(value: object) -> object:
-    """A value as a CSV cell: None empty, numbers as they are, lists and dicts as JSON, text that is safe to open."""
+    """Return a value as a CSV cell: None empty, numbers as they are, lists and dicts as JSON, text that is safe to
+    open.
+    """
     if value is None or isinstance(value, int | float):
         return value
     text = value if isinstance(value, str) else _json(value)
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def _shown(value: object) -> object:
+def _safe_cell(value: object) -> object:
     cell = guarded(value)
     return safe(cell) if isinstance(cell, str) else cell
 
 
 def unguarded(cell: str) -> str:
-    """The text that `guarded` wrote as `cell`."""
+    """Return the text that `guarded` wrote as `cell`."""
     return cell.removeprefix("'")
 
 
@@ -133,7 +135,7 @@ def _print_csv(rows: Iterable[Row], stream: TextIO, columns: Sequence[str] | Non
             columns = columns or COLUMNS
     columns = columns or list(first or ())
     writer = csv.writer(stream)
-    cell = _shown if stream.isatty() else guarded
+    cell = _safe_cell if stream.isatty() else guarded
     if columns:
         writer.writerow(columns)
     count = 0
@@ -205,8 +207,8 @@ def _write_parquet(results: Iterable[Row], stream: BinaryIO) -> int:
     return count
 
 
-def _timed(row: dict[str, Any]) -> dict[str, Any]:
-    """A flat result with its time as a datetime."""
+def _timed(row: Json) -> Json:
+    """Return a flat result with its time as a datetime."""
     finished = row["finished_at"]
     return row | {"finished_at": datetime.fromisoformat(finished) if finished else None}
 
@@ -220,22 +222,17 @@ _WRITERS: dict[str, Callable[[Iterable[Row], BinaryIO], int]] = {
 
 
 def _missing(package: str, what: str) -> SettingsInvalid:
-    return SettingsInvalid(f"{what} needs {package}, which is not installed: pip install 'car-classifier[tables]'.")
+    return SettingsInvalid(f"{what} needs {package}, which is not installed: pip install 'car-classifier[tables]'")
 
 
 @contextmanager
-def _replacing(file: Path) -> Iterator[BinaryIO]:
-    """A stream to a new file beside `file` that takes its place at the end, or goes away with an error."""
+def _output(file: Path) -> Iterator[BinaryIO]:
+    """Yield a stream to what replaces `file` at the end. Raises OutputError."""
     target = file.resolve()
     if target.is_dir():
-        raise OutputError(f"{file} is a folder: give the name of a file.")
-    draft = target.with_name(f".cars-{secrets.token_hex(8)}.part")
+        raise OutputError(f"{file} is a folder: give the name of a file")
     try:
-        with open(draft, "xb") as stream:
+        with replacing(target) as stream:
             yield stream
-        draft.replace(target)
     except OSError as exc:
-        raise OutputError(f"{file} cannot be written: {trouble(exc, target.parent)}.") from exc
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+        raise OutputError(f"{file} cannot be written: {trouble(exc, target.parent)}") from exc

@@ -19,7 +19,7 @@ MAX_DEPTH = 100
 """Folders within folders; each level holds a file descriptor while a scan is below it."""
 
 OTHER = b"\0"
-"""Ends the key of a file that is no image."""
+"""Ends the key of a file that is not an image."""
 UNSURE = b"\0\0"
 """Ends the key of what must be looked at first: a link, a FIFO, a device, a file whose suffix says nothing."""
 
@@ -46,7 +46,7 @@ class Source(ABC):
 
     def __init__(self) -> None:
         self.left_out = LeftOut()
-        """How many files of each suffix are no images (dotfiles apart) before the last entry of the running scan, in
+        """How many files of each suffix are not images (dotfiles apart) before the last entry of the running scan, in
         the order of the scan; counts of a scan that was cut off and of the one that resumed it therefore add up to
         those of a single scan."""
 
@@ -57,7 +57,7 @@ class Source(ABC):
 
     @abstractmethod
     def scan(self, *, after: str | None = None) -> Generator[Entry, None, None]:
-        """Every image once, by the raw bytes of the path; memory does not grow with the source.
+        """Yield every image once, by the raw bytes of the path; memory does not grow with the source.
 
         `after`: the `path` of the last entry that was handled; what comes up to it is left out. Raises `SourceMissing`
         when the source itself cannot be listed.
@@ -65,10 +65,12 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes:
-        """The bytes of the image at an entry's `path`; raises `ImageUnavailable` with the code that its row gets."""
+        """Return the bytes of the image at an entry's `path`; raises `ImageUnavailable` with the code that its row
+        gets.
+        """
 
     def close(self) -> None:
-        """Gives back what is open."""
+        """Close what is open."""
         return
 
     def __enter__(self) -> Self:
@@ -100,23 +102,27 @@ class TreeSource(Source, Generic[Folder]):
 
     @abstractmethod
     def _enter(self, name: bytes, *, within: Folder | None) -> Folder:
-        """Opens a folder (None: the source); OSError if it cannot be."""
+        """Open a folder (None: the source); OSError if it cannot be."""
 
     @abstractmethod
     def _leave(self, folder: Folder) -> None:
-        """Closes what `_enter` opened."""
+        """Close what `_enter` opened."""
 
     @abstractmethod
     def _keys(self, folder: Folder, floor: bytes) -> Iterator[bytes]:
-        """The sorted keys from `floor` on: a name, with a slash for a folder, else with nothing, OTHER or UNSURE."""
+        """Yield the sorted keys from `floor` on: a name, with a slash for a folder, else with nothing, OTHER or
+        UNSURE.
+        """
 
     def _examine(self, path: str) -> tuple[bool, ImageFailure | None]:
         """Of a key that is UNSURE: whether it makes an entry, and the entry's error.
 
-        What cannot be looked at makes one, so that it is told why."""
+        What cannot be examined makes one, so that its row says why.
+        """
         raise NotImplementedError(path)
 
     def scan(self, *, after: str | None = None) -> Generator[Entry, None, None]:
+        """Yield every image once; see `Source.scan`."""
         self.left_out = LeftOut()
         levels: list[_Level[Folder]] = []
         try:
@@ -133,13 +139,15 @@ class TreeSource(Source, Generic[Folder]):
         except OSError as exc:
             if exc.errno in EXHAUSTED:
                 raise
-            raise SourceMissing(f"{self._text} cannot be listed: {why(exc)}.") from exc
+            raise SourceMissing(f"{self._text} cannot be listed: {why(exc)}") from exc
         finally:
             for level in levels:
                 self._leave(level.folder)
 
     def _until_folder(self, levels: list[_Level[Folder]]) -> Iterator[Entry]:
-        """The entries of the deepest level up to its next folder, which is added to `levels`; at its end it goes."""
+        """Yield the entries of the deepest level up to its next folder, which is added to `levels`; at its end it
+        goes.
+        """
         level = levels[-1]
         prefix = level.prefix
         listing = prefix[:-1] or None
@@ -189,12 +197,12 @@ def _unlisted(path: str, reason: str) -> Entry:
 
 
 def why(error: BaseException) -> str:
-    """The reason in an exception's own words, without the path, which the row has already."""
+    """Return the reason that an exception gives, without the path, which the row has already."""
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 def too_large(size: int | None, limit: int) -> ImageUnavailable:
-    """The error of a file of `size` bytes, None where all that is known is that it passes the limit."""
+    """Return the error of a file of `size` bytes, None where all that is known is that it passes the limit."""
     has = "the file has" if size is None else f"the file has {size / 1e6:,.1f} MB,"
     return ImageUnavailable(
         ImageErrorCode.TOO_LARGE, f"{has} more than the {limit / 1e6:,.1f} MB allowed (CARS_MAX_FILE_MB)"

@@ -21,14 +21,14 @@ class Listed(NamedTuple):
 
 
 def listed(given: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Listed:
-    """What a user gave as a source: a folder or URL, or local files.
+    """Return what a user gave as a source: a folder or URL, or local files.
 
     Raises SourceMissing for files that are not there, for folders and URLs among files, and as `canonical` does.
     """
     several = not isinstance(given, (str, os.PathLike))
     texts = [os.fsdecode(given)] if isinstance(given, (str, os.PathLike)) else [os.fsdecode(one) for one in given]
     if not texts:
-        raise SourceMissing("no folder and no file is named: give the folder or the files that are to be classified.")
+        raise SourceMissing("no folder and no file is named: give the folder or the files that are to be classified")
     if len(texts) == 1 and not (several or os.path.isfile(os.path.expanduser(texts[0]))):
         return Listed(canonical(texts[0]))
     paths = [os.fsencode(_absolute(text)) for text in texts]
@@ -38,10 +38,10 @@ def listed(given: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> 
 
 
 def _absolute(text: str) -> str:
-    """The absolute path of a file. A link stays one: workers follow it, inside the common folder."""
+    """Return the absolute path of a file. A link stays one: workers follow it, inside the common folder."""
     path = os.path.abspath(os.path.expanduser(text))
     if not text or "\0" in text or not os.path.lexists(path):
-        raise SourceMissing(f"{text!r} does not exist: give one folder or URL, or files of this machine.")
+        raise SourceMissing(f"{text!r} does not exist: give one folder or URL, or files of this machine")
     if os.path.isdir(path):
-        raise SourceMissing(f"{text} is a folder among files: give one folder, or files only.")
+        raise SourceMissing(f"{text} is a folder among files: give one folder, or files only")
     return path

@@ -27,11 +27,9 @@ OTHER_SUFFIXES = "…"
 """Stands for all suffixes past the first hundred different ones."""
 
 _MOST_SUFFIXES = 100
-_COMMON = frozenset((b".jpg", b".JPG", b".png"))  # most files, told at once
-_IMAGES = frozenset(
-    b"jpg jpeg jpe jfif pjpeg png webp gif bmp tif tiff avif heic heif hif jxl mpo".split()  # DESIGN, section 6
-)
-# Never looked into: what they hold is known, be it an image to somebody (a raw photo starts like a TIFF).
+_COMMON = frozenset((b".jpg", b".JPG", b".png"))  # most files, recognized at once
+_IMAGES = frozenset(b"jpg jpeg jpe jfif pjpeg png webp gif bmp tif tiff avif heic heif hif jxl mpo".split())
+# Never looked into: what they hold is known, even if it is an image of a kind (a raw photo starts like a TIFF).
 _OTHERS = frozenset(
     b"""
     txt csv tsv json jsonl ndjson xml yaml yml toml ini cfg conf log md rst html htm mhtml css js ts py pyc ipynb sh bat
@@ -71,7 +69,7 @@ class Kind(Enum):
 
 
 def kind(name: bytes) -> Kind:
-    """What the suffix of a file name says, in any case: an image, something else, or nothing."""
+    """Return what the suffix of a file name says, in any case: an image, something else, or nothing."""
     if name[-4:] in _COMMON:
         return Kind.IMAGE
     _, dot, last = name.rpartition(b".")
@@ -85,7 +83,7 @@ def kind(name: bytes) -> Kind:
 
 
 def starts_like_an_image(head: bytes) -> bool:
-    """Whether a file that starts with these `HEAD_BYTES` bytes has a format that is decoded."""
+    """Return whether a file that starts with these `HEAD_BYTES` bytes has a format that is decoded."""
     if head.startswith(_FORMATS):
         return True
     if head[:4] == b"RIFF":
@@ -99,22 +97,24 @@ def starts_like_an_image(head: bytes) -> bool:
 
 
 def suffix(name: bytes) -> str:
-    """The suffix by which a file that is no image is counted: `.mp4`, in lower case; `NO_SUFFIX` if it has none."""
+    """Return the suffix by which a file that is not an image is counted: `.mp4`, in lower case; `NO_SUFFIX` if it has
+    none.
+    """
     _, dot, last = name.rpartition(b".")
     last = last.lower()
     return f".{last.decode()}" if dot and _READABLE.fullmatch(last) else NO_SUFFIX
 
 
 class LeftOut(Counter[str]):
-    """How many files of each suffix are no images; bounded, whatever the names are."""
+    """How many files of each suffix are not images; bounded, whatever the names are."""
 
     def add(self, suffix: str, files: int = 1) -> None:
-        """Counts `files` more of `suffix`, or of `OTHER_SUFFIXES` where there are too many different ones."""
+        """Count `files` more of `suffix`, or of `OTHER_SUFFIXES` where there are too many different ones."""
         self[suffix if suffix in self or len(self) < _MOST_SUFFIXES else OTHER_SUFFIXES] += files
 
 
 def merged(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    """The sum of two counts by suffix, as bounded as each."""
+    """Return the sum of two counts by suffix, as bounded as each."""
     total = LeftOut(counts)
     for suffix, files in more.items():
         total.add(suffix, files)

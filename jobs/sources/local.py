@@ -1,5 +1,6 @@
 """Local folders. Everything is opened relative to the source's own descriptor and no link is ever followed by the
-system: a link is resolved here, step by step, and only inside the source."""
+system: a link is resolved here, step by step, and only inside the source.
+"""
 
 import errno
 import os
@@ -40,6 +41,7 @@ class LocalSource(TreeSource[int]):
         self._max_file_bytes = max_file_bytes
 
     def close(self) -> None:
+        """Close the folder."""
         root, self._root = self._root, -1
         if root >= 0:
             os.close(root)
@@ -73,6 +75,7 @@ class LocalSource(TreeSource[int]):
             return True, exc.failure
 
     def read(self, path: str) -> bytes:
+        """Return the bytes of an image; see `Source.read`."""
         limit = self._max_file_bytes
         if path.endswith("/"):
             raise ImageUnavailable(
@@ -100,7 +103,7 @@ class LocalSource(TreeSource[int]):
 
     @contextmanager
     def _located(self, path: bytes) -> Iterator[tuple[int, bytes, os.stat_result]]:
-        """(folder's descriptor, name in it, its status) of what `path` leads to, which is no link."""
+        """(folder's descriptor, name in it, its status) of what `path` leads to, which is not a link."""
         trail = [self._open_root()]
         try:
             yield self._follow(path, trail)
@@ -111,7 +114,7 @@ class LocalSource(TreeSource[int]):
                 os.close(descriptor)
 
     def _follow(self, path: bytes, trail: list[int]) -> tuple[int, bytes, os.stat_result]:
-        """Walks `path`; `trail` are the descriptors from the source down to where it is, the caller's to close."""
+        """Walk `path`; `trail` are the descriptors from the source down to where it is, the caller's to close."""
         pending = path.split(b"/")[::-1]
         links = 0
         while pending:
@@ -147,7 +150,7 @@ class LocalSource(TreeSource[int]):
         return trail[-1], b".", os.fstat(trail[-1])
 
     def _target(self, name: bytes, trail: list[int]) -> list[bytes]:
-        """The names a link leads through, last first; for an absolute one the walk is put back to the source."""
+        """Return the names a link leads through, last first; for an absolute one the walk is put back to the source."""
         target = os.readlink(name, dir_fd=trail[-1])
         if not target.startswith(b"/"):
             return target.split(b"/")[::-1]
@@ -162,8 +165,9 @@ class LocalSource(TreeSource[int]):
 
 
 def _smallest(folder: int, floor: bytes) -> tuple[list[bytes], bool]:
-    """The smallest keys of a folder from `floor` on, sorted, and whether there are more; at most twice NAMES_HELD in
-    memory. Sorting a full list now and then takes a third of what a heap would."""
+    """Return the smallest keys of a folder from `floor` on, sorted, and whether there are more; at most twice
+    NAMES_HELD in memory. Sorting a full list now and then takes a third of what a heap would.
+    """
     keys: list[bytes] = []
     bound: bytes | None = None
     full = 2 * NAMES_HELD
@@ -197,7 +201,7 @@ def _key(entry: os.DirEntry[str], name: bytes) -> bytes:
 
 
 def _looks_like_an_image(folder: int, name: bytes) -> bool:
-    """Whether the regular file starts like an image; OSError if it cannot be opened."""
+    """Return whether the regular file starts like an image; OSError if it cannot be opened."""
     descriptor = os.open(name, _FILE, dir_fd=folder)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -219,7 +223,7 @@ def _check(info: os.stat_result, limit: int) -> None:
 
 
 def _content(descriptor: int, size: int, *, limit: int) -> bytes:
-    """All of a file, however it grows or shrinks meanwhile, but never more than the limit."""
+    """Return all of a file, however it grows or shrinks meanwhile, but never more than the limit."""
     data = os.read(descriptor, size + 1)
     if len(data) == size:
         return data

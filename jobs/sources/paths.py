@@ -12,8 +12,8 @@ _WRITTEN = re.compile(r"\\(?:(\\)|x(00|[89a-f][0-9a-f]))?")
 def encode(raw: bytes) -> str:
     r"""`raw` as text that every database and JSON takes.
 
-    Bytes that are no valid UTF-8, and NUL, are written `\xff` (lower-case hex), a backslash is doubled; all else stays,
-    line breaks too. `decode(encode(raw)) == raw` for any bytes.
+    Bytes that are not valid UTF-8, and NUL, are written `\xff` (lower-case hex), a backslash is doubled; all else
+    stays, line breaks too. `decode(encode(raw)) == raw` for any bytes.
     """
     try:
         text = raw.decode()
@@ -26,7 +26,7 @@ def encode(raw: bytes) -> str:
 
 
 def decode(text: str) -> bytes:
-    """The bytes that `encode` wrote as `text`; ValueError for a text that it cannot have written."""
+    """Return the bytes that `encode` wrote as `text`; ValueError for a text that it cannot have written."""
     raw = text.encode()
     if b"\\" not in raw:
         return raw
@@ -49,7 +49,9 @@ def _read(match: re.Match[str]) -> str:
 
 
 def is_dotted(path: bytes) -> bool:
-    """Whether the file, or a folder on the way to it, is a dotfile; `.` and `..`, as keys may have them, are none."""
+    """Return whether the file, or a folder on the way to it, is a dotfile; `.` and `..`, as keys may have them, are
+    none.
+    """
     return (path[:1] == b"." or b"/." in path) and _DOTFILE.search(path) is not None
 
 

@@ -86,7 +86,7 @@ def test_a_child_that_does_nothing_is_replaced(
         kill_children(running, signal.SIGSTOP)
         job = client.submit(str(photos(20, 16)))
         assert follow(job, until=ended, timeout=90).ok == 20
-    assert "does not take it: it is replaced" in running.output()
+    assert "does not do it: it is replaced" in running.output()
 
 
 @pytest.mark.timeout(480)

@@ -31,7 +31,7 @@ def ship(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shi
         with client.database.write() as connection:
             document, digest = card.model_dump(mode="json"), cards.digest(folder)
             state = VersionState.AVAILABLE
-            versions.add(connection, name=name, card=document, digest=digest, location="bundled", state=state)
+            versions.register(connection, name=name, card=document, digest=digest, location="bundled", state=state)
             return versions.by_name(connection, name)
 
     return ship

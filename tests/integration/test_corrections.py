@@ -23,7 +23,7 @@ from tests.support.plans import TINY
 from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
 from workers.runtime import Runtime
-from workers.training.corrections import corrected
+from workers.training.corrections import with_corrections
 from workers.training.task import train_model
 
 pytestmark = pytest.mark.usefixtures("one_torch_thread")
@@ -139,7 +139,7 @@ def test_what_cannot_be_corrected_is_refused(client: Client, job: tuple[str, Pat
     with pytest.raises(ImageNotFound):
         client.label("nowhere.png", ACURA)
     picture(BMW, 999).save(folder / "0.png")
-    with pytest.raises(NotPossible, match="another photo"):
+    with pytest.raises(NotPossible, match="another image"):
         client.label(f"{number}:0.png", ACURA)
     (folder / "1.png").unlink()
     with pytest.raises(ImageNotFound, match="any more"):
@@ -157,13 +157,13 @@ def test_a_later_attempt_learns_from_the_same_photos_though_the_store_lost_them(
         names.append(client.label(str(tmp_path / "photo.png"), BMW).content_hash)
     worker, run = runtime(), tmp_path / "run"
     run.mkdir()
-    first = corrected(dataset, worker, folder=run, watch=Mock())
+    first = with_corrections(dataset, worker, folder=run, monitor=Mock())
     assert len(first.photos) == len(dataset.photos) + 2
     shutil.rmtree(Path(client.settings.model_store) / ".corrections")
-    again = corrected(dataset, worker, folder=run, watch=Mock())
+    again = with_corrections(dataset, worker, folder=run, monitor=Mock())
     assert again.fingerprint == first.fingerprint
     (run / "corrections" / names[0]).write_bytes(b"half a pho")  # its process died while it wrote
-    damaged = corrected(dataset, worker, folder=run, watch=Mock())
+    damaged = with_corrections(dataset, worker, folder=run, monitor=Mock())
     assert {photo.digest for photo in damaged.photos} == {photo.digest for photo in first.photos} - {names[0]}
 
 

@@ -23,7 +23,7 @@ with mine.write() as connection:
 fork_safety.protect(mine)
 
 def write_slowly(inside):
-    with fork_safety.steady, mine.write() as connection:
+    with fork_safety.fork_lock, mine.write() as connection:
         connection.execute(text("INSERT INTO cars_schema VALUES (1)"))
         inside.set()
         threading.Event().wait(0.2)  # a fork that does not wait for the end comes now

@@ -97,7 +97,7 @@ def test_photos_that_show_no_car_are_fitted_to(
         Image.effect_noise((24, 24), 90).convert("RGB").save(folder / row.partition(",")[0])
     run = client.train(data, recipe="scratch", other=folder, force=True, promote=False, plan=TINY)
     assert train_model(worker, int(run.id))
-    card = client.model(run.status().model_version)
+    card = client.model_card(run.status().model_version)
     assert card["metrics"]["ood_images"]["holdout"]["images"] == 3
 
 

@@ -32,8 +32,8 @@ def ended(status: JobStatus) -> bool:
 
 
 def done(count: int) -> Callable[[JobStatus], bool]:
-    """Return a condition: this many images are done."""
-    return lambda status: status.done >= count
+    """Whether so many images are settled."""
+    return lambda status: status.ok + status.failed >= count
 
 
 def check_whole(client: Client, job: Job, *, total: int) -> None:

@@ -53,7 +53,7 @@ class _Server:
         self.name = name
         self.port = 0
         self.folder = _private_folder(name)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[Any] | None = None
         self._account: pwd.struct_passwd | None = None
         atexit.register(self.remove)
 
@@ -77,11 +77,12 @@ class _Server:
         while time.monotonic() < deadline:
             self.port = own_port or _free_port()
             self._spawn()
-            while self.running and time.monotonic() < deadline:
+            while self.process is not None and self.running and time.monotonic() < deadline:
                 if self.answers():
                     return
                 assert self.process is not None
                 with contextlib.suppress(subprocess.TimeoutExpired):
+                    assert self.process is not None
                     self.process.wait(0.02)
             # It went away: another program took the port first, or what a killed server left is not quite gone yet.
             self.kill()

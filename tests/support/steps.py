@@ -72,7 +72,7 @@ def check_honest(client: Client, job: Job) -> JobStatus:
         rows = connection.execute(
             text("SELECT status, count(*) FROM images WHERE job_id = :id GROUP BY status"), {"id": int(job.id)}
         )
-        found = {str(name): int(images) for name, images in rows}
+        found: dict[str, int] = dict(rows.all())
     status = job.status()
     assert {name: getattr(status, name) for name in ("ok", "failed", "canceled", "pending")} == {
         name: found.get(name, 0) for name in ("ok", "failed", "canceled", "pending")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from jobs import Client
 from jobs.errors import SettingsInvalid
-from jobs.photo_store import KeptPhotos
+from jobs.photo_store import CorrectionPhotoStore
 from jobs.settings import load
 from model.store import Store
 from tests.support.artifacts import write_artifact
@@ -40,7 +40,7 @@ def test_everything_lies_in_a_home_of_any_name(name: str, tmp_path: Path, monkey
     monkeypatch.setenv("CARS_HOME", str(tmp_path / name))
     with Client() as client:
         client.models()
-        photo = KeptPhotos(client.settings.model_store).keep(b"bytes")
+        photo = CorrectionPhotoStore(client.settings.model_store).store(b"bytes")
     folder = write_artifact(tmp_path / "artifact", name="tiny") and tmp_path / "artifact"
     Store(load().model_store, load().home / "model-cache").put(folder, "tiny")
     assert {path.name for path in tmp_path.iterdir()} == {name, "artifact"}
@@ -55,7 +55,7 @@ def test_a_file_url_of_models_is_unquoted(tmp_path: Path) -> None:
     write_artifact(tmp_path / "artifact", name="tiny")
     url = (tmp_path / "my models?").as_uri()
     Store(url, tmp_path / "cache").put(tmp_path / "artifact", "tiny")
-    KeptPhotos(url).keep(b"bytes")
+    CorrectionPhotoStore(url).store(b"bytes")
     assert {path.name for path in (tmp_path / "my models?").iterdir()} == {"tiny", ".corrections"}
 
 

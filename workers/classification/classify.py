@@ -59,7 +59,7 @@ def classify_batch(runtime: Runtime) -> bool:
     except LeaseLost:
         logger.warning("batch %d was reclaimed meanwhile; nothing of it was written", claim.id)
     except DatabaseUnavailable:
-        raise  # the lease runs out
+        raise  # the lease expires
     except Pruned:
         logger.info("batch %d is done again: a prediction that it reused was pruned meanwhile", claim.id)
         _release(runtime, claim)
@@ -130,7 +130,7 @@ def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending
     runtime.slot.count(len(outcomes))
     rate = len(outcomes) / seconds if seconds else 0.0
     logger.info(
-        "batch %d of job %d: %d images, %.0f a second",
+        "batch %d of job %d: %d images, %.0f per second",
         *(claim.id, claim.job_id, len(outcomes), rate),
         extra={"images": len(outcomes), "seconds": round(seconds, 3)},
     )
@@ -141,8 +141,9 @@ def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending
 
 
 def _load(runtime: Runtime, claim: batches.Claim, version: VersionRecord) -> Loaded:
-    """The engine of the job's version. While it is loaded, the batch says so: a process that dies then has not looked
-    at an image yet. Raises VersionUnusable."""
+    """Return the engine of the job's version. While it is loaded, the batch says so: a process that crashes then has
+    not looked at an image yet. Raises VersionUnusable.
+    """
     loading = not runtime.has_loaded(version)
     if loading:
         with runtime.database.write(durable=False) as connection:
@@ -199,7 +200,7 @@ def _reader(source: Source) -> Callable[[str], bytes]:
 
 
 def _limits(runtime: Runtime, source: str) -> pipeline.Limits:
-    """A remote source is read by many threads, since each waits for the network most of the time."""
+    """Return the bounds of a batch: many threads read a remote source, since each mostly waits for the network."""
     readers = REMOTE_READERS if "://" in source else 0
     return pipeline.Limits(max_pixels=runtime.settings.max_pixels, lookup=LOOKUP, read_threads=readers)
 

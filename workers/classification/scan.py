@@ -15,18 +15,19 @@ from jobs.sources import Entry, Source
 from workers import logs
 from workers.classification.finish import finish_job
 from workers.lease import Lease, LeaseLost
-from workers.runtime import BATCHES_AN_ENGINE, Runtime
+from workers.runtime import BATCHES_PER_ENGINE, Runtime
 
 __all__ = ["scan_job"]
 
 logger = logging.getLogger(__name__)
 SLICE_SECONDS = 6.0  # then other messages of the queue get their turn; a new slice lists its folder from the start
-CHUNK = 4_096  # rows a transaction, about
+CHUNK = 4_096  # rows per transaction, about
 
 
 def scan_job(runtime: Runtime, job_id: int) -> None:
     """List a slice of the job's source and send a message for the next one; harmless when another process does, or
-    all is listed."""
+    all is listed.
+    """
     if job_id in runtime.scan_backoff.blocked():
         return
     with runtime.database.write() as connection:
@@ -40,13 +41,13 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
             return jobs.renew_scan(connection, job_id, attempt=attempt, seconds=runtime.settings.lease_seconds)
 
     try:
-        # No stall ends it: how long a folder of a million names takes to answer, nobody knows.
+        # No stall ends it: a folder of a million names may take any time to answer.
         with Lease(renew, seconds=runtime.settings.lease_seconds, stall_seconds=float("inf")) as lease:
             done = _slice(runtime, job_id, lease, attempt=attempt)
     except LeaseLost:
         return
     except DatabaseError:
-        raise  # the lease runs out, and another tries again
+        raise  # the lease expires, and another process tries again
     except Exception as exc:
         _put_off(runtime, job_id, exc, attempt=attempt)
         return
@@ -80,7 +81,7 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
     size = runtime.settings.batch_size
     full = max(1, CHUNK // size) * size
     deadline = time.monotonic() + SLICE_SECONDS
-    chunk = min(full, BATCHES_AN_ENGINE * size) if job.total == 0 else full  # the first batches start soon
+    chunk = min(full, BATCHES_PER_ENGINE * size) if job.total == 0 else full  # the first batches start soon
     with runtime.source(job.source) as source:
         entries = _entries(runtime, job_id, source, after=after)
         counted: Counter[str] = Counter()

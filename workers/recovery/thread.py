@@ -1,4 +1,4 @@
-"""The thread in every worker that makes the database's word good: lost leases, lost messages, the heartbeat."""
+"""The thread in every worker that recovers lost work: expired leases, lost messages; and the heartbeat."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workers import fork_safety
 from workers.classification.finish import finish_job
 from workers.runtime import Runtime
 from workers.supervision import supervisor
-from workers.supervision.children import Watch
+from workers.supervision.children import ChildMonitor
 from workers.supervision.supervisor import Supervisor
 from workers.training.task import notify_runs, reclaim_runs
 
@@ -72,7 +72,9 @@ def _give_up(runtime: Runtime) -> None:
 
 
 def recover_runs(runtime: Runtime, *, idle: bool, trains: bool, last_notified: dict[int, float]) -> None:
-    """The same for training runs; only a worker that trains sends messages for them: nobody else would receive one."""
+    """The same for training runs; only a worker that trains sends messages for them: no other worker would receive
+    one.
+    """
     reclaim_runs(runtime, _is_alive)
     if trains:
         notify_runs(runtime, last_notified, idle=idle, patience=0.0 if runtime.settings.embedded else PATIENCE)
@@ -83,8 +85,8 @@ def _reclaim(runtime: Runtime) -> None:
         expired = batches.expired(connection)
         mine = batches.leased_by(connection, f"{runtime.identity}:")
         scans = jobs.scanning_owners(connection, f"{runtime.identity}:")
-    dead = [(batch, job, owner) for batch, job, owner in mine if not _is_alive(owner)]
-    lost: list[tuple[int, int, str | None]] = [*((batch, job, None) for batch, job in expired), *dead]
+    crashed_ones = [(batch, job, owner) for batch, job, owner in mine if not _is_alive(owner)]
+    lost: list[tuple[int, int, str | None]] = [*((batch, job, None) for batch, job in expired), *crashed_ones]
     for batch_id, job_id, owner in lost:
         with runtime.database.write() as connection:
             crashed = batches.reclaim(connection, batch_id, job_id=job_id, owner=owner)
@@ -102,7 +104,7 @@ def _reclaim(runtime: Runtime) -> None:
 
 
 def _is_alive(owner: str) -> bool:
-    """Whether a process of this worker runs."""
+    """Return whether a process of this worker runs."""
     return supervisor.is_alive(int(owner.rpartition(":")[2]))
 
 
@@ -122,11 +124,11 @@ def _notify_batches(runtime: Runtime, concurrency: int) -> None:
         patience = EMBEDDED_PATIENCE if runtime.settings.embedded else PATIENCE
         overdue = batches.sent_for(connection, patience=patience, limit=concurrency)
     for _ in range(overdue):
-        runtime.notify(CLASSIFY_BATCH, 0)
+        runtime.notify(CLASSIFY_BATCH)
 
 
 class Recovery:
-    """Runs `recover` and the heartbeat every second in a thread of the worker's parent process."""
+    """Run `recover` and the heartbeat every second in a thread of the worker's parent process."""
 
     def __init__(
         self,
@@ -135,20 +137,20 @@ class Recovery:
         *,
         is_idle: Callable[[], bool],
         row: Mapping[str, Any],
-        watch: Watch,
+        monitor: ChildMonitor,
         listener: Listener | None = None,
     ) -> None:
         self._runtime = runtime
         self._listener = listener
         self._supervisor = supervisor
-        self._watch = watch
-        self._told_broken: str | None = None
+        self._monitor = monitor
+        self._last_broken: str | None = None
         self._is_idle = is_idle
         self._row = dict(row)
         self._scans_notified: dict[int, float] = {}
         self._runs_notified: dict[int, float] = {}
         self._due = 0.0
-        self._beat_due = 0.0
+        self._heartbeat_due = 0.0
         self._listed = False
         self._retired = False
         self._stop = threading.Event()
@@ -156,6 +158,7 @@ class Recovery:
         self._thread = threading.Thread(target=self._run, name="recover", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         fork_safety.protect(self._runtime.database)
         self._thread.start()
 
@@ -170,13 +173,13 @@ class Recovery:
         self._stop.set()
         self._wake()
         self._thread.join()
-        self._watch.close()
+        self._monitor.close()
         if self._listener is not None:
             self._listener.close()
         self._forget()
 
     def leave(self) -> None:
-        """For the thread itself: the children are dead, and this process is about to be another worker."""
+        """For the thread itself: the children have been killed, and this process becomes another worker."""
         try:
             _reclaim(self._runtime)
         except DatabaseError as exc:
@@ -188,12 +191,12 @@ class Recovery:
         while not self._stop.is_set():
             if time.monotonic() >= self._due:
                 self._due = time.monotonic() + interval
-                with fork_safety.steady:
+                with fork_safety.fork_lock:
                     self._tick()
             self._pause()
 
     def _pause(self) -> None:
-        """Wait for the next tick, or until somebody wakes this thread."""
+        """Wait for the next tick, or until this thread is woken."""
         readers: list[int | Listener] = [self._wake_reader]
         if self._listener is not None:
             readers.append(self._listener)
@@ -209,17 +212,17 @@ class Recovery:
 
     def _tick(self) -> None:
         try:
-            self._watch.tick()
+            self._monitor.tick()
             if self._retired:
                 self._supervisor.ending()
                 self._forget()
                 _reclaim(self._runtime)
                 return
-            if self._watch.broken is None:
+            if self._monitor.broken is None:
                 self._supervisor.check()  # first, and only reading: a child may block every write
-            self._beat()
+            self._heartbeat()
             concurrency = self._row["concurrency"]
-            can_work = self._watch.broken is None and self._is_idle()
+            can_work = self._monitor.broken is None and self._is_idle()
             recover(self._runtime, idle=can_work, concurrency=concurrency, last_notified=self._scans_notified)
             trains = "train" in self._row["queues"].split(",")
             recover_runs(self._runtime, idle=self._is_idle(), trains=trains, last_notified=self._runs_notified)
@@ -228,13 +231,13 @@ class Recovery:
         except Exception:
             logger.exception("recovery failed; it continues at the next tick")
 
-    def _beat(self) -> None:
-        if time.monotonic() < self._beat_due and self._watch.broken == self._told_broken:
+    def _heartbeat(self) -> None:
+        if time.monotonic() < self._heartbeat_due and self._monitor.broken == self._last_broken:
             return
-        self._told_broken = self._watch.broken
-        self._beat_due = time.monotonic() + HEARTBEAT_SECONDS
+        self._last_broken = self._monitor.broken
+        self._heartbeat_due = time.monotonic() + HEARTBEAT_SECONDS
         with self._runtime.database.write(durable=False) as connection:
-            workers.heartbeat(connection, {**self._row, **self._watch.row()})
+            workers.heartbeat(connection, {**self._row, **self._monitor.row()})
         self._listed = True
 
     def _forget(self) -> None:

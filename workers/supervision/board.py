@@ -36,13 +36,15 @@ class Board:
 
     @property
     def closing(self) -> bool:
+        """Whether the worker is to end."""
         return self._memory[0] == 1
 
     def enter(self, slot: int) -> None:
-        """A child takes its place, which a dead one may have had before."""
+        """A child takes its place, which an earlier one may have had."""
         _RECORD.pack_into(self._memory, self._offset(slot), os.getpid(), 0.0, time.monotonic())
 
     def busy(self, slot: int) -> None:
+        """Note that the child works from now on."""
         pid, _, looked_at = _RECORD.unpack_from(self._memory, self._offset(slot))
         _RECORD.pack_into(self._memory, self._offset(slot), pid, time.monotonic(), looked_at)
 
@@ -52,7 +54,7 @@ class Board:
         _RECORD.pack_into(self._memory, self._offset(slot), pid, 0.0, time.monotonic())
 
     def children(self) -> list[Child]:
-        """The record of every place that was ever taken; its process may be dead."""
+        """Return the record of every place that was ever taken; its process may have ended."""
         records = (Child(slot, *_RECORD.unpack_from(self._memory, self._offset(slot))) for slot in range(_SLOTS))
         return [child for child in records if child.pid]
 

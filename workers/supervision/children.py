@@ -9,15 +9,15 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from jobs.settings import Settings, environment
 from workers.self_check import COMMAND, ending
 from workers.supervision import memory
 from workers.supervision.shared_memory import Shared, Slot
 
-__all__ = ["Watch"]
+__all__ = ["ChildMonitor"]
 
 logger = logging.getLogger(__name__)
 RATE_SECONDS: Final = 30.0
@@ -27,7 +27,7 @@ RECHECK_SECONDS: Final = 5.0
 LONGEST_RECHECK: Final = 300.0
 
 
-class Watch:
+class ChildMonitor:
     """Called at each tick of the parent's recovery thread. `resident_limit`: bytes of RAM a child may hold, where its
     own limit cannot work: CUDA reserves addresses without end.
     """
@@ -66,8 +66,8 @@ class Watch:
                 self._pulses.pop(slot, None)
         self._recheck.tick()
 
-    def row(self) -> dict[str, Any]:
-        """What the heartbeat row says beside who the worker is."""
+    def row(self) -> Mapping[str, str | float | None]:
+        """Return what the heartbeat row says beside who the worker is."""
         now, images = self._clock(), self._shared.images
         self._counts.append((now, images))
         while len(self._counts) > 2 and now - self._counts[1][0] > RATE_SECONDS:
@@ -82,7 +82,7 @@ class Watch:
         self._recheck.close()
 
     def _ended(self, slot: Slot) -> None:
-        """A child has died. In the midst of loading, the engine is under suspicion until a check has passed."""
+        """A child has ended. If it was loading, the engine is suspect until a check has passed."""
         self._pulses.pop(slot, None)
         if slot.loading:
             self._recheck.suspect("the engine's process crashed while it loaded a model version")
@@ -108,7 +108,7 @@ class Watch:
 
 
 def is_child(pid: int) -> bool:
-    """Whether a process is a child of this one that still runs."""
+    """Return whether a process is a child of this one that still runs."""
     if not hasattr(os, "waitid"):  # macOS, up to Python 3.12
         return _runs(pid)
     try:
@@ -162,7 +162,7 @@ class _Recheck:
             self._process = None
 
     def _outcome(self, process: subprocess.Popen[str]) -> str | None:
-        """Why the check failed, empty where it passed; None while it runs."""
+        """Return why the check failed, empty where it passed; None while it runs."""
         if process.poll() is None:
             if self._clock() < self._deadline:
                 return None

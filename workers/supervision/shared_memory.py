@@ -1,6 +1,6 @@
 """What a worker's parent and its children know of each other, in memory that they share.
 
-There is no lock in it: each field has one writer, and a child that dies can leave nothing locked.
+There is no lock in it: each field has one writer, and a child that crashes can leave nothing locked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 __all__ = ["SLOTS", "Shared", "Slot"]
 
-SLOTS: Final = 256  # children a worker; more share slots, which is no worse than not to be watched
+SLOTS: Final = 256  # children per worker; more of them share slots, which is not worse than not being monitored
 PULSE_SECONDS: Final = 0.5
 _TEXT: Final = 1024
 _SLOT: Final = 64
@@ -37,12 +37,13 @@ class Shared:
 
     @broken.setter
     def broken(self, reason: str | None) -> None:
+        """Write why the worker takes no batches."""
         text = " ".join((reason or "").split()).encode()[: _TEXT - 8]
         self._memory[8 : 8 + len(text)] = text
         struct.pack_into("<q", self._memory, 0, len(text))
 
     def slot(self, index: int) -> Slot:
-        """The slot of the child with this place in the pool."""
+        """Return the slot of the child with this place in the pool."""
         return Slot(self._memory, _TEXT + index % SLOTS * _SLOT)
 
     @property
@@ -51,7 +52,7 @@ class Shared:
         return sum(self.slot(index).images for index in range(SLOTS))
 
     def slots(self) -> Iterator[Slot]:
-        """Those that a child has used."""
+        """Yield those that a child has used."""
         return (slot for index in range(SLOTS) if (slot := self.slot(index)).pid)
 
 
@@ -70,11 +71,12 @@ class Slot:
 
     @property
     def pid(self) -> int:
+        """The process that has the slot; 0: none."""
         return self._get(_PID)
 
     @property
     def working(self) -> bool:
-        """Whether it holds a batch."""
+        """Whether it works on a batch."""
         return bool(self._get(_WORKING))
 
     @property
@@ -104,7 +106,7 @@ class Slot:
 
     @contextmanager
     def load(self) -> Iterator[None]:
-        """While a model version is loaded. A process that dies meanwhile leaves the mark."""
+        """While a model version is loaded. A process that crashes meanwhile leaves the flag set."""
         self._set(_LOADING, 1)
         try:
             yield

@@ -1,19 +1,19 @@
-"""What a training run does: opens the photos, trains, publishes, judges, and ends in one transaction."""
+"""What a training run does: open the photos, train, publish, evaluate, and end in one transaction."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from jobs.db.queries import training_runs, versions
-from jobs.disk import private_folder
+from jobs.db.queries.versions import VersionRecord
 from jobs.errors import VersionNotFound
-from jobs.settings import Settings
 from jobs.sources.addresses import Address, parse, permitted_folder
 from jobs.states import RunState, VersionState
 from model import cards
@@ -26,48 +26,53 @@ from model.publishing.publish import publish
 from model.training.train import Trained, TrainingStopped, train
 from workers.lease import LeaseLost
 from workers.runtime import Runtime
-from workers.training.corrections import corrected
-from workers.training.promotion import Judged, Verdict, compare
-from workers.training.task import FOLDER, Watch
+from workers.training.corrections import with_corrections
+from workers.training.monitor import RunMonitor
+from workers.training.promotion import HoldoutAccuracy, PromotionDecision, decide
+from workers.training.workspace import open_workspace
 
-__all__ = ["Learning"]
+__all__ = ["TrainingAttempt"]
 
 logger = logging.getLogger(__name__)
 
 
-class Learning:
-    """One attempt at a run. What it leaves behind in its folder, the next attempt goes on from."""
+class TrainingAttempt:
+    """One attempt at a run. The next attempt continues with what this one leaves in its folder."""
 
-    def __init__(self, runtime: Runtime, claim: training_runs.Claim, row: Any, watch: Watch) -> None:
+    def __init__(
+        self, runtime: Runtime, claim: training_runs.Claim, run: training_runs.RunRecord, monitor: RunMonitor
+    ) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
         self._claim = claim
-        self._row = row
-        self._watch = watch
-        self._name = f"{row.recipe}-{row.id}-{row.token}"
-        self._folder = _take_folder(runtime.settings, row, claim.attempt, watch)
+        self._run = run
+        self._monitor = monitor
+        self._name = f"{run.recipe}-{run.id}-{run.token}"
+        self._folder, continued = open_workspace(runtime.settings, run, attempt=claim.attempt)
+        if claim.attempt > 1 and not continued:
+            monitor.note(f"attempt {claim.attempt} starts again: no checkpoints of the last one are on this machine")
 
-    def go(self) -> None:
-        """See the run to its end. Raises Stopped, LeaseLost, and whatever makes it fail."""
-        self._watch.stage("opening the photos")
+    def run(self) -> None:
+        """Execute the run. Raises Stopped, LeaseLost, and whatever makes it fail."""
+        self._monitor.stage("opening the photos")
         start = self._start()
         dataset = self._dataset(start)
-        candidate = self._made_before() or self._make(dataset, start)
-        self._watch.stage("judging")
-        mine = self._judge(candidate, dataset)
+        candidate = self._published_before() or self._make(dataset, start)
+        self._monitor.stage("evaluating")
+        mine = self._evaluate(candidate, dataset)
         while not self._end(candidate, mine, dataset):
-            logger.info("run %d: production has changed meanwhile; it is judged again", self._row.id)
-
-    # -- what it learns from -----------------------------------------------------------------------------------------
+            logger.info("run %d: production has changed meanwhile; the new one is evaluated", self._run.id)
 
     def _start(self) -> str | Path:
-        """The word, file or version folder that training starts from. Raises VersionNotFound and its like."""
-        init = self._row.init
+        """Return `imagenet` or `scratch`, the file or the version folder that training starts from. Raises
+        VersionNotFound and its like.
+        """
+        init = self._run.init
         return str(init) if init in {"imagenet", "scratch"} else self._place(init)
 
     def _teacher(self) -> Path | None:
-        """The file or version folder that training learns from, if its recipe does. Raises as `_start`."""
-        teacher = self._row.options.get("teacher")
+        """Return the file or version folder that training learns from, if its recipe does. Raises as `_start`."""
+        teacher = self._run.options.get("teacher")
         if teacher is None:
             return None
         place = self._place(teacher)
@@ -75,18 +80,20 @@ class Learning:
             _permitted(place.with_suffix(".json"), roots=self._settings.roots)
         return place
 
-    def _others(self) -> OodImages | None:
-        """The photos that show no car, if the run was given some. Raises DatasetError and the errors of `_place`."""
-        place = self._row.options.get("other")
+    def _ood_images(self) -> OodImages | None:
+        """Return the photos that show no car, if the run was given some. Raises DatasetError and the errors of
+        `_place`.
+        """
+        place = self._run.options.get("other")
         if place is None:
             return None
-        others = open_ood_images(self._place(place))
-        for photo in others.photos:
+        ood_images = open_ood_images(self._place(place))
+        for photo in ood_images.photos:
             _permitted(photo.file, roots=self._settings.roots)
-        return others
+        return ood_images
 
     def _place(self, name: str) -> Path:
-        """A permitted file by its path, or a version's folder by its name."""
+        """Return a permitted file by its path, or a version's folder by its name."""
         if name.startswith("/"):
             return Path(os.fsdecode(permitted_folder(parse(name), self._settings.roots)))
         with self._runtime.database.read() as connection:
@@ -96,10 +103,11 @@ class Learning:
         return self._runtime.artifact(version)[0]
 
     def _dataset(self, start: str | Path) -> Dataset:
-        """The labelled photos with people's corrections, in the classes of the version that training starts from if
-        it knows all of them: so it stays able to name the others."""
-        options = self._row.options
-        real = permitted_folder(parse(self._row.dataset), self._settings.roots)
+        """Return the labelled photos with people's corrections, in the classes of the version that training starts from
+        if it knows all of them: so it stays able to name the others.
+        """
+        options = self._run.options
+        real = permitted_folder(parse(self._run.dataset), self._settings.roots)
         card = cards.read(start) if isinstance(start, Path) and start.is_dir() else None
         dataset = open_dataset(
             Path(os.fsdecode(real)),
@@ -110,16 +118,16 @@ class Learning:
         )
         if dataset.left_out:
             few = ", ".join(f"{name} ({count})" for name, count in dataset.left_out.items())
-            self._watch.note(f"classes left out, under {_min_photos(options)} photos to learn from: {few}")
+            self._monitor.note(f"classes left out, under {_min_photos(options)} photos to learn from: {few}")
         for file, reason in dataset.unreadable:
-            self._watch.note(f"left out: {file}: {reason}")
+            self._monitor.note(f"left out: {file}: {reason}")
         if card is not None:
             self._note_unknown(dataset, card)
             if set(dataset.classes) <= set(card.classes):
                 dataset = dataset.ordered(card.classes)
             dataset = dataset.with_parts({name: parts.label for name, parts in card.class_parts.items()})
-        self._watch.check()
-        return corrected(dataset, self._runtime, folder=self._folder, watch=self._watch)
+        self._monitor.check()
+        return with_corrections(dataset, self._runtime, folder=self._folder, monitor=self._monitor)
 
     def _note_unknown(self, dataset: Dataset, start: Card) -> None:
         """Say how many of the drawn holdout photos the version that training starts from may have learned from."""
@@ -128,15 +136,13 @@ class Learning:
         holdout, known = dataset.of("holdout"), frozenset(start.data.holdout)
         unknown = sum(photo.digest not in known for photo in holdout)
         if unknown:
-            self._watch.note(
+            self._monitor.note(
                 f"{unknown} of the {len(holdout)} holdout photos are not in the holdout of {start.name}, from which "
                 "training starts: it may have been trained on them"
             )
 
-    # -- what it makes -----------------------------------------------------------------------------------------------
-
-    def _made_before(self) -> Path | None:
-        """The run's version where an earlier attempt has come that far: in the store, or still in the folder."""
+    def _published_before(self) -> Path | None:
+        """Return the run's version where an earlier attempt has come that far: in the store, or still in the folder."""
         digest = self._runtime.store.digest(self._name)
         if digest is not None:
             return self._runtime.store.fetch(self._name, digest)
@@ -144,38 +150,38 @@ class Learning:
         return folder if folder.exists() else None
 
     def _make(self, dataset: Dataset, start: str | Path) -> Path:
-        options = self._row.options
+        options = self._run.options
         for split in ("calibration", "holdout"):
             if not dataset.of(split):
-                raise DatasetError(f"the data has no photos in {split!r}, without which a version cannot be judged")
-        others = self._others()  # wrong ones are refused before the training
-        self._watch.stage("training")
+                raise DatasetError(f"the data has no photos in {split!r}, without which a version cannot be evaluated")
+        ood_images = self._ood_images()  # wrong ones are refused before the training
+        self._monitor.stage("training")
         try:
             trained = train(
                 dataset,
-                recipe=self._row.recipe,
+                recipe=self._run.recipe,
                 run_folder=self._folder,
                 init=start,
                 teacher=self._teacher(),
-                epochs=self._row.epochs,
-                on_progress=self._watch.trained,
-                on_note=self._watch.note,
-                should_stop=self._watch.to_stop,
+                epochs=self._run.epochs,
+                on_progress=self._monitor.report,
+                on_note=self._monitor.note,
+                should_stop=self._monitor.should_stop,
                 seed=options["seed"],
                 device=_torch_device(self._runtime.device),
                 pretrained=self._settings.pretrained,
                 options=options["plan"],
             )
         except TrainingStopped:
-            self._watch.check()
+            self._monitor.check()
             raise
-        self._watch.stage("publishing")
-        return self._publish(trained, dataset, others=others)
+        self._monitor.stage("publishing")
+        return self._publish(trained, dataset, ood_images=ood_images)
 
-    def _publish(self, trained: Trained, dataset: Dataset, *, others: OodImages | None) -> Path:
+    def _publish(self, trained: Trained, dataset: Dataset, *, ood_images: OodImages | None) -> Path:
         def report(line: str) -> None:
-            logger.info("run %d: %s", self._row.id, line)
-            self._watch.check()
+            logger.info("run %d: %s", self._run.id, line)
+            self._monitor.check()
 
         out = self._folder / "version" / self._name
         publish(
@@ -183,80 +189,79 @@ class Learning:
             dataset=dataset,
             image_size=trained.image_sizes,
             out=out,
-            recipe={**trained.report, "init": Path(self._row.init).name, "run": self._row.id},
+            recipe={**trained.report, "init": Path(self._run.init).name, "run": self._run.id},
             name=self._name,
             training_plots=trained.plots,
-            ood_images=others,
-            seed=self._row.options["seed"],
+            ood_images=ood_images,
+            seed=self._run.options["seed"],
             report=report,
         )
         return out
 
-    # -- what it is worth --------------------------------------------------------------------------------------------
-
-    def _judge(self, folder: Path, dataset: Dataset) -> Judged:
-        holdout = dataset.labels("holdout")
+    def _evaluate(self, folder: Path, dataset: Dataset) -> HoldoutAccuracy:
+        labels = dataset.labels("holdout")
         found = accuracy_of_version(
             folder, dataset, split="holdout", engine=self._settings.engine, device=self._runtime.device
         )
         card = cards.read(folder)
-        return Judged.of(card.name, found.fraction, holdout.tolist(), classes=card.classes)
+        return HoldoutAccuracy.of(card.name, correct=found.right, labels=labels.tolist(), classes=card.classes)
 
-    def _judge_production(self, version: Any, dataset: Dataset) -> Judged | str:
-        """The live version on the same photos, or why it cannot be judged here."""
+    def _evaluate_production(self, version: VersionRecord, dataset: Dataset) -> HoldoutAccuracy | str:
+        """Evaluate the live version on the same photos, or return why that cannot be done here."""
         try:
-            return self._judge(self._runtime.artifact(version)[0], dataset)
+            return self._evaluate(self._runtime.artifact(version)[0], dataset)
         except StoreUnavailable:
-            raise  # it may be there in a while
+            raise  # it may be available later
         except ModelError as exc:
-            return f"{version.name}, which is in production, cannot be judged here: {exc}"
+            return f"{version.name}, which is in production, cannot be evaluated here: {exc}"
 
-    def _end(self, folder: Path, mine: Judged, dataset: Dataset) -> bool:
-        """Register, promote and end the run in one transaction; False when production is not what was judged."""
+    def _end(self, folder: Path, mine: HoldoutAccuracy, dataset: Dataset) -> bool:
+        """Register, promote and end the run in one transaction; False when production is not what was evaluated."""
         with self._runtime.database.read() as connection:
             live = versions.production(connection)
-        production = self._judge_production(live, dataset) if live is not None else None
-        self._watch.check()
-        card, mark = cards.verify(folder), cards.digest(folder)
+        production = self._evaluate_production(live, dataset) if live is not None else None
+        self._monitor.check()
+        card, digest = cards.verify(folder), cards.digest(folder)
         lost = [name for name in live.card["classes"] if name not in card.classes] if live is not None else []
-        options = self._row.options
-        verdict = compare(mine, production, lost=lost, min_gain=options["min_gain"], force=options["force"])
+        options = self._run.options
+        decision = decide(mine, production, lost=lost, min_gain=options["min_gain"], force=options["force"])
+        promote = decision.promotable and options["promote"]
+        state = RunState.PUBLISHED if decision.better else RunState.REJECTED
         self._runtime.store.put(folder, self._name)
-        promote = verdict.promotable and options["promote"]
-        numbers = {**asdict(mine), **_brief(card)}
-        ending = training_runs.Ending(
-            state=RunState.PUBLISHED if verdict.better else RunState.REJECTED,
-            version_id=0,
-            candidate=numbers,
-            production=asdict(production) if isinstance(production, Judged) else None,
-            promoted=promote,
-            reason=verdict.reason,
-        )
         with self._runtime.database.write() as connection:
             versions.lock(connection)
             now_live = versions.production(connection)
             if (now_live and now_live.id) != (live and live.id):
                 return False
-            version_id = _registered(connection, card, mark, verdict)
-            if not training_runs.finish(connection, self._claim, ending._replace(version_id=version_id)):
+            version_id = _register(connection, card, digest, decision)
+            ending = training_runs.Ending(
+                state=state,
+                version_id=version_id,
+                candidate={**mine.to_dict(), **_card_metrics(card)},
+                production=production.to_dict() if isinstance(production, HoldoutAccuracy) else None,
+                promoted=promote,
+                reason=decision.reason,
+            )
+            if not training_runs.finish(connection, self._claim, ending):
                 raise LeaseLost
             if promote:
                 versions.promote(connection, version_id, reason="training")
-        logger.info("run %d %s: %s: %s", self._row.id, ending.state, self._name, verdict.reason)
+        logger.info("run %d %s: %s: %s", self._run.id, state, self._name, decision.reason)
         return True
 
 
-def _registered(connection: Any, card: Card, mark: str, verdict: Verdict) -> int:
-    known = versions.by_name(connection, card.name)
-    if known is not None:
-        return int(known.id)
-    state = VersionState.AVAILABLE if verdict.better else VersionState.REJECTED
+def _register(connection: Connection, card: Card, digest: str, decision: PromotionDecision) -> int:
+    """Register the version with the files that are in the store by now; return its id."""
+    state = VersionState.AVAILABLE if decision.better else VersionState.REJECTED
     document = card.model_dump(mode="json")
-    return versions.add(connection, name=card.name, card=document, digest=mark, location="store", state=state)
+    version_id, _ = versions.register(
+        connection, name=card.name, card=document, digest=digest, location="store", state=state
+    )
+    return version_id
 
 
-def _brief(card: Card) -> dict[str, Any]:
-    """The headline numbers of a card, which are those of its shipped engine."""
+def _card_metrics(card: Card) -> Mapping[str, float | None]:
+    """Return the headline numbers of a card, which are those of its shipped engine."""
     metrics = card.metrics
     return {"top5": metrics.top5, "make": metrics.make, "ece": metrics.ece, "coverage": metrics.coverage}
 
@@ -266,32 +271,14 @@ def _torch_device(device: str) -> str:
 
 
 def _min_photos(options: Mapping[str, Any]) -> int | None:
-    """Runs that were enqueued before there was this option say whether small classes are dropped."""
+    """Return the option, which older runs lack: which say whether small classes are dropped."""
     before = len(SPLITS) if options.get("drop_small_classes") else None
     return options.get("min_photos", before)
 
 
 def _permitted(file: Path, *, roots: Sequence[str] | None) -> None:
     """A CSV or a link may name files anywhere; workers read inside the roots only. Raises SourceNotAllowed, with the
-    name as it is listed: what a link points to is not told.
+    name as it is listed: the target of a link is not disclosed.
     """
     if roots is not None:
         permitted_folder(Address(str(file), "", "", os.fsencode(file)), roots)
-
-
-def _take_folder(settings: Settings, row: Any, attempt: int, watch: Watch) -> Path:
-    """The folder of this attempt: that of the last one on this machine under a new name, or a new one.
-
-    The name fences: a worker that has lost its lease and does not know it yet can write nothing into it any more.
-    """
-    root = settings.home / FOLDER
-    private_folder(root)
-    mine = root / f"{row.id}-{row.token}-{attempt}"
-    before = sorted(root.glob(f"{row.id}-{row.token}-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
-    if before:
-        before[-1].rename(mine)
-    else:
-        if attempt > 1:
-            watch.note(f"attempt {attempt} starts again: the checkpoints of the last one are not on this machine")
-        mine.mkdir()
-    return mine

@@ -8,59 +8,59 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.db.queries import corrections
+from jobs.disk import replacing
 from jobs.errors import ImageNotFound
-from jobs.photo_store import KeptPhotos
+from jobs.photo_store import CorrectionPhotoStore
 from model import preprocess
 from model.data.dataset import Dataset
 from model.errors import ImageError
 from workers.runtime import Runtime
-from workers.training.task import Watch
+from workers.training.monitor import RunMonitor
 
-__all__ = ["corrected"]
+__all__ = ["with_corrections"]
 
 PAGE = 500
-SETTLED = "corrections.json"
+CHOSEN = "corrections.json"
 PHOTOS = "corrections"
 
 
-def corrected(dataset: Dataset, runtime: Runtime, *, folder: Path, watch: Watch) -> Dataset:
-    """The data set with the corrections that the run of this folder takes; notes how many, and which not and why."""
-    wanted = _settled(runtime, folder)
-    strangers = sorted({label for label in wanted.values() if label not in dataset.classes})
-    if strangers:
-        watch.note(f"corrections to classes that the data does not have are left out: {', '.join(strangers)}")
-    kept = KeptPhotos(runtime.settings.model_store)
+def with_corrections(dataset: Dataset, runtime: Runtime, *, folder: Path, monitor: RunMonitor) -> Dataset:
+    """Return the data set with the corrections that the run of this folder takes; note how many, which not and why."""
+    wanted = _chosen(runtime, folder)
+    unknown = sorted({label for label in wanted.values() if label not in dataset.classes})
+    if unknown:
+        monitor.note(f"corrections to classes that the data does not have are left out: {', '.join(unknown)}")
+    store = CorrectionPhotoStore(runtime.settings.model_store)
     photos = folder / PHOTOS
     photos.mkdir(exist_ok=True)
     files = {
         photos / name: label
         for name, label in wanted.items()
-        if label in dataset.classes and _is_usable(kept, name, photos / name, watch)
+        if label in dataset.classes and _is_usable(store, name, photos / name, monitor)
     }
     found, repeats = dataset.corrected(files)
     if repeats:
-        watch.note(
+        monitor.note(
             f"{len(repeats)} corrections are left out: the same picture, in another file, is among the photos that are "
-            "only judged on"
+            "only evaluated on"
         )
     if len(files) > len(repeats):
-        judged = {photo.digest for photo in dataset.photos if photo.split != "train"}
-        both = sum(file.name in judged for file in files)
-        watch.note(
+        evaluated = {photo.digest for photo in dataset.photos if photo.split != "train"}
+        both = sum(file.name in evaluated for file in files)
+        monitor.note(
             f"{len(files) - len(repeats)} corrections taken"
-            + f", {both} of them to photos that are only judged on" * (both > 0)
+            + f", {both} of them to photos that are only evaluated on" * (both > 0)
         )
     return found
 
 
-def _settled(runtime: Runtime, folder: Path) -> Mapping[str, str]:
-    """Hashes of corrected photos and their classes. Which ones, is settled by the run's first attempt."""
-    settled = folder / SETTLED
-    if not settled.exists():
-        draft = settled.with_suffix(".new")
-        draft.write_text(json.dumps(_all(runtime)))
-        draft.replace(settled)
-    wanted: Mapping[str, str] = json.loads(settled.read_text())
+def _chosen(runtime: Runtime, folder: Path) -> Mapping[str, str]:
+    """Return hashes of corrected photos and their classes, which the run's first attempt has chosen."""
+    chosen = folder / CHOSEN
+    if not chosen.exists():
+        with replacing(chosen) as draft:
+            draft.write(json.dumps(_all(runtime)).encode())
+    wanted: Mapping[str, str] = json.loads(chosen.read_text())
     return wanted
 
 
@@ -76,18 +76,18 @@ def _all(runtime: Runtime) -> dict[str, str]:
         after = rows[-1].id
 
 
-def _is_usable(kept: KeptPhotos, name: str, file: Path, watch: Watch) -> bool:
-    """Whether the photo is there and can be decoded as training does it; it is written to `file`.
+def _is_usable(store: CorrectionPhotoStore, name: str, file: Path, monitor: RunMonitor) -> bool:
+    """Return whether the photo is there and can be decoded as training does it; it is written to `file`.
 
     What an earlier attempt has written there is taken as it is: the data stays the same though the store loses photos.
     """
     if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == name:
         return True
     try:
-        content = kept.read(bytes.fromhex(name))
+        content = store.read(bytes.fromhex(name))
         preprocess.decode(content, 64)
     except (ImageNotFound, ImageError) as exc:
-        watch.note(f"a correction is left out: {exc}")
+        monitor.note(f"a correction is left out: {exc}")
         return False
     file.write_bytes(content)
     return True

@@ -20,6 +20,8 @@ _LINE = 1000  # characters of an error's line: a library may name every tensor o
 
 
 class Format(StrEnum):
+    """How rows and records are printed."""
+
     TABLE = "table"
     JSON = "json"
     JSONL = "jsonl"
@@ -47,7 +49,7 @@ def error(text: str) -> None:
 
 
 def print_rows(rows: Iterable[R], columns: Sequence[Column[R]], form: Format | None) -> int:
-    """Print rows as they come, in flat memory; return how many there were.
+    """Print rows as they come, in constant memory; return how many there were.
 
     `columns` are the table's; the other formats print every field of a row.
     """

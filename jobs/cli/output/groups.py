@@ -13,6 +13,7 @@ class Group(TyperGroup):
     """A group below `cars`, such as `cars model`."""
 
     def format_commands(self, _ctx: Any, formatter: Any) -> None:
+        """Write each command with the first paragraph of its docstring."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, _first_paragraph(command.help)) for name, command in self.commands.items()])
 

@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
 
 
 def last_path(connection: Connection, job_id: int) -> str | None:
-    """Where the scan has come to: the path of the job's last row."""
+    """Return where the scan has come to: the path of the job's last row."""
     return connection.scalar(
         select(ImageRow.path).where(ImageRow.job_id == job_id).order_by(ImageRow.ordinal.desc()).limit(1)
     )

@@ -134,14 +134,15 @@ def lock(connection: Connection, job_id: int) -> LockedJob | None:
 
 
 def lock_running(connection: Connection, job_id: int) -> bool:
-    """Whether the job is running, and stays so until the end of the transaction: its row is locked."""
+    """Return whether the job is running, and stays so until the end of the transaction: its row is locked."""
     running = select(JobRow.id).where(JobRow.id == job_id, JobRow.state == JobState.RUNNING)
     return connection.scalar(running.with_for_update()) is not None
 
 
 def claim_scan(connection: Connection, job_id: int, *, owner: str, seconds: float) -> int | None:
     """Take the lease of the job's scan; returns the attempt number, or None where there is nothing to scan or another
-    has it."""
+    has it.
+    """
     free = or_(JobRow.scan_expires_at.is_(None), JobRow.scan_expires_at < now())
     return connection.scalar(
         update(JobRow)
@@ -176,7 +177,9 @@ def release_scan(connection: Connection, job_id: int, *, attempt: int, done: boo
 
 
 def waiting_scans(connection: Connection, *, patience: float) -> list[int]:
-    """Jobs whose scan nobody holds: never begun for `patience` seconds, between slices, or of a dead worker."""
+    """Return the jobs whose scan no process has leased: not begun for `patience` seconds, between slices, or of a
+    crashed worker.
+    """
     return list(
         connection.scalars(
             select(JobRow.id)
@@ -200,7 +203,7 @@ def scanning_owners(connection: Connection, prefix: str) -> list[str]:
 
 
 def drop_scan_owner(connection: Connection, owner: str) -> None:
-    """Free the scans of a process that is known to be dead."""
+    """Free the scans of a process that has crashed."""
     connection.execute(update(JobRow).where(JobRow.scan_owner == owner).values(scan_owner=None, scan_expires_at=None))
 
 
@@ -315,7 +318,7 @@ def _stop(connection: Connection, job_id: int, *, state: JobState, error: str | 
 
 def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None:
     """Continue an ended job with whatever is not `ok`: failed and canceled images become pending again, in new batches,
-    and a listing that was not finished goes on. How many images, or None if the job has not ended.
+    and a listing that was not finished continues. Return how many images, or None if the job has not ended.
     """
     row = lock(connection, job_id)
     if row is None or not JobState(row.state).terminal:
@@ -354,7 +357,9 @@ def count_ended_before(connection: Connection, moment: datetime) -> int:
 
 
 def lock_ended(connection: Connection, job_id: int) -> bool:
-    """Whether the job is there and has ended, and stays so until the end of the transaction: its row is locked."""
+    """Return whether the job is there and has ended, and stays so until the end of the transaction: its row is
+    locked.
+    """
     row = lock(connection, job_id)
     return row is not None and JobState(row.state).terminal
 

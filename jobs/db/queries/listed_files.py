@@ -29,7 +29,7 @@ def add(connection: Connection, job_id: int, files: Iterable[ListedFile]) -> Non
 
 
 def any_of(connection: Connection, job_id: int) -> bool:
-    """Whether the job's source is a list."""
+    """Return whether the job's source is a list."""
     return connection.scalar(select(ListedFileRow.path).where(ListedFileRow.job_id == job_id).limit(1)) is not None
 
 

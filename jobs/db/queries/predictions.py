@@ -42,7 +42,7 @@ __all__ = [
 
 COMMITTING, DELETING = 0x636F6D6D, 0x64656C65  # advisory locks: "comm", "dele"
 SEARCH_MEMORY = "64MB"  # for which PostgreSQL compares a million hashes in memory; its own limit sorts them on disk
-DELETION_MINUTES = 10  # how long SQLite's header says that a deletion goes on, unless it is renewed
+DELETION_MINUTES = 10  # how long SQLite's header says that a deletion continues, unless it is renewed
 
 
 class Prediction(NamedTuple):
@@ -60,7 +60,7 @@ class Prediction(NamedTuple):
 
 
 def known(connection: Connection, version_id: int, hashes: Collection[bytes]) -> set[bytes]:
-    """Which of these contents the version has classified before."""
+    """Return which of these contents the version has classified before."""
     if not hashes:
         return set()
     if connection.dialect.name == "sqlite":
@@ -71,8 +71,9 @@ def known(connection: Connection, version_id: int, hashes: Collection[bytes]) ->
 
 
 def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) -> bool:
-    """Keep these predictions from being deleted until the end of the transaction, and from a deletion that goes on at
-    this moment for good; False when one is gone already."""
+    """Keep these predictions from being deleted until the end of the transaction, and from a deletion that is under way
+    for good; False when one is gone already.
+    """
     if not hashes:
         return True
     mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(hashes))
@@ -114,7 +115,7 @@ def store(connection: Connection, version_id: int, predictions: Sequence[Predict
 
 
 def only_of(connection: Connection, job_id: int) -> CursorResult[Any]:
-    """Where the predictions lie that no other job than this refers to, streamed.
+    """Return where the predictions lie that no other job than this refers to, streamed.
 
     In one pass over the images of jobs with the same version, in memory that grows with the job alone.
     """
@@ -124,12 +125,12 @@ def only_of(connection: Connection, job_id: int) -> CursorResult[Any]:
 
 
 def unused(connection: Connection) -> CursorResult[Any]:
-    """Where the predictions lie that no image refers to, streamed."""
+    """Return where the predictions lie that no image refers to, streamed."""
     return _streamed(connection, except_(_KEYS, _referred()))
 
 
 def count_unused(connection: Connection, *, without_jobs_before: datetime) -> int:
-    """How many predictions no image would refer to if the jobs that ended earlier were gone."""
+    """Return how many predictions no image would refer to if the jobs that ended earlier were gone."""
     kept = or_(JobRow.finished_at.is_(None), JobRow.finished_at >= without_jobs_before)
     found = except_(_KEYS, _referred().where(kept)).subquery()
     return connection.execute(select(func.count()).select_from(found)).scalar_one()
@@ -165,7 +166,8 @@ def delete_unused(connection: Connection, places: Sequence[Sequence[Any]], *, si
 def begin_deletion(connection: Connection) -> None:
     """Let commits know, from now until the transaction ends, that predictions are being deleted.
 
-    In SQLite `wait_for_commits` and `renew_deletion` do that, for some minutes each."""
+    In SQLite `wait_for_commits` and `renew_deletion` do that, for some minutes each.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock_shared(DELETING)))
 
@@ -185,7 +187,9 @@ def wait_for_commits(connection: Connection) -> datetime:
 
 
 def renew_deletion(connection: Connection) -> bool:
-    """Whether commits have been told all the time since `wait_for_commits`; they will be for some minutes more."""
+    """Return whether commits have been informed all the time since `wait_for_commits`; they will be for some minutes
+    more.
+    """
     if connection.dialect.name == "postgresql":  # for as long as the transaction of `begin_deletion`
         return True
     if not _is_deleting(connection):
@@ -195,7 +199,7 @@ def renew_deletion(connection: Connection) -> bool:
 
 
 def _is_deleting(connection: Connection) -> bool:
-    """Whether a deletion goes on; it waits for the end of this transaction if it begins only now."""
+    """Return whether a deletion is under way; it waits for the end of this transaction if it begins only now."""
     if connection.dialect.name == "sqlite":  # has one writer: it is over, or has not begun, or the header says so
         return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one()) >= _minute()
     sql = "SELECT pg_advisory_xact_lock_shared(%s), CASE WHEN pg_try_advisory_lock(%s) THEN pg_advisory_unlock(%s) END"
@@ -217,8 +221,10 @@ def _referred() -> Select[*tuple[Any, ...]]:
 
 
 def _streamed(connection: Connection, keys: CompoundSelect[*tuple[Any, ...]]) -> CursorResult[Any]:
-    """The places of those of the keys that have a prediction, in their order: hashes in their own order would lead all
-    over the disk. A place is the row's `ctid`, which PostgreSQL reaches without an index; in SQLite the key."""
+    """Return the places of those of the keys that have a prediction, in their order: hashes in their own order would
+    lead all over the disk. A place is the row's `ctid`, which PostgreSQL reaches without an index; in SQLite the
+    key.
+    """
     found = keys.subquery()
     same = (PredictionRow.version_id == found.c[0]) & (PredictionRow.content_hash == found.c[1])
     query: Select[*tuple[Any, ...]]

@@ -35,6 +35,7 @@ class Filter:
     status: str | None = None
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:
+        """Yield what a row must fulfil."""
         names = {
             "label": PredictionRow.label,
             "make": PredictionRow.make,
@@ -153,7 +154,7 @@ def in_order(
 def _keys(
     connection: Connection, wanted: Filter, *, order: ResultOrder | None, reverse: bool
 ) -> Iterator[ColumnElement[Any]]:
-    """What to sort by; rows without the value come last either way, equal ones by job and path."""
+    """Yield what to sort by; rows without the value come last either way, equal ones by job and path."""
     path: Any = ImageRow.path if connection.dialect.name == "sqlite" else ImageRow.path.collate("C")
     match order:
         case ResultOrder.CONFIDENCE:
@@ -190,7 +191,7 @@ def counts(connection: Connection, wanted: Filter) -> list[Count]:
 
 
 def stored_names(connection: Connection, field: Literal["label", "make"]) -> list[str]:
-    """Every label or make that a stored prediction has: a walk along its index, from each to the next."""
+    """Return every label or make that a stored prediction has: a walk along its index, from each to the next."""
     column = {"label": PredictionRow.label, "make": PredictionRow.make}[field]
     walk = select(func.min(column).label("name")).cte("walk", recursive=True)
     following = select(func.min(column)).where(column > walk.c.name).correlate(walk).scalar_subquery()

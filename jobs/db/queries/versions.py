@@ -15,7 +15,6 @@ from jobs.states import VersionState
 __all__ = [
     "PromotionRecord",
     "VersionRecord",
-    "add",
     "by_id",
     "by_name",
     "history",
@@ -23,6 +22,7 @@ __all__ = [
     "page",
     "production",
     "promote",
+    "register",
     "set_state",
 ]
 
@@ -49,12 +49,14 @@ class PromotionRecord(NamedTuple):
     version_id: int
 
 
-def add(
+def register(
     connection: Connection, *, name: str, card: Mapping[str, Any], digest: str, location: str, state: VersionState
-) -> int:
-    """Register a version and return its id; an IntegrityError when the name is taken."""
+) -> tuple[int, bool]:
+    """Register a version unless one of its name is registered; return the id of that, and whether it is new."""
+    if (known := by_name(connection, name)) is not None:
+        return known.id, False
     row = {"name": name, "card": card, "digest": digest, "location": location, "state": state, "registered_at": now()}
-    return connection.execute(insert(VersionRow).values(row).returning(VersionRow.id)).scalar_one()
+    return connection.execute(insert(VersionRow).values(row).returning(VersionRow.id)).scalar_one(), True
 
 
 def by_name(connection: Connection, name: str) -> VersionRecord | None:

@@ -21,7 +21,7 @@ _IS_ALIVE = WorkerRow.seen_at > later(-ALIVE_SECONDS)
 
 
 class WorkerRecord(NamedTuple):
-    """A worker's heartbeat row, whether it is `alive`, and `now`, the database's clock."""
+    """A worker's heartbeat row, whether it is fresh, and `now`, the database's clock."""
 
     id: str
     host: str
