@@ -342,7 +342,7 @@ def read_bytes(folder: Path) -> bytes:
         return read_regular(folder / CARD, limit=CARD_BYTES)
     except OSError as exc:
         raise CardInvalid(
-            f"{folder} is no model version: {CARD} cannot be read ({exc.strerror}). Give a published version's folder."
+            f"{folder} is not a model version: {CARD} cannot be read ({exc.strerror}); give a version's folder"
         ) from exc
 
 
@@ -377,12 +377,12 @@ def read_verified(folder: Path, card: CardDraft, file: str) -> bytes:
     try:
         data = read_regular(path)
     except OSError as exc:
-        raise ArtifactCorrupt(f"{path} cannot be read ({exc.strerror}). Import version {card.name} again.") from exc
+        raise ArtifactCorrupt(f"{path} cannot be read ({exc.strerror}); import version {card.name} again") from exc
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
         raise ArtifactCorrupt(
-            f"{path} is damaged or was replaced: its SHA-256 is {found}, the card says {expected}. "
-            "Import the version again."
+            f"{path} is damaged or was replaced: its SHA-256 is {found}, the card says {expected}; "
+            "import the version again"
         )
     inspect(path, data)
     return data
@@ -408,7 +408,7 @@ def _refuse_newer(document: JsonValue, origin: object) -> None:
     if isinstance(found, int) and found > CARD_FORMAT:
         raise CardInvalid(
             f"{origin} has format {found}, which a newer release of car-classifier has written; this one reads "
-            f"formats 1 to {CARD_FORMAT}. Install the newer release to use this version."
+            f"formats 1 to {CARD_FORMAT}; install the newer release to use this version"
         )
 
 

@@ -83,7 +83,7 @@ def what_is_wrong(name: str) -> str | None:
     if len(name) > LONGEST_NAME:
         return f"it has {len(name)} characters, and {LONGEST_NAME} are the most"
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
-        return "it has a control character, or bytes that are no UTF-8"
+        return "it has a control character, or bytes that are not UTF-8"
     return None
 
 

@@ -126,7 +126,7 @@ class Store:
                     (copy / CARD).replace(root / card.name / CARD)
                 else:
                     raise ArtifactExists(
-                        f"{root / card.name} exists and is no model version ({exc.strerror}); move it away"
+                        f"{root / card.name} exists and is not a model version ({exc.strerror}); move it away"
                     ) from exc
 
     def _mend_local(self, folder: Path, card: Card) -> None:
@@ -170,7 +170,7 @@ class Store:
                 files.get_file(url, str(target / file))
         except FileNotFoundError as exc:
             raise ArtifactCorrupt(
-                f"{self.url} has no complete version {name}: {exc}. Publish or import it again."
+                f"{self.url} has no complete version {name}: {exc}; publish or import it again"
             ) from exc
         _verified(target, digest)
 
@@ -182,10 +182,10 @@ class Store:
         except (ModelError, FileNotFoundError):
             raise
         except ImportError as exc:
-            raise StoreUnavailable(f"{self.url} needs a driver: {exc}. For s3:// install the extra `s3`.") from exc
+            raise StoreUnavailable(f"{self.url} needs a driver: {exc}; for s3:// install the extra `s3`") from exc
         except Exception as exc:
             raise StoreUnavailable(
-                f"the model store {self.url} cannot be used: {exc}. Check CARS_MODELS, its credentials and permissions."
+                f"the model store {self.url} cannot be used: {exc}; check CARS_MODELS, its credentials and permissions"
             ) from exc
 
 
@@ -225,7 +225,7 @@ def _check(name: str) -> None:
 
 def _verified(folder: Path, digest: str) -> Path:
     if not (folder / CARD).is_file():
-        raise ArtifactCorrupt(f"{folder} has no {CARD}: the version is not there. Import it again.")
+        raise ArtifactCorrupt(f"{folder} has no {CARD}: the version is not there; import it again")
     found = cards.digest(folder)
     if found != digest:
         raise ArtifactCorrupt(f"{folder / CARD} is not the card that was registered: SHA-256 {found}, not {digest}")

@@ -82,7 +82,7 @@ class Dataset:
         strangers = [name for name in self.classes if name not in position]
         if strangers:
             raise DatasetError(
-                f"the data has {len(strangers)} classes that the model does not know: {some(strangers)}. Rename "
+                f"the data has {len(strangers)} classes that the model does not know: {some(strangers)}; rename "
                 "them to the model's class names or leave their photos out; to have a model that knows them, train on "
                 "this data."
             )
@@ -150,7 +150,7 @@ def open_dataset(
     if len(unreadable) > UNREADABLE_FRACTION * len(listed):
         raise DatasetError(
             f"{len(unreadable)} of {len(listed)} photos in {path} cannot be read, more than 1 %: "
-            f"{some([f'{file.name} ({reason})' for file, reason in unreadable])}. Repair or remove them."
+            f"{some([f'{file.name} ({reason})' for file, reason in unreadable])}; repair or remove them"
         )
     readable = [(entry, found) for entry, found in opened if not isinstance(found, str)]
     if split_seed is not None:
@@ -174,23 +174,21 @@ def open_dataset(
 def _check_listing(path: Path, listed: Sequence[Listed], *, least_classes: int) -> None:
     if not listed:
         raise DatasetError(
-            f"{path} holds no labelled photos. Put each class's photos in a subfolder named like the class."
+            f"{path} holds no labelled photos; put each class's photos in a subfolder named like the class"
         )
     names = sorted({entry.label for entry in listed})
     for name in names:
         if wrong := what_is_wrong(name):
-            raise DatasetError(f"{path}: {name[:60]!r} cannot name a class: {wrong}. Rename it.")
+            raise DatasetError(f"{path}: {name[:60]!r} cannot name a class: {wrong}; rename it")
     _check_classes(path, names, least=least_classes)
     missing = [str(entry.file) for entry in listed if not entry.file.is_file()]
     if missing:
         raise DatasetError(
-            f"{path}: {len(missing)} labels name files that are not there: {some(missing)}. Correct the labels."
+            f"{path}: {len(missing)} labels name files that are not there: {some(missing)}; correct the labels"
         )
     twice = [str(file) for file, times in Counter(entry.file for entry in listed).items() if times > 1]
     if twice:
-        raise DatasetError(
-            f"{path}: {len(twice)} files are labelled more than once: {some(twice)}. Keep one line each."
-        )
+        raise DatasetError(f"{path}: {len(twice)} files are labelled more than once: {some(twice)}; keep one line each")
 
 
 def _check_classes(
@@ -201,8 +199,8 @@ def _check_classes(
     if left_out:
         few = [f"{name} ({count})" for name, count in left_out.items()]
         raise DatasetError(
-            f"{path}: {len(classes)} classes are left, and at least {least} are needed. Left out, with how many photos "
-            f"each has to learn from: {some(few)}. Add photos, or leave out fewer classes."
+            f"{path}: {len(classes)} classes are left, and at least {least} are needed; left out, with how many photos "
+            f"each has to learn from: {some(few)}; add photos, or leave out fewer classes"
         )
     raise DatasetError(f"{path} has one class ({some(classes)}); telling cars apart needs at least two")
 

@@ -57,7 +57,7 @@ def split_by_class(
 
 
 def _drawable(readable: Readable) -> Groups:
-    """Return near-duplicates of each class that may be drawn; one picture under two labels is no fair question."""
+    """Return near-duplicates of each class that may be drawn; one picture under two labels is not a fair question."""
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups_of([found for _, found in readable])):
         members.setdefault(group, []).append(index)
@@ -81,8 +81,8 @@ def _learnable(readable: Readable) -> Groups:
 def _too_small(path: Path, small: Sequence[str], *, needed: int, drawn: bool) -> str:
     what = f"are too small to split in {needed}, near-duplicates counted once" if drawn else "have no photo in `train`"
     return (
-        f"{path}: {len(small)} classes {what}: {some(small)}. Add photos, or train without these classes "
-        f"(`--min-photos {needed}`)."
+        f"{path}: {len(small)} classes {what}: {some(small)}; add photos, or train without these classes "
+        f"(`--min-photos {needed}`)"
     )
 
 

@@ -43,7 +43,7 @@ class OnnxEngine:
         except Exception as exc:
             if type(exc).__module__.startswith("onnxruntime"):
                 raise ArtifactCorrupt(
-                    f"onnxruntime cannot load {folder / file}: {exc}. Import the version again."
+                    f"onnxruntime cannot load {folder / file}: {exc}; import the version again"
                 ) from exc
             raise
         _check(session, folder / file, card)

@@ -27,7 +27,7 @@ _FIRST_LOOKUP: Final = 8
 _FIRST_LOOKUP_BYTES: Final = 256 << 10
 _INLINE_BYTES: Final = 4096  # a smaller file is decoded sooner than another thread has woken up
 _BATCH: Final = 16
-_NO_NUMBERS: Final = (UNSUPPORTED, "The model finds no finite numbers for this picture; try another version.")
+_NO_NUMBERS: Final = (UNSUPPORTED, "the model finds no finite numbers for this picture; try another version")
 
 
 @dataclass(frozen=True, slots=True)

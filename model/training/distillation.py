@@ -209,7 +209,7 @@ def _read_sidecar(file: Path) -> Sidecar:
     except ValidationError as exc:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in exc.errors()[:5])
         raise TrainingFailed(
-            f"{beside} does not describe a teacher: {wrong}. It needs {needs}; mean and std are on the scale 0 to 1"
+            f"{beside} does not describe a teacher: {wrong}; it needs {needs}; mean and std are on the scale 0 to 1"
         ) from exc
     except (ValueError, RecursionError) as exc:
         raise TrainingFailed(f"{beside} is not JSON: {exc}") from exc

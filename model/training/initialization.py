@@ -151,7 +151,7 @@ def _safetensors(file: Path) -> tuple[State, str]:
 def _imagenet(pretrained: Path | None) -> State:
     advice = (
         "Set CARS_PRETRAINED to a file with ResNet34's ImageNet weights (a .safetensors, or torchvision's "
-        "resnet34-b627a593.pth), or train with `--init scratch` or from a published version."
+        "resnet34-b627a593.pth), or train with `--init scratch` or from a published version"
     )
     if pretrained is None:
         try:
