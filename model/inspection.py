@@ -111,11 +111,11 @@ def _check_tensor(path: Path, tensor: Any) -> None:
         return
     announced = prod(tensor.dims)
     if tensor.HasField("raw_data"):
-        held, unit = len(tensor.raw_data), _ONNX_WIDTHS.get(tensor.data_type, 0)
-        fits = held == announced * unit
+        present, unit = len(tensor.raw_data), _ONNX_WIDTHS.get(tensor.data_type, 0)
+        fits = present == announced * unit
     else:
-        held = max(len(getattr(tensor, field)) for field in _ONNX_FIELDS)
-        fits = announced <= held <= 2 * announced  # a complex number is two
+        present = max(len(getattr(tensor, field)) for field in _ONNX_FIELDS)
+        fits = announced <= present <= 2 * announced  # a complex number is two
     if not fits or min(tensor.dims, default=0) < 0:
         raise ArtifactUnsafe(
             f"{path} has a tensor {tensor.name!r} of the shape {list(tensor.dims)[:8]}, which its data do not fill; "

@@ -89,10 +89,10 @@ def what_is_wrong(name: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def parse(name: str) -> Label:
-    """Return the parts of a class name; any text is accepted, and what cannot be told is left out.
+    """Return the parts of a class name; any text is accepted, and what cannot be recognized is left out.
 
     The make is the first word (or a known make of several), the year a last word of four digits, the body the words
-    before it. Where the name goes on after the body (`Infiniti G Coupe IPL 2012`) the last body in it counts.
+    before it. Where the name continues after the body (`Infiniti G Coupe IPL 2012`) the last body in it counts.
     """
     words = name.split()
     year = _year(words)

@@ -107,7 +107,7 @@ def decode(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[n
     JPEG is decoded at a reduced scale never below `size`; EXIF orientation is applied; transparency is laid on white;
     16-bit samples keep their upper 8 bits; of an animation the first frame counts. Faults in metadata do not matter.
     Raises ImageError: `undecodable`, `truncated`, `damaged`, `unsupported`, or `too_large` where more than `max_pixels`
-    would be held at once (before decoding).
+    would be in memory at once (before decoding).
     """
     return open_picture(data, size, max_pixels=max_pixels).decode()
 
@@ -123,11 +123,11 @@ def open_picture(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Pic
     if width < 1 or height < 1:
         raise ImageError(UNDECODABLE, f"the image has {width} x {height} pixels")
     reduced = image.draft(None, (size, size)) if image.format in ("JPEG", "MPO") else None
-    held = image.width * image.height
+    in_memory = image.width * image.height
     if reduced and not _is_reducible(data):
-        held = width * height
-    _check_pixels((width, height), held, max_pixels=max_pixels)
-    return Picture(image, data, size, held, reduced and reduced[1])
+        in_memory = width * height
+    _check_pixels((width, height), in_memory, max_pixels=max_pixels)
+    return Picture(image, data, size, in_memory, reduced and reduced[1])
 
 
 def _open(data: bytes, *, max_pixels: int) -> Image.Image:
@@ -163,10 +163,10 @@ def _open_jxl(data: bytes, size: int, *, max_pixels: int) -> Picture:
     return Picture(None, data, size, width * height, None)
 
 
-def _check_pixels(size: tuple[int, int], held: int, *, max_pixels: int) -> None:
+def _check_pixels(size: tuple[int, int], in_memory: int, *, max_pixels: int) -> None:
     width, height = size
-    if held > max_pixels:
-        of_it = "" if held == width * height else f", {held:,} at the scale at which it is decoded"
+    if in_memory > max_pixels:
+        of_it = "" if in_memory == width * height else f", {in_memory:,} at the scale at which it is decoded"
         raise _too_many(f"the image has {width} x {height} = {width * height:,} pixels{of_it}", max_pixels=max_pixels)
 
 

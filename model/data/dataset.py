@@ -1,4 +1,4 @@
-"""Labelled photos: the Stanford Cars devkit, a folder a class, or a CSV of files and labels, split three ways.
+"""Labelled photos: the Stanford Cars devkit, a folder per class, or a CSV of files and labels, split three ways.
 
 `train` is learned from, `calibration` fits temperature and thresholds and chooses between recipes, `holdout` is only
 ever reported on.
@@ -79,10 +79,10 @@ class Dataset:
         Raises DatasetError if the data has a class that `classes` lacks.
         """
         position = {name: index for index, name in enumerate(classes)}
-        strangers = [name for name in self.classes if name not in position]
-        if strangers:
+        unknown = [name for name in self.classes if name not in position]
+        if unknown:
             raise DatasetError(
-                f"the data has {len(strangers)} classes that the model does not know: {some(strangers)}; rename "
+                f"the data has {len(unknown)} classes that the model does not know: {some(unknown)}; rename "
                 "them to the model's class names or leave their photos out; to have a model that knows them, train on "
                 "this data."
             )
@@ -102,9 +102,9 @@ class Dataset:
         away. Raises DatasetError for a class that the data does not have, and ImageError.
         """
         position = {name: index for index, name in enumerate(self.classes)}
-        strangers = sorted({label for label in corrections.values() if label not in position})
-        if strangers:
-            raise DatasetError(f"corrections name classes that the data does not have: {some(strangers)}")
+        unknown = sorted({label for label in corrections.values() if label not in position})
+        if unknown:
+            raise DatasetError(f"corrections name classes that the data does not have: {some(unknown)}")
         digests = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in corrections}
         right = {digests[file]: position[label] for file, label in corrections.items()}
         known = {photo.digest for photo in self.photos}
@@ -135,8 +135,8 @@ def open_dataset(
 
     Classes with fewer than `min_photos` different photos to learn from are left out, and so are those in `leave_out`.
 
-    `holdout` has digests of photos that an earlier version was only judged on: where `holdout` is drawn they come into
-    it, and no others of a class in which they are half of what is drawn. `permitted` is asked about every file before
+    `holdout` has digests of photos that an earlier version was only evaluated on: where `holdout` is drawn they come
+    into it, and no others of a class in which they are half of what is drawn. `permitted` is asked about every file before
     it is looked at, and raises for one that may not be.
 
     Raises DatasetError: nothing there, one class, a class too small to split, a class name that no version can have,
@@ -155,7 +155,13 @@ def open_dataset(
     readable = [(entry, found) for entry, found in opened if not isinstance(found, str)]
     if split_seed is not None:
         readable, left_out = split_by_class(
-            path, readable, seed=split_seed, draw=drawn, held=holdout, min_photos=min_photos, leave_out=leave_out
+            path,
+            readable,
+            seed=split_seed,
+            draw=drawn,
+            earlier_holdout=holdout,
+            min_photos=min_photos,
+            leave_out=leave_out,
         )
     else:
         left_out = Counter(entry.label for entry, _ in readable if entry.label in leave_out)
@@ -227,13 +233,13 @@ def _look(file: Path, *, compare: bool = True) -> Likeness:
     return likeness(digest, Image.fromarray(small)) if compare else Likeness(digest)
 
 
-def _repeats(judged: Sequence[Path], files: Sequence[Path]) -> tuple[Path, ...]:
-    """Return those of `files` that show the same picture as a photo of `judged`, or as one of `files` that does."""
+def _repeats(evaluated: Sequence[Path], files: Sequence[Path]) -> tuple[Path, ...]:
+    """Return those of `files` that show the same picture as a photo of `evaluated`, or as one of `files` that does."""
     if not files:
         return ()
     with ThreadPoolExecutor(_threads()) as pool:
-        groups = groups_of(list(pool.map(_look, [*judged, *files])))
-    return tuple(file for file, first in zip(files, groups[len(judged) :], strict=True) if first < len(judged))
+        groups = groups_of(list(pool.map(_look, [*evaluated, *files])))
+    return tuple(file for file, first in zip(files, groups[len(evaluated) :], strict=True) if first < len(evaluated))
 
 
 def _threads() -> int:

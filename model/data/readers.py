@@ -1,4 +1,4 @@
-"""The forms a labelled data set may have: the Stanford Cars devkit, a CSV, a folder a class.
+"""The forms a labelled data set may have: the Stanford Cars devkit, a CSV, a folder per class.
 
 The devkit: Krause, Stark, Deng and Fei-Fei, "3D Object Representations for Fine-Grained Categorization", 3DRR 2013.
 """
@@ -69,8 +69,8 @@ def read_listing(path: Path, permitted: Permitted) -> tuple[list[Listed], list[s
         listed = _read_folders(path, permitted)
     else:
         raise DatasetError(
-            f"{path} is not a data set; give a folder with one subfolder a class, a CSV with the columns file,label or "
-            "file,make,model, or the folder that holds the Stanford Cars `cars_train` and `devkit`"
+            f"{path} is not a data set; give a folder with one subfolder per class, a CSV with the columns file,label "
+            "or file,make,model, or the folder that holds the Stanford Cars `cars_train` and `devkit`"
         )
     return listed, _class_order(path, {entry.label for entry in listed}, permitted)
 
@@ -158,11 +158,12 @@ def _refuse_ambiguous(path: Path, listed: Iterable[Listed]) -> None:
         first = seen.setdefault(entry.label, entry)
         if first.parts != entry.parts:
             raise DatasetError(
-                f"{path} takes {entry.label!r} apart in two ways: {_told(first)} and {_told(entry)}; correct one"
+                f"{path} takes {entry.label!r} apart in two ways: {_named_parts(first)} and {_named_parts(entry)}; "
+                "correct one"
             )
 
 
-def _told(entry: Listed) -> str:
+def _named_parts(entry: Listed) -> str:
     parts = entry.parts
     named = {"make": parts.make, "model": parts.model, "body": parts.body, "year": parts.year} if parts else {}
     return ", ".join(f"{column} {value}" for column, value in named.items() if value is not None) + (

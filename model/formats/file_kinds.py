@@ -1,4 +1,4 @@
-"""What a file is that is not an image, or not one that is decoded: told by its first bytes, so that its row says it."""
+"""What a file is that is not an image, or not one that is decoded: recognized by its first bytes, for its row."""
 
 import re
 from typing import Final

@@ -32,7 +32,7 @@ _PARITY = 1e-3  # of the largest logit: float32 sums taken in another order diff
 class Candidate:
     """An int8 graph beside the float32 one on `calibration`, by the name of its way to quantize.
 
-    `top1_delta`: the difference of top-1, as a share. `divergence`: the mean Kullback-Leibler divergence of its
+    `top1_delta`: the difference of top-1, as a fraction. `divergence`: the mean Kullback-Leibler divergence of its
     probabilities from float32's, in nats.
     """
 

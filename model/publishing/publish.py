@@ -61,7 +61,7 @@ def publish(
     `unseen_classes` is what `evaluate_unseen_classes` found, for the card. `ood_images` show no car of the classes: the
     decision `unknown` is fitted to them, and measured on them.
     The int8 variant is chosen on `calibration`, and temperature and thresholds are fitted there with the logits of the
-    engine as shipped; every headline number is that engine's on `holdout`, one view, which decides nothing.
+    engine as shipped; every headline number is that engine's on `holdout`, not augmented, which decides nothing.
 
     Raises ArtifactExists if `out` is there, PublishingFailed for unusable weights, DatasetError for an empty split.
     """

@@ -32,7 +32,7 @@ _NAMES_KEPT = 20  # of tensors without a place, in the card
 class Start:
     """A network before its first step. `origin`: what came from where, as JSON for the card; `words`: for the log.
 
-    `folded`: its batch norms that were folded into convolutions, whose statistics are still to be settled.
+    `folded`: its batch norms that were folded into convolutions, whose statistics are still to be estimated.
     """
 
     network: nn.Module

@@ -1,4 +1,4 @@
-"""Starts that are only part of a ResNet34: what is taken, what the rest begins as, and how statistics settle."""
+"""Starts that are only part of a ResNet34: what is taken, what the rest begins as, and how statistics are estimated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.models import resnet18, resnet50
 from model.network import build
 from model.training.errors import TrainingFailed
 from model.training.initialization import Start, starting_network
-from model.training.partial_weights import fill, settle, spans
+from model.training.partial_weights import estimate_norm_statistics, fill, spans
 
 CLASSES = ("one", "two", "three")
 EIGHTEEN = ["conv1", *(f"layer{stage}.{block}" for stage in range(1, 5) for block in (0, 1))]
@@ -137,7 +137,7 @@ def test_settling_changes_the_statistics_and_not_the_function() -> None:
     network.eval()
     with torch.inference_mode():
         before = network(photos[0])
-    assert settle(network, filled.folded, photos) == 32
+    assert estimate_norm_statistics(network, filled.folded, photos) == 32
     with torch.inference_mode():
         after = network(photos[0])
         assert torch.allclose(before, after, rtol=1e-3, atol=1e-4)
