@@ -136,8 +136,8 @@ def open_dataset(
     Classes with fewer than `min_photos` different photos to learn from are left out, and so are those in `leave_out`.
 
     `holdout` has digests of photos that an earlier version was only evaluated on: where `holdout` is drawn they come
-    into it, and no others of a class in which they are half of what is drawn. `permitted` is asked about every file before
-    it is looked at, and raises for one that may not be.
+    into it, and no others of a class in which they are half of what is drawn. `permitted` is asked about every file
+    before it is looked at, and raises for one that may not be.
 
     Raises DatasetError: nothing there, one class, a class too small to split, a class name that no version can have,
     labels of missing files, an unknown split, or more than 1 % unreadable photos.
