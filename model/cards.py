@@ -87,15 +87,15 @@ class _OpenPart(_Part):
     __pydantic_extra__: dict[str, JsonValue]
 
 
-Words = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
 class ClassParts(_Part):
     """The parts of a class as the data named them. Its name is these, joined by blanks."""
 
-    make: Words
-    model: Words
-    body: Words | None
+    make: Name
+    model: Name
+    body: Name | None
     year: Annotated[int, Field(ge=FIRST_YEAR, le=LAST_YEAR)] | None
 
     @property
@@ -200,7 +200,7 @@ class CardDraft(_Part):
     format: Literal[3]
     name: str
     architecture: Literal["resnet34"]
-    classes: tuple[Words, ...]
+    classes: tuple[Name, ...]
     class_parts: dict[str, ClassParts] = {}
     image_size: Annotated[int, Field(ge=4, le=1024)]
     preprocessing: Preprocessing

@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["NEVER", "TARGET_PRECISION", "fit_threshold", "lower_bound"]
+
 Floats = npt.NDArray[np.floating]
 Hits = npt.NDArray[np.bool_]
 

@@ -21,6 +21,19 @@ from model.publishing.onnx_graph import INPUT, OUTPUT, Weights, build_graph
 from model.publishing.quantize import CALIBRATIONS, quantize
 from model.training.errors import PublishingFailed
 
+__all__ = [
+    "LARGEST_LOSS",
+    "PREPROCESSING",
+    "Candidate",
+    "Exported",
+    "check_parity",
+    "choose_quantization",
+    "export",
+    "float_graph",
+    "graph_logits",
+    "to_float16",
+]
+
 Floats = npt.NDArray[np.float32]
 
 PREPROCESSING = Preprocessing(resize="squish", resample="bicubic", mean=MEAN, std=STD)

@@ -20,6 +20,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+__all__ = ["BATCH_NORM_EPSILON", "INPUT", "IR_VERSION", "OPSET", "OUTPUT", "Weights", "build_graph", "fold_batch_norm"]
+
 Weights = Mapping[str, npt.NDArray[np.generic]]
 FloatArray = npt.NDArray[np.float32]
 

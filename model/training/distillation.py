@@ -77,7 +77,7 @@ class Teacher:
         return {"name": self.name, "sha256": self.sha256, **fields}
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """What the log says of it."""
         return f"{self.name} ({self.sha256[:12]}…) at {self.size} px, licence: {self.sidecar.licence}"
 

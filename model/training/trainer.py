@@ -48,6 +48,8 @@ from model.training.partial_weights import estimate_norm_statistics
 from model.training.progress import RunProgress
 from model.training.recipes import Phase, Plan, training_loss
 
+__all__ = ["Trainer"]
+
 _LONG_RUN = 100  # epochs; a longer run has so short ones that not each is worth a checkpoint
 _SECONDS_BETWEEN = 20.0  # two checkpoints of a long run
 _WARMUP_START = 0.02  # of lr_max, where warm-up begins; chosen by trial

@@ -88,8 +88,8 @@ def test_a_file_that_lacks_a_stage_is_taken_as_far_as_it_goes(tmp_path: Path) ->
     assert "layer4.0.downsample" in begun.origin["taken"]
     assert begun.origin["identity"][-3:] == ["layer4.0", "layer4.1", "layer4.2"]
     assert begun.origin["unused"] == []
-    assert "layer1.2, layer2.2-3, layer3.2-5, layer4.0-2 begin as identity" in begun.words
-    assert "start.safetensors" in begun.words
+    assert "layer1.2, layer2.2-3, layer3.2-5, layer4.0-2 begin as identity" in begun.summary
+    assert "start.safetensors" in begun.summary
     taken = begun.network.state_dict()["layer4.0.downsample.0.weight"]
     assert torch.equal(taken, kept["layer4.0.downsample.0.weight"].float())
 
