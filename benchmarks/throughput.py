@@ -1,8 +1,8 @@
-"""Images a second of whole jobs on this machine's CPU, against fastai's own inference and against the roofline.
+"""Images per second of whole jobs on this machine's CPU, against fastai's own inference and against the roofline.
 
     PYTHONPATH=. python -P -m benchmarks.throughput [--labelled FOLDER] [--repeat 3]
 
-FOLDER holds labelled photos (a CSV `file,label,split`, or a folder a class): they are resized to three camera formats
+FOLDER holds labelled photos (a CSV `file,label,split`, or a folder per class): they are resized to three camera formats
 for the speed, and serve as they are for the accuracy. All figures are of one run on the same photos:
 
 - job: submit to completed on the embedded default, the worker warm;

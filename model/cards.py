@@ -113,7 +113,7 @@ class Preprocessing(_Part):
     std: Annotated[Triple, Field(description="all above 0")]
 
     @model_validator(mode="after")
-    def _spread(self) -> "Preprocessing":
+    def _positive_std(self) -> "Preprocessing":
         if min(self.std) <= 0:
             raise ValueError("std must be above 0 in every channel")
         return self
@@ -127,7 +127,7 @@ class OodThreshold(_Part):
 
 
 class Confusable(_Part):
-    """Pairs of classes that are taken for each other, worst first, and the least probability for `model` in them."""
+    """Pairs of classes that are taken for each other, worst first, and the probability that `model` needs in them."""
 
     pairs: Annotated[tuple[tuple[str, str], ...], Field(min_length=1, max_length=1000)]
     model: Threshold

@@ -45,9 +45,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of one call. Threads of 0: one a core; give more `read_threads` where reading waits for a network.
+    """Bounds of one call. Threads of 0: one per core; give more `read_threads` where reading waits for a network.
 
-    Memory is bounded by `ahead` images read and not yet inferred, `ahead_bytes` of their files (and one file a reader
+    Memory is bounded by `ahead` images read and not yet inferred, `ahead_bytes` of their files (and one file per reader
     above it), and `max_pixels` being decoded at once (images under a megapixel are not counted).
     """
 
@@ -73,7 +73,7 @@ def classify(
     `read` is called from several threads. An exception of it with the attributes `code` and `message` is that image's
     error; any other, and any of `engine` or `known`, ends the call, after the threads have ended. `known` gets SHA-256
     digests and returns those that need no inference; it is called from the calling thread, once for `limits.lookup`
-    images or so. The same bytes are inferred once a call, which keeps 4 C bytes per image until its end. `on_progress`
+    images or so. The same bytes are inferred once per call, which keeps 4 C bytes per image until its end. `on_progress`
     is called from any of the threads whenever an image was read, decoded or inferred. Closing the generator stops
     the threads.
     """

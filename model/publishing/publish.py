@@ -54,7 +54,7 @@ def publish(
 ) -> Card:
     """Write the version folder `out` and return its card. It appears whole or not at all.
 
-    `state`: a ResNet34's tensors by torchvision's names, one output a class of `dataset`. `image_size`: one, or
+    `state`: a ResNet34's tensors by torchvision's names, one output per class of `dataset`. `image_size`: one, or
     several, of which the smallest is taken that is nearly the best on `calibration`. `recipe`: what the card says of
     the training, with a `name`.
     `name`: the version's, the folder's unless given. `training_plots` are put among the version's;

@@ -255,7 +255,7 @@ def _try(teacher: Teacher) -> None:
             raise
         raise TrainingFailed(f"the teacher {teacher.name} fails on two pictures of {teacher.size} px: {exc}") from exc
     if found.shape != (2, len(teacher.order)) or not bool(torch.isfinite(found).all()):
-        raise TrainingFailed(f"the teacher {teacher.name} does not give one finite logit a class and picture")
+        raise TrainingFailed(f"the teacher {teacher.name} does not give one finite logit per class and picture")
     sums = found.sum(dim=1) * teacher.sidecar.temperature
     if bool((found >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
         raise TrainingFailed(f"the teacher {teacher.name} gives probabilities: export it without the softmax")
