@@ -21,7 +21,7 @@ class OnnxEngine:
     preferred_batch = 16
 
     def __init__(self, *, card: CardDraft, folder: Path, device: str = "cpu", threads: int | None = None) -> None:
-        """Load from verified bytes; `threads` within an operator: one per physical core if not given; `device`: the CPU.
+        """Load from verified bytes; `threads` within an operator: one per physical core unless given; `device`: CPU.
 
         Raises ArtifactCorrupt or ArtifactUnsafe.
         """

@@ -73,7 +73,7 @@ def classify(
     `read` is called from several threads. An exception of it with the attributes `code` and `message` is that image's
     error; any other, and any of `engine` or `known`, ends the call, after the threads have ended. `known` gets SHA-256
     digests and returns those that need no inference; it is called from the calling thread, once for `limits.lookup`
-    images or so. The same bytes are inferred once per call, which keeps 4 C bytes per image until its end. `on_progress`
+    images or so. The same bytes are inferred once per call, which keeps 4 C bytes per image. `on_progress`
     is called from any of the threads whenever an image was read, decoded or inferred. Closing the generator stops
     the threads.
     """
