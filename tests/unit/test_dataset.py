@@ -203,8 +203,8 @@ def test_body_and_year_need_no_column(tmp_path: Path) -> None:
     [
         (",Rio,,,", "line 3.*needs a make and a model"),
         ("Kia, ,,,", "line 3.*needs a make and a model"),
-        ("Kia,Rio,,2015-2018,", "line 3: '2015-2018' is no year from 1885 to 2100.*`model`"),
-        ("Kia,Rio,,15,", "line 3: '15' is no year"),
+        ("Kia,Rio,,2015-2018,", "line 3: '2015-2018' is not a year from 1885 to 2100.*`model`"),
+        ("Kia,Rio,,15,", "line 3: '15' is not a year"),
         ("Kia,Rio,,,test", "line 3.*as split one of"),
         ("Kia,Rio,1.2,Hatchback,2019,train", "line 3 has more fields than the first line; quote"),
         (
@@ -239,7 +239,7 @@ def test_a_class_that_no_version_can_have_is_refused_at_once(tmp_path: Path, nam
     else:
         (tmp_path / LABELS[0]).rename(tmp_path / name)
         path = tmp_path
-    with pytest.raises(DatasetError, match=r"cannot name a class: it has .* Rename it"):
+    with pytest.raises(DatasetError, match=r"cannot name a class: it has .*; rename it"):
         open_dataset(path)
 
 
