@@ -16,9 +16,6 @@ from tests.support import processes
 from tests.support.backends import Backend
 from tests.support.processes import CHECKOUT, WorkerProcess
 from tests.support.servers import Postgres, Redis
-from tests.support.threads import one_torch_thread
-
-__all__ = ["one_torch_thread"]
 
 _LOGS = pytest.StashKey[list[Path]]()
 
@@ -112,6 +109,17 @@ def server_backend(
 ) -> Backend:
     """Return PostgreSQL and Redis only, for tests of the broker's own faults."""
     return _backend("server", tmp_path, home, (migrated_pg_url, broker_url), monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """Let torch compute in one thread: small networks are faster so, and tests run beside each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

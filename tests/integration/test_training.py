@@ -39,7 +39,7 @@ OPTIONS: dict[str, Any] = {
     "finder_steps": 16,
 }
 OPTIONS |= {"bfloat16": False}  # in a test nothing may hang on what was measured
-OLD = Path(__file__).parents[1] / "support" / "release_0_1_0"
+OLD = Path(__file__).parents[1] / "fixtures" / "release_0_1_0"
 ONE_SIZE = {**OPTIONS, "progressive_sizes": [[1.0, 24]]}
 
 
