@@ -100,7 +100,7 @@ def run_job(client: Client, folder: Path) -> float:
     start = time.perf_counter()
     status = client.submit(str(folder)).wait()
     seconds = time.perf_counter() - start
-    assert status["state"] == "completed", status
+    assert status.state == "completed", status
     return seconds
 
 

@@ -60,7 +60,7 @@ def backends(stack: ExitStack) -> Iterator[dict[str, dict[str, str]]]:
 def single_seconds(client: Client, photo: Path) -> float:
     start = time.perf_counter()
     status = client.submit(str(photo)).wait()
-    assert (status["ok"], status["cached"]) == (1, 0), status
+    assert (status.ok, status.cached) == (1, 0), status
     return time.perf_counter() - start
 
 

@@ -1,4 +1,4 @@
-"""Corrections: what people say is on photos, for the next training to learn."""
+"""Corrections: what people say that images show, for the next training to learn."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from jobs import export, records, sources
+from jobs import export, sources
+from jobs.db.paging import pages
 from jobs.db.queries import corrections, jobs, versions
 from jobs.disk import trouble
 from jobs.errors import ImageNotFound, ImageUnavailable, JobNotFound, NotPossible, OutputError, SettingsInvalid
 from jobs.photo_store import KeptPhotos
+from jobs.records import Correction
 from jobs.sources.kinds import HEAD_BYTES, starts_like_an_image
 from jobs.states import ImageStatus
 
 if TYPE_CHECKING:
-    from jobs.client import Client
+    from jobs.backend import Backend
+    from jobs.records import Selected
 
-__all__ = ["export_file", "import_file", "label", "listing"]
+__all__ = ["add", "export_file", "import_file", "listing"]
 
 PAGE = 500
 COLUMNS = ("content_hash", "label", "job", "path", "created_at")
@@ -38,95 +41,83 @@ class _Wanted(NamedTuple):
     where: str = ""
 
 
-def label(client: Client, image: str, name: str, *, new_class: bool = False) -> dict[str, Any]:
-    """Correct one photo, `JOB:PATH` or a file; see `Client.label`."""
-    return _put(client, [_Wanted(image, name)], base=Path(), new_class=new_class)[0]
+def add(backend: Backend, image: str, label: str, *, new_class: bool = False) -> Correction:
+    """Correct one image, `JOB:PATH` or a file; see `Client.label`."""
+    (added,) = _put(backend, [_Wanted(image, label)], base=Path(), new_class=new_class)
+    with backend.database.read() as connection:
+        return Correction.from_row(corrections.by_hash(connection, added.content_hash))
 
 
-def import_file(client: Client, file: Path, *, new_class: bool = False) -> int:
-    """Correct every photo that a CSV names; how many. All of them, or with an error none."""
-    return len(_put(client, _read(file), base=file.parent, new_class=new_class))
+def import_file(backend: Backend, file: Path, *, new_class: bool = False) -> int:
+    """Correct every image that a CSV names, or with an error none; return the number of corrections."""
+    return len(_put(backend, _read(file), base=file.parent, new_class=new_class))
 
 
-def listing(client: Client) -> Iterator[dict[str, Any]]:
-    """All corrections: content_hash, label, job, path, created_at."""
-    after = 0
-    while True:
-        with client.database.read() as connection:
-            rows = corrections.page(connection, after=after, limit=PAGE)
-        yield from map(_shape, rows)
-        if len(rows) < PAGE:
-            return
-        after = rows[-1].id
+def listing(backend: Backend) -> Iterator[Correction]:
+    """Yield all corrections, in the order in which the images were first corrected."""
+
+    def fetch(after: int | None, limit: int) -> Sequence[Selected]:
+        with backend.database.read() as connection:
+            return corrections.page(connection, after=after or 0, limit=limit)
+
+    for rows in pages(fetch, key=lambda row: row.id, size=PAGE):
+        yield from map(Correction.from_row, rows)
 
 
-def export_file(client: Client, file: Path) -> int:
-    """Write all corrections as CSV; how many. `import_file` reads it back."""
+def export_file(backend: Backend, file: Path) -> int:
+    """Write all corrections as CSV, which `import_file` reads back; return their number."""
     if file.is_dir():
         raise OutputError(f"{file} is a folder: give the name of a file")
     try:
         with file.open("w", newline="", encoding="utf-8") as stream:
-            return export.print_rows(listing(client), "csv", stream=stream, columns=COLUMNS)
+            return export.print_rows((one.to_dict() for one in listing(backend)), "csv", stream=stream, columns=COLUMNS)
     except OSError as exc:
         raise OutputError(f"{file} cannot be written: {trouble(exc, file.absolute().parent)}") from exc
 
 
-def _shape(row: Any) -> dict[str, Any]:
-    return {
-        "content_hash": row.content_hash.hex(),
-        "label": row.label,
-        "job": None if row.job_id is None else str(row.job_id),
-        "path": row.path,
-        "created_at": records.iso(row.created_at),
-    }
-
-
-def _put(client: Client, wanted: Sequence[_Wanted], *, base: Path, new_class: bool) -> list[dict[str, Any]]:
+def _put(backend: Backend, wanted: Sequence[_Wanted], *, base: Path, new_class: bool) -> list[corrections.Correction]:
     """Everything is found and read before anything is written."""
-    known = _known_classes(client)
+    known = _known_classes(backend)
     for one in wanted:
         if one.label not in known and not (new_class and one.label):
-            raise NotPossible(one.where + _strange(one.label, known))
-    photos = KeptPhotos(client.settings.model_store)
-    found = _Finder(client, photos, base).find(wanted)
-    with client.database.write() as connection:
+            raise NotPossible(one.where + _unknown_class(one.label, known))
+    photos = KeptPhotos(backend.settings.model_store)
+    found = _Finder(backend, photos, base).find(wanted)
+    with backend.database.write() as connection:
         corrections.put(connection, found)
-    return [
-        {"content_hash": c.content_hash.hex(), "label": c.label, "job": c.job_id and str(c.job_id), "path": c.path}
-        for c in found
-    ]
+    return found
 
 
-def _known_classes(client: Client) -> frozenset[str]:
+def _known_classes(backend: Backend) -> frozenset[str]:
     """The classes of every registered version, and those that corrections have brought."""
-    with client.database.read() as connection:
+    with backend.database.read() as connection:
         trained = [row.card["classes"] for row in versions.page(connection)]
-    return frozenset(chain(*trained, (row["label"] for row in listing(client))))
+    return frozenset(chain(*trained, (one.label for one in listing(backend))))
 
 
-def _strange(name: str, known: Collection[str]) -> str:
+def _unknown_class(name: str, known: Collection[str]) -> str:
     if not name:
         return "a correction needs a class, such as 'Acura TL Sedan 2012'"
     near = difflib.get_close_matches(name, sorted(known), n=3)
-    meant = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return f"{name!r} is not a class that any model version knows.{meant} For a new class, add --new-class."
+    meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"{name!r} is not a class that any model version knows{meant}; for a new class, add --new-class"
 
 
 class _Finder:
-    """Finds the photos that corrections mean, and keeps their bytes."""
+    """Finds the images that corrections mean, and stores their bytes."""
 
-    def __init__(self, client: Client, photos: KeptPhotos, base: Path) -> None:
-        self._client, self._photos, self._base = client, photos, base
+    def __init__(self, backend: Backend, photos: KeptPhotos, base: Path) -> None:
+        self._backend, self._photos, self._base = backend, photos, base
 
     def find(self, wanted: Sequence[_Wanted]) -> list[corrections.Correction]:
-        """The corrections, in the order asked. Raises JobNotFound, ImageNotFound, NotPossible or SourceError."""
+        """Return the corrections, in the order asked. Raises JobNotFound, ImageNotFound, NotPossible or SourceError."""
         by_job: dict[int, dict[str, list[int]]] = {}
         found: dict[int, corrections.Correction] = {}
         for index, one in enumerate(wanted):
             if match := _OF_JOB.fullmatch(one.image):
                 by_job.setdefault(int(match[1]), {}).setdefault(match[2], []).append(index)
             elif re.fullmatch("[0-9a-f]{64}", one.image):
-                found[index] = corrections.Correction(self._kept(one), one.label)
+                found[index] = corrections.Correction(self._of_hash(one), one.label)
             else:
                 found[index] = corrections.Correction(self._of_file(one), one.label)
         for job_id, paths in by_job.items():
@@ -135,7 +126,7 @@ class _Finder:
                     found[index] = corrections.Correction(content_hash, wanted[index].label, job_id, path)
         return [found[index] for index in range(len(wanted))]
 
-    def _kept(self, one: _Wanted) -> bytes:
+    def _of_hash(self, one: _Wanted) -> bytes:
         content_hash = bytes.fromhex(one.image)
         try:
             self._photos.read(content_hash)
@@ -145,7 +136,7 @@ class _Finder:
 
     def _of_file(self, one: _Wanted) -> bytes:
         file = self._base / Path(one.image).expanduser()
-        limit = self._client.settings.max_file_bytes
+        limit = self._backend.settings.max_file_bytes
         try:
             content = _content(file, limit=limit)
         except OSError as exc:
@@ -164,7 +155,7 @@ class _Finder:
         return self._photos.keep(content)
 
     def _of_job(self, job_id: int, wanted: Mapping[str, _Wanted]) -> Iterator[tuple[str, bytes]]:
-        with self._client.database.read() as connection:
+        with self._backend.database.read() as connection:
             job = jobs.get(connection, job_id)
             rows = corrections.images(connection, job_id, list(wanted))
         if job is None:
@@ -175,11 +166,8 @@ class _Finder:
             if rows[path].status != ImageStatus.OK:
                 state = rows[path].status
                 raise NotPossible(f"{one.where}{path} of job {job_id} is {state}; correct photos that were classified")
-        limits: dict[str, Any] = {
-            "roots": self._client.settings.roots,
-            "max_file_bytes": self._client.settings.max_file_bytes,
-        }
-        with sources.open_source(job.source, **limits) as source:
+        settings = self._backend.settings
+        with sources.open_source(job.source, roots=settings.roots, max_file_bytes=settings.max_file_bytes) as source:
             for path, one in wanted.items():
                 yield path, self._keep(source, path, one, expected=rows[path].content_hash)
 
@@ -221,7 +209,7 @@ def _read(file: Path) -> list[_Wanted]:
 
 
 def _image(fields: Mapping[str, str]) -> str:
-    """What the columns of an export name: by its hash, whose bytes are kept, else where it was seen."""
+    """What the columns of an export name: by its hash, whose bytes are stored, else where it was seen."""
     if fields.get("content_hash"):
         return fields["content_hash"]
     return f"{fields['job']}:{fields['path']}" if fields.get("job") and fields.get("path") else ""

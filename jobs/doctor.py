@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs import broker
 from jobs.db import migrate
@@ -17,12 +17,14 @@ from jobs.db.queries import versions, workers
 from jobs.disk import check_writable, private_folder, trouble
 from jobs.errors import CarClassifierError
 from jobs.photo_store import local_folder
+from jobs.records import CheckResult
 from jobs.redaction import redacted
 from jobs.settings import environment
 from jobs.states import VersionState
 
 if TYPE_CHECKING:
-    from jobs.client import Client
+    from jobs.backend import Backend
+    from jobs.records import Json
 
 __all__ = ["checkup"]
 
@@ -31,36 +33,36 @@ CHECK_SECONDS = 120  # a worker loads its engine and classifies one picture
 _ENGINE_ADVICE = "check CARS_DEVICE, CARS_ENGINE and CARS_MODELS, and what is installed"
 
 
-def checkup(client: Client) -> list[dict[str, Any]]:
-    """The checks in order: check, ok, detail, advice (empty where ok)."""
-    checks = [_database(client)]
-    if checks[0]["ok"]:
-        checks += [_schema(client), _production(client), _files(client), _workers(client)]
-    return [*checks, _broker(client), _roots(client), _disk(client), _engine(client)]
+def checkup(backend: Backend) -> list[CheckResult]:
+    """Run the checks in order and return what each found; `advice` is empty where it is well."""
+    checks = [_database(backend)]
+    if checks[0].ok:
+        checks += [_schema(backend), _production(backend), _files(backend), _workers(backend)]
+    return [*checks, _broker(backend), _roots(backend), _disk(backend), _engine(backend)]
 
 
-def _check(name: str, ok: bool, detail: str, advice: str = "") -> dict[str, Any]:
-    return {"check": name, "ok": ok, "detail": detail, "advice": "" if ok else advice}
+def _check(name: str, ok: bool, detail: str, advice: str = "") -> CheckResult:
+    return CheckResult(check=name, ok=ok, detail=detail, advice="" if ok else advice)
 
 
-def _database(client: Client) -> dict[str, Any]:
+def _database(backend: Backend) -> CheckResult:
     try:
-        database = client.database
+        database = backend.database
     except CarClassifierError as exc:
         return _check("database", False, str(exc), "set CARS_DATABASE_URL and run `cars migrate`")
     return _check("database", True, redacted(database.url))
 
 
-def _schema(client: Client) -> dict[str, Any]:
+def _schema(backend: Backend) -> CheckResult:
     try:
-        migrate.check(client.database)
+        migrate.check(backend.database)
     except CarClassifierError as exc:
         return _check("schema", False, str(exc), "run `cars migrate`")
     return _check("schema", True, "this release's")
 
 
-def _production(client: Client) -> dict[str, Any]:
-    with client.database.read() as connection:
+def _production(backend: Backend) -> CheckResult:
+    with backend.database.read() as connection:
         row = versions.production(connection)
     if row is None:
         return _check(
@@ -69,11 +71,11 @@ def _production(client: Client) -> dict[str, Any]:
     return _check("model", True, f"{row.name} is in production")
 
 
-def _files(client: Client) -> dict[str, Any]:
+def _files(backend: Backend) -> CheckResult:
     """Whether the store has every file of the versions that can be used."""
-    with client.database.read() as connection:
+    with backend.database.read() as connection:
         rows = [row for row in versions.page(connection) if row.location == "store"]
-    store = client.settings.model_store
+    store = backend.settings.model_store
     lost = []
     try:
         for row in rows:
@@ -97,26 +99,29 @@ def _missing(store: str, name: str, files: Iterable[str]) -> list[str]:
     return [file for file in needed if not remote.exists(f"{root.rstrip('/')}/{name}/{file}")]
 
 
-def _workers(client: Client) -> dict[str, Any]:
-    with client.database.read() as connection:
+def _workers(backend: Backend) -> CheckResult:
+    with backend.database.read() as connection:
         alive = workers.alive(connection)
     detail = ", ".join(f"{row.host}:{row.pid} ({row.device}, {row.queues})" for row in alive) or "none alive"
-    if client.settings.embedded and not alive:
+    if backend.settings.embedded and not alive:
         return _check("workers", True, "none alive; `cars classify` brings its own, `cars worker` starts one")
     return _check("workers", bool(alive), detail, "start one with `cars worker`")
 
 
-def _broker(client: Client) -> dict[str, Any]:
-    if client.settings.embedded:
+def _broker(backend: Backend) -> CheckResult:
+    if backend.settings.embedded:
         return _check("broker", True, "inside each worker")
-    reason = broker.connection_error(client.settings)
+    reason = broker.connection_error(backend.settings)
     return _check(
-        "broker", reason is None, reason or redacted(client.settings.broker_url), "start it, or set CARS_BROKER_URL"
+        "broker",
+        reason is None,
+        reason or redacted(backend.settings.broker_url),
+        "start it, or set CARS_BROKER_URL",
     )
 
 
-def _roots(client: Client) -> dict[str, Any]:
-    roots = client.settings.roots
+def _roots(backend: Backend) -> CheckResult:
+    roots = backend.settings.roots
     if roots is None:
         return _check("source roots", True, "any folder")
     shown = [redacted(root) for root in roots]
@@ -128,8 +133,8 @@ def _roots(client: Client) -> dict[str, Any]:
     )
 
 
-def _disk(client: Client) -> dict[str, Any]:
-    home = client.settings.home
+def _disk(backend: Backend) -> CheckResult:
+    home = backend.settings.home
     try:
         private_folder(home)
     except OSError as exc:
@@ -141,16 +146,16 @@ def _disk(client: Client) -> dict[str, Any]:
     return _check("home", free > LOW_DISK_BYTES, detail, "make room: CARS_HOME needs a gigabyte free")
 
 
-def _engine(client: Client) -> dict[str, Any]:
+def _engine(backend: Backend) -> CheckResult:
     """Whether a worker of these settings could work here: one is asked, in a process of its own."""
     found = [name for name in ("onnxruntime", "torch") if find_spec(name)]
-    if not find_spec("PIL") or not (found or ":" in client.settings.engine):
+    if not find_spec("PIL") or not (found or ":" in backend.settings.engine):
         advice = "workers need pip install 'car-classifier[cpu]' or [gpu]"
-        return _check("engine", True, "none installed: this is a client only") | {"advice": advice}
+        return CheckResult(check="engine", ok=True, detail="none installed: this is a client only", advice=advice)
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "workers", "check"],
-            env=environment(client.settings),
+            env=environment(backend.settings),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -171,7 +176,7 @@ def _engine(client: Client) -> dict[str, Any]:
     return _check("engine", False, f"a worker could not work here: {why.removeprefix('error: ')}", _ENGINE_ADVICE)
 
 
-def _last_json(output: str) -> dict[str, Any]:
+def _last_json(output: str) -> Json:
     """The object in the last line; empty where there is none."""
     try:
         found = json.loads((output.strip().splitlines() or [""])[-1])

@@ -1,23 +1,156 @@
-"""What a submission asks for, and in what it differs from the job that has its key already."""
+"""Jobs: submitting one, following it, ending it, and listing them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
+from jobs import housekeeping, model_registry, results, sources, workers
+from jobs.db.paging import pages
 from jobs.db.queries import jobs, listed_files
-from jobs.errors import SettingsInvalid
+from jobs.db.queries import results as result_rows
+from jobs.errors import JobNotFound, KeyInUse, NotPossible, SettingsInvalid, SourceEmpty
+from jobs.obstacles import Obstacles
+from jobs.polling import WorkerPatience, brief_interrupt, follow, log_or
+from jobs.records import FailedImage, JobStatus, SkippedSuffix
 from jobs.redaction import redacted
 from jobs.sources.files import Listed
-from jobs.states import Priority
+from jobs.states import JobState, Priority
 
-__all__ = ["Request"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Unpack
 
-PAGE = 2_000
+    from sqlalchemy import Connection
+
+    from jobs.backend import Backend
+    from jobs.records import Selected
+    from jobs.results import ResultFilters, Results
+
+__all__ = ["Job", "Request", "listing", "submit"]
+
+PAGE = 500
+FILES_PAGE = 2_000
 MOST_LABELS = 32_000
+
+
+class Job:
+    """One submission, by id; asks the database each time."""
+
+    def __init__(self, backend: Backend, id: str) -> None:
+        self._backend = backend
+        self.id = id
+
+    def __repr__(self) -> str:
+        return f"Job(id={self.id!r})"
+
+    @property
+    def number(self) -> int:
+        """The id as the database has it. Raises JobNotFound for what cannot be one."""
+        if not (self.id.isascii() and self.id.isdigit()) or len(self.id) > 18:
+            raise JobNotFound(f"no job {self.id!r}; `cars jobs` lists them")
+        return int(self.id)
+
+    def _row(self) -> Selected:
+        with self._backend.database.read() as connection:
+            row = jobs.get(connection, self.number)
+        if row is None:
+            raise JobNotFound(f"no job {self.id!r}; `cars jobs` lists them")
+        return row
+
+    def status(self) -> JobStatus:
+        """Return how far it is, as one moment saw it. Raises JobNotFound."""
+        return JobStatus.from_row(self._row())
+
+    def wait(self, timeout: float | None = None, *, progress: bool = False) -> JobStatus:
+        """Wait until the job has ended and return its status; `progress` draws a bar on stderr.
+
+        What keeps the job from continuing is a warning in the log (with `progress`: beside the bar), again every half
+        minute; a database that is restarted is waited for. Raises WaitTimeout after `timeout` seconds, NoWorkerAlive
+        when for a minute no worker is alive to do the work.
+        """
+        what = f"job {self.id}"
+        obstacles = Obstacles(self._backend.settings, partial(workers.listing, self._backend))
+        patience = WorkerPatience(what, kind="worker", command="cars worker")
+
+        def watch(status: JobStatus) -> str | None:
+            notice = obstacles.look(status)
+            patience.look(alive=obstacles.worker_alive)
+            return notice
+
+        if progress:
+            from jobs.progress import JobBar
+        with (
+            brief_interrupt(f"{what} continues; wait for it again, or end it: cars cancel {self.id}"),
+            log_or(JobBar() if progress else None) as display,
+        ):
+            return follow(self.status, what=what, display=display, watch=watch, timeout=timeout)
+
+    def cancel(self) -> JobStatus:
+        """Stop the job and return its status; what is done is kept. A job that has ended stays as it is."""
+        self.status()
+        with self._backend.database.write() as connection:
+            jobs.cancel(connection, self.number)
+        return self.status()
+
+    def retry(self) -> JobStatus:
+        """Continue with whatever is not `ok` and return the status.
+
+        That is failed and canceled images, and a listing that was not finished. Raises NotPossible while the job runs.
+        """
+        with self._backend.database.write() as connection:
+            again = jobs.retry(connection, self.number, batch_size=self._backend.settings.batch_size)
+        status = self.status()
+        if again is None:
+            raise NotPossible(f"job {self.id} is {status.state}: wait for its end, or cancel it")
+        if status.state is JobState.RUNNING:
+            self._backend.notify("scan", self.number)  # harmless where all is listed
+        return status
+
+    def skipped(self) -> list[SkippedSuffix]:
+        """List how many files of the source are not images, by suffix, as far as it has been listed."""
+        return SkippedSuffix.from_job(self._row())
+
+    def delete(self) -> None:
+        """Delete the ended job, its images, and the predictions that no other job refers to.
+
+        Raises NotPossible if it runs.
+        """
+        status = self.status()
+        if not housekeeping.delete(self._backend.database, self.number):
+            raise NotPossible(f"job {status.id} is {status.state}: cancel it first")
+
+    def results(self, **wanted: Unpack[ResultFilters]) -> Results:
+        """Return the job's results; filters, order and limit as in `Client.results`."""
+        self.status()
+        return results.find(self._backend, self.number, **wanted)
+
+    def errors(self) -> Iterator[FailedImage]:
+        """Yield the job's failed images."""
+        self.status()
+        number = self.number
+
+        def fetch(after: int | None, limit: int) -> Sequence[Selected]:
+            with self._backend.database.read() as connection:
+                return result_rows.errors(connection, number, after=-1 if after is None else after, limit=limit)
+
+        for rows in pages(fetch, key=lambda row: row.ordinal, size=PAGE):
+            yield from (FailedImage.from_row(row, job_id=number) for row in rows)
+
+
+def listing(backend: Backend, *, state: str | None = None, limit: int | None = None) -> Iterator[JobStatus]:
+    """Yield the statuses of jobs, newest first."""
+
+    def fetch(before: int | None, size: int) -> Sequence[Selected]:
+        with backend.database.read() as connection:
+            return jobs.page(connection, before=before, state=state, limit=size)
+
+    for rows in pages(fetch, key=lambda row: row.id, size=PAGE, limit=limit):
+        yield from map(JobStatus.from_row, rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +173,7 @@ class Request:
             raise SettingsInvalid("key must have 1 to 200 characters")
 
     @property
-    def row(self) -> dict[str, Any]:
+    def row(self) -> dict[str, object]:
         """The job's columns, but for its version."""
         return {
             "source": self.listed.source,
@@ -56,13 +189,13 @@ class Request:
         return source.rpartition("/")[2] or source or "/"
 
     def store_files(self, connection: Connection, job_id: int) -> None:
-        """Keep the list of files, if that is the source; a file's listing is the folder it is in, as in a scan."""
+        """Store the list of files, if that is the source; a file's listing is the folder it is in, as in a scan."""
         if self.listed.files is not None:
             files = (listed_files.ListedFile(path.rpartition("/")[0] or None, path) for path in self.listed.files)
             listed_files.add(connection, job_id, files)
 
     def differences(self, connection: Connection, job_id: int) -> Iterator[str]:
-        """In what a job is not what is asked for. A name or version that is not asked for is no difference."""
+        """Yield in what a job differs from the request; a name or version that is not asked for is not a difference."""
         job = jobs.get(connection, job_id)
         if job is None:  # deleted meanwhile, as its handle will say
             return
@@ -80,7 +213,64 @@ def _files(connection: Connection, job_id: int) -> tuple[str, ...] | None:
     """The job's list of files, sorted, or None if it has all that its source holds."""
     if not listed_files.any_of(connection, job_id):
         return None
-    found: list[str] = []
-    while rows := listed_files.page(connection, job_id, after=found[-1] if found else None, limit=PAGE):
-        found += [row.path for row in rows]
-    return tuple(found)
+
+    def fetch(after: str | None, limit: int) -> Sequence[Selected]:
+        return listed_files.page(connection, job_id, after=after, limit=limit)
+
+    return tuple(row.path for rows in pages(fetch, key=lambda row: str(row.path), size=FILES_PAGE) for row in rows)
+
+
+def submit(backend: Backend, request: Callable[[], Request], *, key: str | None, reuse: bool) -> Job:
+    """Enqueue a request, or return the job that has its key; see `Client.submit`.
+
+    `request` is made, and so checked, only where no job is reused.
+    """
+    if reuse and key is not None and (known := _by_key(backend, key)) is not None:
+        return Job(backend, str(known))
+    wanted = request()
+    if key is not None and (known := _by_key(backend, key)) is not None:
+        return _same(backend, known, wanted)
+    check_source(backend, wanted.listed.source, whole=wanted.listed.files is None)
+    job_id, new = _add(backend, wanted)
+    if not new:
+        return Job(backend, str(job_id)) if reuse else _same(backend, job_id, wanted)
+    backend.notify("scan", job_id)
+    return Job(backend, str(job_id))
+
+
+def _by_key(backend: Backend, key: str) -> int | None:
+    with backend.database.read() as connection:
+        return jobs.by_key(connection, key)
+
+
+def _same(backend: Backend, job_id: int, request: Request) -> Job:
+    """The job that has the request's key. Raises KeyInUse if it is another request."""
+    with backend.database.read() as connection:
+        differences = list(request.differences(connection, job_id))
+    if differences:
+        raise KeyInUse(str(request.key), str(job_id), differences)
+    return Job(backend, str(job_id))
+
+
+def check_source(backend: Backend, canonical: str, *, whole: bool) -> None:
+    """Raise a SourceError unless the source can be opened and, as a whole, has images."""
+    with sources.open_source(
+        canonical, roots=backend.settings.roots, max_file_bytes=backend.settings.max_file_bytes
+    ) as source:
+        if whole and not sources.has_images(source):
+            raise SourceEmpty(f"{redacted(canonical)} has no images: {sources.what_it_has(source)}; check the folder")
+
+
+def _add(backend: Backend, request: Request) -> tuple[int, bool]:
+    """The id of a new job, or of the one that has got the key meanwhile; and whether it is new."""
+    try:
+        with backend.database.write() as connection:
+            version = model_registry.usable(connection, request.model)
+            job_id = jobs.add(connection, {**request.row, "version_id": version.id})
+            request.store_files(connection, job_id)
+            return job_id, True
+    except IntegrityError:
+        known = _by_key(backend, request.key) if request.key else None
+        if known is None:
+            raise
+        return known, False

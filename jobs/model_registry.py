@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection
-
-from jobs import records
 from jobs.db.database import Database
 from jobs.db.queries import versions
 from jobs.errors import NotPossible, VersionNotFound
+from jobs.records import ModelVersion, Promotion, iso
 from jobs.states import VersionState
 
-__all__ = ["describe", "history", "listing", "promote", "resolve", "retire", "rollback", "usable"]
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from jobs.records import Json
+
+__all__ = ["card", "find", "history", "listing", "promote", "resolve", "retire", "rollback", "usable"]
 
 
 def resolve(connection: Connection, name: str | None) -> versions.VersionRecord:
-    """The row of a version by name; None or "production" mean the one in production. Raises VersionNotFound."""
+    """Return the row of a version by name; None or `production` mean the one in production. Raises VersionNotFound."""
     row = versions.production(connection) if name in {None, "production"} else versions.by_name(connection, name or "")
     if row is None and name in {None, "production"}:
         raise VersionNotFound(
@@ -28,7 +31,7 @@ def resolve(connection: Connection, name: str | None) -> versions.VersionRecord:
 
 
 def usable(connection: Connection, name: str | None) -> versions.VersionRecord:
-    """The version that a new job is pinned to; see `resolve`. Raises NotPossible for one that is retired."""
+    """Return the version that a new job is pinned to; see `resolve`. Raises NotPossible for one that is retired."""
     row = resolve(connection, name)
     if row.state == VersionState.RETIRED:
         raise NotPossible(f"{row.name} is retired: choose another of `cars models`, or undo: {_undo(row.name)}")
@@ -39,20 +42,28 @@ def _undo(name: str) -> str:
     return f"cars model retire --undo {name}"
 
 
-def listing(database: Database) -> list[dict[str, Any]]:
-    """All versions, newest first."""
+def listing(database: Database) -> list[ModelVersion]:
+    """List all versions, newest first."""
     with database.read() as connection:
         live = versions.production(connection)
         rows = versions.page(connection)
-    return [records.version(row, production=live is not None and row.id == live.id) for row in rows]
+    return [ModelVersion.from_row(row, production=live is not None and row.id == live.id) for row in rows]
 
 
-def describe(database: Database, name: str) -> dict[str, Any]:
-    """The version's card, with `production`, `state`, `digest` and `registered_at` of the registry."""
+def find(database: Database, name: str) -> ModelVersion:
+    """Return a version. Raises VersionNotFound."""
     with database.read() as connection:
         row = resolve(connection, name)
         live = versions.production(connection)
-    mine = {"state": row.state, "digest": row.digest, "registered_at": records.iso(row.registered_at)}
+    return ModelVersion.from_row(row, production=live is not None and live.id == row.id)
+
+
+def card(database: Database, name: str) -> Json:
+    """Return a version's card, with `production`, `state`, `digest` and `registered_at` of the registry."""
+    with database.read() as connection:
+        row = resolve(connection, name)
+        live = versions.production(connection)
+    mine = {"state": row.state, "digest": row.digest, "registered_at": iso(row.registered_at)}
     return {"name": row.name, "production": live is not None and live.id == row.id, **mine, **row.card}
 
 
@@ -63,7 +74,7 @@ def promote(database: Database, name: str) -> None:
         row = resolve(connection, name)
         if row.state == VersionState.REJECTED:
             raise NotPossible(
-                f"{name} was rejected when it was judged; promote it as the outcome of a training with --force"
+                f"{name} was rejected when it was evaluated; promote it as the outcome of a training with --force"
             )
         if row.state == VersionState.RETIRED:
             raise NotPossible(f"{name} is retired; to use it again: {_undo(name)}, then cars model promote {name}")
@@ -73,8 +84,11 @@ def promote(database: Database, name: str) -> None:
 
 
 def retire(database: Database, name: str, *, undo: bool = False) -> None:
-    """Take a version out of use for new jobs, or bring it back (`undo`). Its card and files stay, and jobs that have it
-    go on with it. Raises VersionNotFound; NotPossible for the version in production, or a rejected one."""
+    """Take a version out of use for new jobs, or bring it back (`undo`).
+
+    Its card and files stay, and jobs that have it keep it. Raises VersionNotFound; NotPossible for the version in
+    production, or a rejected one.
+    """
     with database.write() as connection:
         versions.lock(connection)
         row = resolve(connection, name)
@@ -87,7 +101,7 @@ def retire(database: Database, name: str, *, undo: bool = False) -> None:
 
 
 def rollback(database: Database) -> str:
-    """Undo the last promotion that is not undone yet; returns the name that is live now."""
+    """Undo the last promotion that is not undone yet; return the name that is in production now."""
     with database.write() as connection:
         versions.lock(connection)
         live: list[tuple[int, str]] = []
@@ -107,13 +121,13 @@ def rollback(database: Database) -> str:
         return name
 
 
-def history(database: Database) -> list[dict[str, Any]]:
-    """Promotions, oldest first; the last one's `until` is None."""
+def history(database: Database) -> list[Promotion]:
+    """List the promotions, oldest first; the last one's `until` is None."""
     with database.read() as connection:
         rows = versions.history(connection)
-    starts = [records.iso(row.promoted_at) for row in rows]
+    starts = [iso(row.promoted_at) for row in rows]
     ends = [*starts[1:], None]
     return [
-        {"model_version": row.name, "from": start, "until": end, "reason": row.reason}
-        for row, start, end in zip(rows, starts, ends, strict=False)
+        Promotion(model_version=row.name, since=since, until=until, reason=row.reason)
+        for row, since, until in zip(rows, starts, ends, strict=False)
     ]

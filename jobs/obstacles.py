@@ -1,71 +1,55 @@
-"""What keeps a job from going on, in words that say what to do."""
+"""What keeps a job from continuing, in words that say what to do."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from jobs.redaction import redacted
+from jobs.workers import why_nobody_classifies
 
 if TYPE_CHECKING:
-    from jobs.client import Client
+    from jobs.records import JobStatus, WorkerStatus
     from jobs.settings import Settings
 
-__all__ = ["Obstacles", "anyone_classifies", "nobody_works"]
+__all__ = ["Obstacles"]
 
 QUIET_SECONDS = 5.0  # a job that moves has no obstacle
 BROKER_CHECK_SECONDS = 30.0
 BROKER_PATIENCE = 10.0
 
 
-def anyone_classifies(client: Client) -> bool:
-    """Whether a worker is alive that takes images, and is not broken."""
-    return any(_is_sound(worker) for worker in _classifiers(client))
-
-
-def nobody_works(client: Client) -> str | None:
-    """What to tell the person when no worker takes images."""
-    found = _classifiers(client)
-    if any(map(_is_sound, found)):
-        return None
-    if found:
-        return f"every worker is broken; one says: {found[0]['state'].removeprefix('broken: ')}; see: cars workers"
-    return "no worker is alive; start one: cars worker"
-
-
-def _classifiers(client: Client) -> list[dict[str, Any]]:
-    return [worker for worker in client.workers() if worker["alive"] and "classify" in worker["queues"]]
-
-
-def _is_sound(worker: dict[str, Any]) -> bool:
-    return not worker["state"].startswith("broken")
-
-
 class Obstacles:
-    """Looks at one job again and again. `brings_worker`: no worker is needed, for whoever waits starts one."""
+    """Looks at one job again and again.
 
-    def __init__(self, client: Client, *, brings_worker: bool = False) -> None:
-        self._client = client
+    `workers` lists them as of now; with `brings_worker` none is needed, for whoever waits starts one.
+    """
+
+    def __init__(
+        self, settings: Settings, workers: Callable[[], Sequence[WorkerStatus]], *, brings_worker: bool = False
+    ) -> None:
+        self._workers = workers
         self._brings_worker = brings_worker
-        self._broker = _BrokerCheck(client.settings)
+        self._broker = _BrokerCheck(settings)
         self._seen: tuple[str, int] | None = None
         self._moved_at = time.monotonic()
         self.worker_alive = True
 
-    def look(self, status: dict[str, Any]) -> str | None:
-        """What to tell the person about the job, which has this status; None when all is well."""
-        idle = None if self._brings_worker else nobody_works(self._client)
+    def look(self, status: JobStatus) -> str | None:
+        """Return what to tell the person about the job, which has this status; None when all is well."""
+        idle = None if self._brings_worker else why_nobody_classifies(self._workers())
         self.worker_alive = idle is None
         if idle is not None:
             return idle
-        if status["waiting"]:
-            return f"job {status['id']} waits {status['waiting']}; it is tried again"
-        seen = (status["state"], status["total"] - status["pending"])
+        if status.waiting:
+            return f"job {status.id} waits {status.waiting}; it is tried again"
+        seen = (status.state, status.total - status.pending)
         if seen != self._seen:
             self._seen, self._moved_at = seen, time.monotonic()
         if time.monotonic() - self._moved_at >= QUIET_SECONDS:
-            return self._broker.words()
+            return self._broker.notice()
         return None
 
 
@@ -78,8 +62,8 @@ class _BrokerCheck:
         self._began = float("-inf")
         self._reason: str | None = None
 
-    def words(self) -> str | None:
-        """What to tell the person by the newest answer; the first time none is known yet."""
+    def notice(self) -> str | None:
+        """Return what to tell the person by the newest answer; the first time there is none yet."""
         if self._settings.embedded:
             return None
         now = time.monotonic()

@@ -1,25 +1,19 @@
-"""Waiting for a job's end: one loop for Python and for the command line."""
+"""Waiting for the end of a job or a training run: one loop for Python and for the command line."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol, TypeVar
 
 from jobs.errors import DatabaseUnavailable, NoWorkerAlive, WaitTimeout
-from jobs.obstacles import Obstacles
-from jobs.states import JobState
+from jobs.states import JobState, RunState
 
-if TYPE_CHECKING:
-    from jobs.client import Client, Job
-
-__all__ = ["Display", "brief_interrupt", "follow", "outlasting", "wait"]
+__all__ = ["Display", "Status", "WorkerPatience", "brief_interrupt", "follow", "log_or"]
 
 logger = logging.getLogger(__name__)
-Status = dict[str, Any]
-T = TypeVar("T")
 
 POLL_SECONDS = 0.25
 FIRST_POLL_SECONDS = 0.01
@@ -31,30 +25,55 @@ DATABASE_PATIENCE = 600.0  # a database that is restarted has, too
 BACK = "the database answers again"
 
 
-class Display(Protocol):
+class Status(Protocol):
+    """What the loop needs of a job's or a run's status."""
+
+    @property
+    def state(self) -> JobState | RunState:
+        """The state, which is terminal at the end."""
+
+    @property
+    def how_far(self) -> str:
+        """What to say of it when the time is over."""
+
+
+S = TypeVar("S", bound=Status)
+S_contra = TypeVar("S_contra", bound=Status, contravariant=True)
+
+
+class Display(Protocol[S_contra]):
     """Is shown every status, and told what a person should know."""
 
-    def show(self, status: Status) -> None: ...
-    def tell(self, words: str) -> None: ...
+    def show(self, status: S_contra) -> None:
+        """Show how far it is."""
+
+    def tell(self, notice: str) -> None:
+        """Tell the person something."""
 
 
 def follow(
-    job: Job, display: Display, *, watch: Callable[[Status], str | None], timeout: float | None = None
-) -> Status:
-    """Wait for the job to end; returns its last status.
+    ask: Callable[[], S],
+    *,
+    what: str,
+    display: Display[S],
+    watch: Callable[[S], str | None],
+    timeout: float | None = None,
+) -> S:
+    """Ask for the status of `what` (such as `job 7`) until it has ended, and return the last one.
 
     `watch` is called every two seconds: what it returns is told, and told again as long as it is so; what it raises
-    ends the wait. A database that does not answer is asked again for ten minutes. Raises WaitTimeout when the job has
-    not ended within `timeout` seconds, DatabaseUnavailable.
+    ends the wait. A database that does not answer is asked again for ten minutes. Raises WaitTimeout when there is no
+    end within `timeout` seconds, DatabaseUnavailable.
     """
     start = time.monotonic()
     notices, outage = _Notices(display.tell), _Outage()
-    next_watch, status = start, None
+    next_watch = start
+    status: S | None = None
     while True:
         try:
-            status = job.status()
+            status = ask()
             display.show(status)
-            if JobState(status["state"]).terminal:
+            if status.state.terminal:
                 return status
             if time.monotonic() >= next_watch:
                 next_watch = time.monotonic() + WATCH_SECONDS
@@ -62,34 +81,13 @@ def follow(
             if outage.ended():
                 display.tell(BACK)
         except DatabaseUnavailable as exc:
-            notices.say(outage.words(exc))
+            notices.say(outage.notice(exc))
         waited = time.monotonic() - start
         left = float("inf") if timeout is None else timeout - waited
         if left <= 0:
-            raise WaitTimeout(f"job {job.id} has not ended within {timeout:g} s: {_how_far(status)}")
+            how_far = "the database did not answer" if status is None else status.how_far
+            raise WaitTimeout(f"{what} has not ended within {timeout:g} s: {how_far}")
         time.sleep(min(POLL_SECONDS, left, max(FIRST_POLL_SECONDS, POLL_FRACTION * waited)))
-
-
-def outlasting(ask: Callable[[], T], tell: Callable[[str], None]) -> T:
-    """What `ask` returns, asked again while the database does not answer. Raises DatabaseUnavailable after ten
-    minutes."""
-    notices, outage = _Notices(tell), _Outage()
-    while True:
-        try:
-            answer = ask()
-        except DatabaseUnavailable as exc:
-            notices.say(outage.words(exc))
-            time.sleep(POLL_SECONDS)
-        else:
-            if outage.ended():
-                tell(BACK)
-            return answer
-
-
-def _how_far(status: Status | None) -> str:
-    if status is None:
-        return "the database did not answer"
-    return f"it is {status['state']}, {status['total'] - status['pending']:,} of {status['total']:,} images are done"
 
 
 class _Notices:
@@ -99,11 +97,11 @@ class _Notices:
         self._tell = tell
         self._told: dict[str, float] = {}
 
-    def say(self, words: str | None) -> None:
+    def say(self, notice: str | None) -> None:
         now = time.monotonic()
-        if words and now - self._told.get(words, float("-inf")) >= REPEAT_SECONDS:
-            self._told[words] = now
-            self._tell(words)
+        if notice and now - self._told.get(notice, float("-inf")) >= REPEAT_SECONDS:
+            self._told[notice] = now
+            self._tell(notice)
 
 
 class _Outage:
@@ -112,37 +110,34 @@ class _Outage:
     def __init__(self) -> None:
         self._since: float | None = None
 
-    def words(self, error: DatabaseUnavailable) -> str:
-        """What to say of it; raises the error when it has lasted too long."""
+    def notice(self, error: DatabaseUnavailable) -> str:
+        """Return what to say of it; raise the error when it has lasted too long."""
         self._since = self._since or time.monotonic()
         if time.monotonic() - self._since > DATABASE_PATIENCE:
             raise error
         return f"{error}; trying again for {DATABASE_PATIENCE / 60:g} min"
 
     def ended(self) -> bool:
-        """Whether there was one until now."""
+        """Return whether there was one until now."""
         was, self._since = self._since is not None, None
         return was
 
 
-def wait(job: Job, client: Client, *, timeout: float | None, progress: bool) -> Status:
-    """See `Job.wait`."""
-    obstacles = Obstacles(client)
-    missed = 0.0
+class WorkerPatience:
+    """Raises NoWorkerAlive once no worker has been alive for a minute of looks, one every `WATCH_SECONDS`."""
 
-    def watch(status: Status) -> str | None:
-        nonlocal missed
-        words = obstacles.look(status)
-        missed = 0.0 if obstacles.worker_alive else missed + WATCH_SECONDS
-        if missed > WORKER_PATIENCE:
+    def __init__(self, what: str, *, kind: str, command: str) -> None:
+        self._what, self._kind, self._command = what, kind, command
+        self._missed = 0.0
+
+    def look(self, *, alive: bool) -> None:
+        """Count one look. Raises NoWorkerAlive."""
+        self._missed = 0.0 if alive else self._missed + WATCH_SECONDS
+        if self._missed > WORKER_PATIENCE:
             raise NoWorkerAlive(
-                f"no worker has been alive for {WORKER_PATIENCE:g} s: start one with `cars worker`; "
-                f"job {job.id} waits in the database"
+                f"no {self._kind} has been alive for {WORKER_PATIENCE:g} s: start one with `{self._command}`; "
+                f"{self._what} waits in the database"
             )
-        return words
-
-    with _display(progress) as display:
-        return follow(job, display, watch=watch, timeout=timeout)
 
 
 class _Log:
@@ -151,24 +146,18 @@ class _Log:
     def show(self, status: Status) -> None:
         pass
 
-    def tell(self, words: str) -> None:
-        logger.warning("%s", words)
+    def tell(self, notice: str) -> None:
+        logger.warning("%s", notice)
 
 
-@contextmanager
-def _display(progress: bool) -> Iterator[Display]:
-    if not progress:
-        yield _Log()
-        return
-    from jobs.progress import Bar
-
-    with Bar() as bar:
-        yield bar
+def log_or(bar: AbstractContextManager[Display[S]] | None) -> AbstractContextManager[Display[S]]:
+    """Return the bar, or what only writes notices to the log."""
+    return nullcontext(_Log()) if bar is None else bar
 
 
 @contextmanager
 def brief_interrupt(words: str) -> Iterator[None]:
-    """Ctrl-C inside says `words`, and nothing of what went on at that moment."""
+    """Make Ctrl-C inside say `words`, and nothing of where it came."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,28 +1,73 @@
-"""Results as a stream: asked of the database a page at a time, never held as a whole."""
+"""Results as a stream: asked of the database a page at a time, never as a whole."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from jobs import records
 from jobs.db.database import Database
+from jobs.db.paging import pages
 from jobs.db.queries import results, versions
+from jobs.errors import SettingsInvalid
+from jobs.filters import checked_order, make_filter
+from jobs.records import Result
 from jobs.states import ResultOrder
 
 if TYPE_CHECKING:
+    from datetime import date, datetime
+    from typing import Unpack
+
     import pandas
 
-__all__ = ["Results"]
+    from jobs.backend import Backend
+    from jobs.records import Selected
+
+__all__ = ["ResultFilters", "Results", "find"]
 
 PAGE = 2_000
 
 
+class ResultFilters(TypedDict, total=False):
+    """What results can be filtered, sorted and limited by; see `Client.results`."""
+
+    label: str | None
+    make: str | None
+    model: str | None
+    body: str | None
+    year: int | None
+    decision: str | None
+    min_confidence: float | None
+    max_confidence: float | None
+    listing: str | None
+    since: str | date | datetime | None
+    until: str | date | datetime | None
+    version: str | None
+    status: str | None
+    top_k: int | None
+    sort: Literal["confidence", "path", "time"] | None
+    reverse: bool
+    limit: int | None
+
+
+def find(backend: Backend, job_id: int | None, /, **wanted: Unpack[ResultFilters]) -> Results:
+    """Return the results of a job, or of all, that fit; see `Client.results`."""
+    top_k, limit = wanted.pop("top_k", None), wanted.pop("limit", None)
+    for name, value in (("top_k", top_k), ("limit", limit)):
+        if value is not None and value < 1:
+            raise SettingsInvalid(f"{name} must be at least 1, not {value}")
+    order, reverse = checked_order(wanted.pop("sort", None)), wanted.pop("reverse", False)
+    fitting = make_filter(backend.database, job_id, **wanted)
+    return Results(backend.database, fitting, top_k=top_k, order=order, reverse=reverse, limit=limit)
+
+
 class Results:
-    """The results that fit a filter, by job and path unless they are sorted. Iterating asks the database anew, so a
-    running job's grow; sorted ones are those of the moment at which iterating begins."""
+    """The results that fit a filter, by job and path unless they are sorted.
+
+    Iterating asks the database anew, so a running job's grow; sorted ones are those of the moment at which iterating
+    begins.
+    """
 
     def __init__(
         self,
@@ -40,29 +85,24 @@ class Results:
         self._order, self._reverse, self._limit = order, reverse, limit
         self._classes: dict[int, list[str]] = {}
 
-    def __iter__(self) -> Iterator[records.Result]:
+    def __iter__(self) -> Iterator[Result]:
         sorting = self._order is not None or self._reverse
         for rows in self._in_order() if sorting else self._pages():
             for row in rows:
-                yield records.result(row, classes=self._class_names(row.version_id), top_k=self._top_k)
+                yield Result.from_row(row, classes=self._class_names(row.version_id), top_k=self._top_k)
 
-    def _pages(self) -> Iterator[Sequence[Any]]:
-        after: tuple[int, int] | None = None
-        left = self._limit
-        while left is None or left > 0:
-            size = PAGE if left is None else min(PAGE, left)
+    def _pages(self) -> Iterator[Sequence[Selected]]:
+        def fetch(after: tuple[int, int] | None, limit: int) -> Sequence[Selected]:
             with self._database.read() as connection:
-                rows = results.page(connection, self._wanted, after=after, limit=size)
-            yield rows
-            if len(rows) < size:
-                return
-            after = (rows[-1].job_id, rows[-1].ordinal)
-            left = left and left - len(rows)
+                return results.page(connection, self._wanted, after=after, limit=limit)
 
-    def _in_order(self) -> Iterator[Sequence[Any]]:
-        options: dict[str, Any] = {"order": self._order, "reverse": self._reverse, "limit": self._limit, "size": PAGE}
+        return pages(fetch, key=lambda row: (row.job_id, row.ordinal), size=PAGE, limit=self._limit)
+
+    def _in_order(self) -> Iterator[Sequence[Selected]]:
         with self._database.snapshot() as connection:
-            yield from results.in_order(connection, self._wanted, **options)
+            yield from results.in_order(
+                connection, self._wanted, order=self._order, reverse=self._reverse, limit=self._limit, size=PAGE
+            )
 
     def _class_names(self, version_id: int) -> list[str]:
         if version_id not in self._classes:
@@ -72,8 +112,10 @@ class Results:
         return self._classes[version_id]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many images have each `status`, each `decision` and, where it was decided, each `make`, and how many
-        failed with each error `code`; the most frequent first. Neither `limit` nor order matter."""
+        """Count the images by `status`, `decision`, `make` (where it was decided) and error `code`.
+
+        The most frequent come first. Neither `limit` nor order matter.
+        """
         found: dict[str, Counter[str]] = {"status": Counter(), "decision": Counter(), "make": Counter()}
         failed: Counter[str] = Counter()
         with self._database.read() as connection:
@@ -89,13 +131,13 @@ class Results:
         return {name: dict(counter.most_common()) for name, counter in {**found, "code": failed}.items()}
 
     def write(self, path: str | Path) -> int:
-        """Write `.csv`, `.jsonl`, `.json` or `.parquet`, by the file's ending; returns how many rows."""
+        """Write `.csv`, `.jsonl`, `.json` or `.parquet`, by the file's ending; return the number of rows."""
         from jobs import export
 
         return export.write((row.to_dict() for row in self), Path(path))
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A pandas DataFrame, a row an image. Needs the extra `tables`."""
+        """Return a pandas DataFrame with one row per image; needs the extra `tables`."""
         from jobs import export
 
         return export.to_pandas(row.to_dict() for row in self)

@@ -92,7 +92,7 @@ def import_(folder: Path) -> None:
     database = Database(settings.database)
     try:
         added = register(settings, database, folder, card)
-        live = any(row["production"] for row in model_registry.listing(database) if row["name"] == card.name)
+        live = any(row.production for row in model_registry.listing(database) if row.name == card.name)
     finally:
         database.close()
     print(card.name)

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from jobs.cli.context import Session
+from jobs.cli.context import Dependencies
 from jobs.cli.output.formats import error
 from jobs.cli.signals import Terminated
 from jobs.errors import CarClassifierError, SettingsInvalid
@@ -32,7 +32,7 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "classify": _Command(
-        "Jobs", "classify", "classify", "Classify a folder of images (or single images) and print one row an image."
+        "Jobs", "classify", "classify", "Classify a folder of images (or single images) and print one row per image."
     ),
     "submit": _Command(
         "Jobs", "jobs", "submit", "Submit a folder of images (or single images) as a job and print its id."
@@ -49,7 +49,7 @@ COMMANDS = {
         "Jobs",
         "jobs",
         "retry",
-        "Go on with an ended job: whatever is not ok, failed and canceled images, and a listing that was not finished.",
+        "Continue an ended job: whatever is not ok, failed and canceled images, and a listing that was not finished.",
     ),
     "delete": _Command(
         "Jobs", "jobs", "delete", "Delete a job that has ended, with every prediction that no other job refers to."
@@ -57,7 +57,7 @@ COMMANDS = {
     "prune": _Command(
         "Jobs", "jobs", "prune", "Delete jobs that ended long ago, with every prediction that no other job refers to."
     ),
-    "results": _Command("Results", "results", "results", "Show results, one row an image, of one job or of all."),
+    "results": _Command("Results", "results", "results", "Show results, one row per image, of one job or of all."),
     "errors": _Command(
         "Results",
         "results",
@@ -72,7 +72,7 @@ COMMANDS = {
         "Models",
         "training",
         "train",
-        "Train on labelled photos, publish, judge beside production, promote what is better; prints the run's id.",
+        "Train on labelled images, publish, evaluate beside production, promote what is better; print its id.",
     ),
     "training": _Command(
         "Models",
@@ -81,10 +81,13 @@ COMMANDS = {
         "Show a training run, on a terminal live until it ends; without RUN, list all.",
     ),
     "label": _Command(
-        "Models", "corrections", "label", "Correct a photo's class, for the next training to learn; its bytes are kept."
+        "Models",
+        "corrections",
+        "label",
+        "Correct an image's class, for the next training to learn; its bytes are stored.",
     ),
     "labels": _Command(
-        "Models", "corrections", "group", "Corrections of photos, which the next training learns: import, export."
+        "Models", "corrections", "group", "Corrections of images, which the next training learns: import, export."
     ),
     "worker": _Command(
         "Operations",
@@ -209,4 +212,4 @@ def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,  # noqa: ARG001
 ) -> None:
     """Classify car photos: a folder of images in, rows in a SQL database out."""
-    ctx.obj = ctx.obj or Session()
+    ctx.obj = ctx.obj or Dependencies()

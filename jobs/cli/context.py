@@ -5,26 +5,208 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol, Self
 
 import typer
 
 if TYPE_CHECKING:
-    from jobs.client import Client
+    from datetime import timedelta
+    from pathlib import Path
+    from typing import Unpack
 
-__all__ = ["LocalWorker", "Session", "session"]
+    from jobs.records import (
+        CheckResult,
+        Correction,
+        FailedImage,
+        JobStatus,
+        Json,
+        ModelVersion,
+        Promotion,
+        Result,
+        SkippedSuffix,
+        TrainingStatus,
+        WorkerStatus,
+    )
+    from jobs.results import ResultFilters
+    from jobs.settings import Settings
+
+__all__ = [
+    "CommandClient",
+    "Dependencies",
+    "JobHandle",
+    "LocalWorker",
+    "ResultStream",
+    "RunHandle",
+    "dependencies",
+]
+
+
+class ResultStream(Protocol):
+    """What commands need of `jobs.results.Results`."""
+
+    def __iter__(self) -> Iterator[Result]: ...
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Count the images."""
+
+    def write(self, path: str | Path) -> int:
+        """Write a file; return the number of rows."""
+
+
+class JobHandle(Protocol):
+    """What commands need of `jobs.job.Job`."""
+
+    id: str
+
+    def status(self) -> JobStatus:
+        """Return how far it is."""
+
+    def cancel(self) -> JobStatus:
+        """Stop it."""
+
+    def retry(self) -> JobStatus:
+        """Continue with what is not `ok`."""
+
+    def skipped(self) -> Sequence[SkippedSuffix]:
+        """List what was left out."""
+
+    def delete(self) -> None:
+        """Delete it."""
+
+    def results(self, **wanted: Unpack[ResultFilters]) -> ResultStream:
+        """Return its results."""
+
+
+class RunHandle(Protocol):
+    """What commands need of `jobs.training_run.TrainingRun`."""
+
+    id: str
+
+    def status(self) -> TrainingStatus:
+        """Return how far it is."""
+
+    def cancel(self) -> TrainingStatus:
+        """Stop it."""
+
+
+class JobClient(Protocol):
+    """What the commands about jobs, results and workers need of `jobs.client.Client`."""
+
+    settings: Settings
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exc: object) -> None: ...
+
+    def submit(
+        self,
+        source: str | list[str],
+        *,
+        name: str | None = None,
+        model: str | None = None,
+        top_k: int = 5,
+        priority: Literal["low", "normal", "high"] = "normal",
+        key: str | None = None,
+        reuse: bool = False,
+    ) -> JobHandle:
+        """Enqueue a job."""
+
+    def job(self, id: str) -> JobHandle:
+        """Return the job with this id."""
+
+    def jobs(self, *, state: str | None = None, limit: int | None = None) -> Iterator[JobStatus]:
+        """Yield the statuses of jobs."""
+
+    def prune(self, older_than: timedelta, *, dry_run: bool = False) -> dict[str, int]:
+        """Delete old jobs."""
+
+    def results(self, job: str | None = None, **wanted: Unpack[ResultFilters]) -> ResultStream:
+        """Return the results of one job or of all."""
+
+    def errors(self, job: str) -> Iterator[FailedImage]:
+        """Yield the job's failed images."""
+
+    def workers(self) -> list[WorkerStatus]:
+        """List the workers."""
+
+
+class ModelClient(Protocol):
+    """What the commands about models and operations need of `jobs.client.Client`."""
+
+    def models(self) -> list[ModelVersion]:
+        """List the versions."""
+
+    def model_card(self, name: str = "production") -> Json:
+        """Return a version's card."""
+
+    def promote(self, name: str) -> None:
+        """Make a version production."""
+
+    def retire(self, name: str, *, undo: bool = False) -> None:
+        """Take a version out of use."""
+
+    def rollback(self) -> str:
+        """Go back to the version before."""
+
+    def history(self) -> list[Promotion]:
+        """List the promotions."""
+
+    def migrate(self) -> dict[str, str | None]:
+        """Bring the database to this release's schema."""
+
+    def check(self) -> list[CheckResult]:
+        """Run the checks of `cars doctor`."""
+
+
+class TrainingClient(Protocol):
+    """What the commands about training and corrections need of `jobs.client.Client`."""
+
+    def train(
+        self,
+        dataset: str,
+        *,
+        recipe: Literal["original", "scratch", "finetune", "distill"] = "finetune",
+        init: str | None = None,
+        teacher: str | None = None,
+        epochs: int | None = None,
+        min_gain: float = 0.0,
+        force: bool = False,
+        promote: bool = True,
+        min_photos: int | None = None,
+        other: str | None = None,
+        seed: int = 0,
+    ) -> RunHandle:
+        """Enqueue a training run."""
+
+    def training(self, id: str) -> RunHandle:
+        """Return the training run with this id."""
+
+    def trainings(self, *, limit: int | None = None) -> Iterator[TrainingStatus]:
+        """Yield the statuses of training runs."""
+
+    def label(self, image: str, label: str, *, new_class: bool = False) -> Correction:
+        """Correct an image."""
+
+    def import_labels(self, file: Path, *, new_class: bool = False) -> int:
+        """Take the corrections of a CSV."""
+
+    def export_labels(self, file: Path) -> int:
+        """Write all corrections to a CSV."""
+
+
+class CommandClient(JobClient, ModelClient, TrainingClient, Protocol):
+    """What commands need of `jobs.client.Client`; a test's fake has the same shape, which mypy checks."""
 
 
 class LocalWorker(Protocol):
     """A worker that lives as long as one command."""
 
     def start(self) -> None:
-        """Start it and return at once; raises WorkerFailed where it cannot run on this machine."""
+        """Start it and return at once; raise WorkerFailed where it cannot run on this machine."""
 
     def running(self) -> bool:
-        """Whether it runs; raises WorkerFailed, with its last words, when it was started and has ended by itself."""
+        """Return whether it runs; raise WorkerFailed, with the end of its log, when it has ended by itself."""
 
     def dismiss(self) -> None:
         """Ask it to end and return at once; harmless when it does not run."""
@@ -33,7 +215,7 @@ class LocalWorker(Protocol):
         """Ask it to end, wait, kill it after `patience` seconds; harmless when it does not run."""
 
 
-def _client() -> Client:
+def _client() -> CommandClient:
     from jobs.client import Client
 
     return Client()
@@ -61,18 +243,18 @@ def _become(arguments: Sequence[str]) -> NoReturn:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """The doors to the outside; the defaults are the real ones."""
+class Dependencies:
+    """What commands need from outside; the defaults are the real ones."""
 
-    client: Callable[[], Client] = _client
+    client: Callable[[], CommandClient] = _client
     local_worker: Callable[[], LocalWorker] = _local_worker
     training_worker: Callable[[], LocalWorker] = _training_worker
     become: Callable[[Sequence[str]], object] = _become
 
 
-def session(ctx: typer.Context) -> Session:
-    """The session that the root command has put into the context."""
-    found = ctx.find_object(Session)
+def dependencies(ctx: typer.Context) -> Dependencies:
+    """Return what the root command has put into the context."""
+    found = ctx.find_object(Dependencies)
     if found is None:
         raise RuntimeError("the root callback has not run")
     return found

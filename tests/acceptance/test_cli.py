@@ -146,7 +146,7 @@ def test_classify_that_is_stopped_takes_its_worker_along_and_keeps_the_job(
     # Tests that a shell runs in the background were told to ignore SIGINT, and a program they start would be too.
     pipe["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen([*CARS, "classify", str(folder)], env=environment(), **pipe) as process, Client() as client:
-        wait_until(lambda: any(status["state"] == "running" for status in client.jobs()))
+        wait_until(lambda: any(status.state == "running" for status in client.jobs()))
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (code, "")
@@ -154,7 +154,7 @@ def test_classify_that_is_stopped_takes_its_worker_along_and_keeps_the_job(
     assert workers_of(home) == []
     gate.unlink()
     with Client() as client:
-        assert client.job("1").status()["state"] == "running"
+        assert client.job("1").status().state == "running"
 
 
 def test_two_at_once_share_what_workers_there_are(home: Path, gate: Path, photos: Callable[..., Path]) -> None:

@@ -43,7 +43,7 @@ def test_the_same_rows_from_one_command_and_from_two_workers(
         worker(env)
     with Client() as client:
         job = client.submit(str(folder))
-        assert follow(job, until=ended)["state"] == "completed_with_errors"
+        assert follow(job, until=ended).state == "completed_with_errors"
         check_whole(client, job, total=81)
     server = run_cars("results", job.id, "--format", "jsonl", env=env)
     assert len(rows(embedded.stdout)) == 81
@@ -86,10 +86,10 @@ def test_awkward_images(backend: Backend, shared: Path, worker: Callable[..., Wo
     with Client() as client:
         job = client.submit(str(folder))
         status = follow(job, until=ended)
-        failed = {error["path"]: error["code"] for error in job.errors()}
+        failed = {error.path: error.code for error in job.errors()}
         assert {result.path for result in job.results()} == expected
         assert undecodable & expected <= failed.keys()
         assert all(failed.values())
-        assert status["failed"] == len(failed)
+        assert status.failed == len(failed)
     assert running.child_pids() == children, "a worker process died"
     assert 0 < memory.stop() < 2**30

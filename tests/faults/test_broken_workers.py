@@ -24,7 +24,7 @@ def engine(name: str, **variables: str) -> dict[str, str]:
 
 
 def waiting(job: Job) -> Any:
-    return job.status()["waiting"]
+    return job.status().waiting
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_worker_that_cannot_work_takes_no_work(
         assert says in useless.output().strip().splitlines()[-1]
         assert "Traceback" not in useless.output()
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"]) == ("completed", 1_000)
+        assert (status.state, status.ok) == ("completed", 1_000)
 
 
 def test_the_check_by_itself(home: Path) -> None:
@@ -79,10 +79,10 @@ def test_one_picture_that_the_engine_raises_on(backend: Backend, photos: Photos,
     with Client() as client:
         job = client.submit(str(folder))
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", 1_999, 1)
+        assert (status.state, status.ok, status.failed) == ("completed_with_errors", 1_999, 1)
         (failed,) = job.errors()
-        assert (failed["path"], failed["code"]) == ("001000x.png", "engine_error")
-        assert f"{error}: the odd picture" in failed["message"]
+        assert (failed.path, failed.code) == ("001000x.png", "engine_error")
+        assert f"{error}: the odd picture" in failed.message
         check_whole(client, job, total=2_000)
 
 
@@ -97,17 +97,17 @@ def test_an_engine_that_begins_to_raise_for_ever(
         job = client.submit(str(folder))
         follow(job, until=done(32))
         flag.touch()
-        wait_until(lambda: client.workers()[0]["state"].startswith("broken: "), 60, failing.output)
-        assert "CUDA error" in client.workers()[0]["state"]
-        before = follow(job, until=lambda status: status["waiting"] is not None, timeout=30)
-        assert (before["state"], before["failed"], before["canceled"]) == ("running", 0, 0)
+        wait_until(lambda: client.workers()[0].state.startswith("broken: "), 60, failing.output)
+        assert "CUDA error" in client.workers()[0].state
+        before = follow(job, until=lambda status: status.waiting is not None, timeout=30)
+        assert (before.state, before.failed, before.canceled) == ("running", 0, 0)
         healthy = worker({**env, **SCRIPTED})
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"], status["waiting"]) == ("completed", 600, None)
+        assert (status.state, status.ok, status.waiting) == ("completed", 600, None)
         healthy.stop()
         flag.unlink()
         more = client.submit(str(photos(50, 16, folder.parent / "more")))
-        assert follow(more, until=ended)["ok"] == 50
+        assert follow(more, until=ended).ok == 50
         assert failing.process.poll() is None
 
 
@@ -118,11 +118,11 @@ def test_a_source_that_is_away_for_a_while(backend: Backend, photos: Photos, wor
         job = client.submit(str(folder))
         follow(job, until=done(128))
         away = folder.rename(folder.parent / "away")
-        status = follow(job, until=lambda status: status["waiting"] is not None, timeout=60)
-        assert (str(folder) in status["waiting"], status["failed"]) == (True, 0)
+        status = follow(job, until=lambda status: status.waiting is not None, timeout=60)
+        assert (str(folder) in status.waiting, status.failed) == (True, 0)
         away.rename(folder)
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"], status["waiting"]) == ("completed", 1_000, None)
+        assert (status.state, status.ok, status.waiting) == ("completed", 1_000, None)
         check_whole(client, job, total=1_000)
 
 
@@ -134,7 +134,7 @@ def test_a_source_that_is_away_before_it_is_listed(backend: Backend, photos: Pho
         worker({**backend.env, **SCRIPTED})
         wait_until(lambda: waiting(job), 60, lambda: str(job.status()))
         away.rename(folder)
-        assert follow(job, until=ended)["ok"] == 100
+        assert follow(job, until=ended).ok == 100
 
 
 def test_a_worker_with_other_roots(backend: Backend, photos: Photos, worker: Start, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_worker_with_other_roots(backend: Backend, photos: Photos, worker: Sta
         wait_until(lambda: waiting(job), 60, lambda: str(job.status()))
         worker({**backend.env, **SCRIPTED})
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"]) == ("completed", 1_000)
+        assert (status.state, status.ok) == ("completed", 1_000)
 
 
 def test_an_engine_that_dies_while_it_is_loaded(
@@ -159,10 +159,10 @@ def test_an_engine_that_dies_while_it_is_loaded(
     with Client() as client:
         job = client.submit(str(folder))
         wait_until(lambda: "is still broken" in running.output(), 90, running.output)
-        assert client.workers()[0]["state"].startswith("broken: ")
+        assert client.workers()[0].state.startswith("broken: ")
         flag.unlink()
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"]) == ("completed", 20)
+        assert (status.state, status.ok) == ("completed", 20)
     assert worker(env, ready=False).process.poll() is None
     flag.touch()
     late = worker(env, ready=False)
@@ -178,14 +178,14 @@ def test_given_up_at_last_and_retried(backend: Backend, photos: Photos, worker: 
         follow(job, until=done(128))
         away = folder.rename(folder.parent / "away")
         status = follow(job, until=ended, timeout=60)
-        assert status["state"] == "failed"
-        assert "given up after 2.0 s" in status["error"]
-        assert status["ok"] + status["canceled"] == 500
+        assert status.state == "failed"
+        assert "given up after 2.0 s" in status.error
+        assert status.ok + status.canceled == 500
         shown = run_cars("errors", job.id, env=backend.env)
-        assert status["error"] in shown.stderr
-        assert f"{status['ok']}/500" in run_cars("jobs", "--format", "table", env=backend.env).stdout
+        assert status.error in shown.stderr
+        assert f"{status.ok}/500" in run_cars("jobs", "--format", "table", env=backend.env).stdout
         away.rename(folder)
         assert run_cars("retry", job.id, env=backend.env).returncode == 0
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"], status["canceled"]) == ("completed", 500, 0)
+        assert (status.state, status.ok, status.canceled) == ("completed", 500, 0)
         check_whole(client, job, total=500)

@@ -75,12 +75,12 @@ def test_they_are_dropped(
         for queue in ("classify", "control"):
             queues.lpush(queue, *(item if isinstance(item, bytes) else json.dumps(item) for item in ITEMS))
         job = client.submit(str(photos(100, 16)))
-        assert follow(job, until=ended, timeout=90)["ok"] == 100
+        assert follow(job, until=ended, timeout=90).ok == 100
         wait_until(lambda: not queues.exists("classify", "control"), 60, "the queues are empty")
         wait_until(lambda: not queues.hlen("unacked"), 60, "nothing comes back")
         assert running.process.poll() is None
-        again = client.submit(str(photos(10, 16, Path(job.status()["source"]).parent / "more")))
-        assert follow(again, until=ended, timeout=60)["ok"] == 10
+        again = client.submit(str(photos(10, 16, Path(job.status().source).parent / "more")))
+        assert follow(again, until=ended, timeout=60).ok == 10
         assert running.stop(60) == 0
     output = running.output()
     assert "a message is dropped: not JSON (5 bytes)" in output

@@ -23,8 +23,8 @@ def test_an_engine_that_hangs_with_the_lock_held(backend: Backend, photos: Photo
     with Client() as client:
         job = client.submit(str(folder))
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", 99, 1)
-        assert [(e["path"], e["code"]) for e in job.errors()] == [("000050x.png", "worker_crashed")]
+        assert (status.state, status.ok, status.failed) == ("completed_with_errors", 99, 1)
+        assert [(e.path, e.code) for e in job.errors()] == [("000050x.png", "worker_crashed")]
         check_whole(client, job, total=100)
     assert running.process.poll() is None
     assert "none of its threads has run" in running.output()
@@ -38,7 +38,7 @@ def test_a_picture_that_eats_memory(backend: Backend, photos: Photos, worker: St
     with Client() as client:
         job = client.submit(str(folder))
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", 299, 1)
+        assert (status.state, status.ok, status.failed) == ("completed_with_errors", 299, 1)
         (failed,) = job.errors()
-        assert (failed["path"], failed["code"]) == ("000150x.png", "engine_error")
-        assert "MemoryError" in failed["message"]
+        assert (failed.path, failed.code) == ("000150x.png", "engine_error")
+        assert "MemoryError" in failed.message

@@ -19,17 +19,17 @@ def test_cancel(backend: Backend, photos: Callable[..., Path], worker: Callable[
         job = client.submit(str(folder))
         before = follow(job, until=done(200))
         after = job.cancel()
-        assert after["state"] == "canceled"
-        assert after["ok"] <= before["ok"] + 128
-        assert after["ok"] + after["canceled"] == after["total"]
+        assert after.state == "canceled"
+        assert after.ok <= before.ok + 128
+        assert after.ok + after.canceled == after.total
         other = client.submit(
             str(photos(10, 16, folder.parent / "other"))
         )  # proves that the worker is done with the first
         follow(other, until=ended)
         assert job.status() == after
         assert job.cancel() == after
-        assert sum(result.status == "ok" for result in job.results()) == after["ok"]
-        assert sum(1 for _ in job.results(status="canceled")) == after["canceled"]
+        assert sum(result.status == "ok" for result in job.results()) == after.ok
+        assert sum(1 for _ in job.results(status="canceled")) == after.canceled
 
 
 def test_same_folder_again(
@@ -39,11 +39,11 @@ def test_same_folder_again(
     worker({**backend.env, **SCRIPTED, "ENGINE_LOG": str(log)})
     with Client() as client:
         first = client.submit(str(folder), key="nightly")
-        assert follow(first, until=ended)["cached"] == 0
+        assert follow(first, until=ended).cached == 0
         assert inferences(log) == 300
         again = client.submit(str(folder))
         status = follow(again, until=ended)
-        assert (status["ok"], status["cached"], inferences(log)) == (300, 300, 300)
+        assert (status.ok, status.cached, inferences(log)) == (300, 300, 300)
         assert client.submit(str(folder), key="nightly").id == first.id
         rows = [{**r.to_dict(), "job": None, "finished_at": None} for r in first.results()]
         assert rows == [{**r.to_dict(), "job": None, "finished_at": None} for r in again.results()]
@@ -59,11 +59,11 @@ def test_retry_takes_the_failed_images_only(
     with Client() as client:
         job = client.submit(str(folder))
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", 20, 1)
+        assert (status.state, status.ok, status.failed) == ("completed_with_errors", 20, 1)
         (folder / "broken.jpg").write_bytes(good)
-        assert job.retry()["state"] == "running"
+        assert job.retry().state == "running"
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"], status["failed"], status["total"]) == ("completed", 21, 0, 21)
+        assert (status.state, status.ok, status.failed, status.total) == ("completed", 21, 0, 21)
         assert inferences(log) == 20
 
 
@@ -77,7 +77,7 @@ def test_small_job_beside_a_large_one(
         first = client.submit(str(large))
         follow(first, until=done(1))
         second = client.submit(str(small))
-        before = first.status()["ok"]
-        assert second.wait(timeout=60)["ok"] == 10
-        assert first.status()["ok"] - before < 1_000
+        before = first.status().ok
+        assert second.wait(timeout=60).ok == 10
+        assert first.status().ok - before < 1_000
         first.cancel()

@@ -49,8 +49,8 @@ def test_killed_again_and_again(
         if not busy:
             job = client.submit(str(photos(300, 16)))
         status = follow(job, until=ended, timeout=90)
-        assert status["ok"] + status["failed"] == 300
-        assert busy or status["ok"] == 300
+        assert status.ok + status.failed == 300
+        assert busy or status.ok == 300
         assert running.process.poll() is None
 
 
@@ -68,10 +68,10 @@ def test_children_of_two_workers(
             kill_children(moments.choice(both))
             time.sleep(moments.uniform(0, MOST_SECONDS))  # the fault's own moment
         status = follow(job, until=ended, timeout=120)
-        assert status["ok"] + status["failed"] == 1000
+        assert status.ok + status.failed == 1000
         before = [running.output().count("workers.classification.classify: batch") for running in both]
-        second = client.submit(str(photos(600, 16, Path(job.status()["source"]).parent / "more")))
-        assert follow(second, until=ended, timeout=90)["ok"] == 600
+        second = client.submit(str(photos(600, 16, Path(job.status().source).parent / "more")))
+        assert follow(second, until=ended, timeout=90).ok == 600
         for running, batches in zip(both, before, strict=True):
             assert running.process.poll() is None
             assert running.output().count("workers.classification.classify: batch") > batches
@@ -85,7 +85,7 @@ def test_a_child_that_does_nothing_is_replaced(
         running = worker({**backend.env, **WORKS_AGAIN})
         kill_children(running, signal.SIGSTOP)
         job = client.submit(str(photos(20, 16)))
-        assert follow(job, until=ended, timeout=90)["ok"] == 20
+        assert follow(job, until=ended, timeout=90).ok == 20
     assert "does not take it: it is replaced" in running.output()
 
 
@@ -97,10 +97,10 @@ def test_a_parent_that_replaces_nobody_starts_anew(
     with Client() as client:
         running = worker({**server_backend.env, **WORKS_AGAIN, "CARS_STALL_SECONDS": "5"})
         job = client.submit(str(photos(20, 16)))
-        assert follow(job, until=ended, timeout=60)["ok"] == 20
-        before = client.workers()[0]["id"]
+        assert follow(job, until=ended, timeout=60).ok == 20
+        before = client.workers()[0].id
         stopped = set(kill_children(running, signal.SIGSTOP))
-        job = client.submit(str(photos(20, 16, Path(job.status()["source"]).parent / "more")))
+        job = client.submit(str(photos(20, 16, Path(job.status().source).parent / "more")))
 
         def anew() -> bool:
             if "this worker starts anew" in running.output():
@@ -113,8 +113,8 @@ def test_a_parent_that_replaces_nobody_starts_anew(
             return False
 
         wait_until(anew, 270, running.output)  # a child that was stopped too early to be known has 60 s
-        assert follow(job, until=ended, timeout=90)["ok"] == 20
-        (row,) = [row for row in client.workers() if row["alive"]]
-        assert row["pid"] == running.pid
-        assert row["id"] != before
+        assert follow(job, until=ended, timeout=90).ok == 20
+        (row,) = [row for row in client.workers() if row.alive]
+        assert row.pid == running.pid
+        assert row.id != before
         assert running.stop() == 0

@@ -34,10 +34,10 @@ def test_worker_then_engine_killed(
         first.kill_all()
         killed_at = job.status()
         second = worker(env)
-        follow(job, until=done(killed_at["ok"] + 1), timeout=40)  # the promise: moving again within 40 s
+        follow(job, until=done(killed_at.ok + 1), timeout=40)  # the promise: moving again within 40 s
         os.kill(engine_pid(second, client), signal.SIGKILL)
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"], status["failed"]) == ("completed", PHOTOS, 0)
+        assert (status.state, status.ok, status.failed) == ("completed", PHOTOS, 0)
         check_whole(client, job, total=PHOTOS)
 
 
@@ -50,8 +50,8 @@ def test_deadly_image(backend: Backend, photos: Callable[..., Path], worker: Cal
     with Client() as client:
         job = client.submit(str(folder))
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", PHOTOS - 1, 1)
-        assert [(e["path"], e["code"]) for e in job.errors()] == [("001000x.png", "worker_crashed")]
+        assert (status.state, status.ok, status.failed) == ("completed_with_errors", PHOTOS - 1, 1)
+        assert [(e.path, e.code) for e in job.errors()] == [("001000x.png", "worker_crashed")]
         check_whole(client, job, total=PHOTOS)
     assert running.process.poll() is None
     assert running.output().count("is reclaimed: its process crashed") == 3
@@ -85,7 +85,7 @@ def test_stopped_past_its_lease(
         sleeper.signal(signal.SIGCONT)
         wait_until(lambda: "nothing of it was written" in sleeper.output(), 40, sleeper.output)
         assert job.status() == status
-        assert (status["state"], status["ok"]) == ("completed", 400)
+        assert (status.state, status.ok) == ("completed", 400)
         check_whole(client, job, total=400)
 
 
@@ -109,8 +109,8 @@ def test_redis_lost(
         else:
             redis.flush_all()
         status = follow(job, until=ended)
-        assert (status["state"], status["ok"]) == ("completed", PHOTOS)
+        assert (status.state, status.ok) == ("completed", PHOTOS)
         check_whole(client, job, total=PHOTOS)
         assert running.process.poll() is None
         folder = photos(50, 16, folder.parent / "next")
-        assert follow(client.submit(str(folder)), until=ended, timeout=60)["ok"] == 50
+        assert follow(client.submit(str(folder)), until=ended, timeout=60).ok == 50

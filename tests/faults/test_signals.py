@@ -40,8 +40,8 @@ def test_in_mid_batch(
         wait_until(lambda: inferences(log) >= seed, 40, running.output)
         os.killpg(running.pid, number)
         assert running.process.wait(BATCH_SECONDS) == 0
-        assert job.status()["ok"] == 128, "the batch in hand, and no other"
-        assert job.status()["failed"] == 0
+        assert job.status().ok == 128, "the batch in hand, and no other"
+        assert job.status().failed == 0
         with client.database.read() as connection:
             assert connection.scalar(text("SELECT count(*) FROM batches WHERE state = 'leased'")) == 0
         assert client.workers() == []

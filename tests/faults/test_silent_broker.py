@@ -65,18 +65,18 @@ def test_work_goes_on(
         running = worker({**env, "CARS_BATCH_SIZE": "32"})
         first = client.submit(str(photos(600, 16)))
         follow(first, until=done(64))
-        more = photos(50, 16, Path(first.status()["source"]).parent / "more")
+        more = photos(50, 16, Path(first.status().source).parent / "more")
         before = time.monotonic()
         with frozen(redis_server) if how == "frozen" else cut(wire):
             submitted = thread.submit(client.submit, str(more))
             second = submitted.result(timeout=SUBMIT_SECONDS)
-            assert follow(first, until=ended, timeout=60)["ok"] == 600
-            assert follow(second, until=ended, timeout=60)["ok"] == 50
+            assert follow(first, until=ended, timeout=60).ok == 600
+            assert follow(second, until=ended, timeout=60).ok == 50
             while time.monotonic() < before + SILENT_SECONDS:  # no heartbeat is missed while it lasts
-                assert [row["alive"] for row in client.workers()] == [True]
+                assert [row.alive for row in client.workers()] == [True]
                 time.sleep(0.2)
         third = client.submit(str(photos(50, 16, more.parent / "third")))
-        assert follow(third, until=ended, timeout=60)["ok"] == 50
+        assert follow(third, until=ended, timeout=60).ok == 50
         assert running.process.poll() is None
 
 

@@ -45,12 +45,12 @@ def test_a_job_keeps_its_window(client: Client, runtime: Make, photos: Photos) -
     assert len(worker.notify.sent) == 3  # type: ignore[attr-defined]
     assert classify_batch(worker)
     assert states(client, job) == {"done": 1, "sent": 3, "waiting": 6}
-    small = listed(client, worker, photos(2, 16, Path(job.status()["source"]).parent / "small"))
+    small = listed(client, worker, photos(2, 16, Path(job.status().source).parent / "small"))
     for _ in range(4):  # the window of the large one, and then the small one's turn
         classify_batch(worker)
-    assert small.status()["state"] == "completed"
+    assert small.status().state == "completed"
     drain(worker)
-    assert check_honest(client, job)["state"] == "completed"
+    assert check_honest(client, job).state == "completed"
 
 
 def test_counts_after_each_batch(client: Client, runtime: Make, photos: Photos) -> None:
@@ -62,9 +62,9 @@ def test_counts_after_each_batch(client: Client, runtime: Make, photos: Photos) 
     done = []
     while classify_batch(worker):
         status = check_honest(client, job)
-        done.append(status["ok"] + status["failed"])
+        done.append(status.ok + status.failed)
     assert done == [3, 6, 8]
-    assert (status["state"], status["failed"], status["cached"]) == ("completed_with_errors", 1, 1)
+    assert (status.state, status.failed, status.cached) == ("completed_with_errors", 1, 1)
 
 
 def test_a_stale_claim_can_do_nothing(client: Client, runtime: Make, photos: Photos) -> None:
@@ -80,8 +80,8 @@ def test_a_stale_claim_can_do_nothing(client: Client, runtime: Make, photos: Pho
         assert not batches.release(connection, stale._replace(attempt=99))
         assert not batches.release(connection, stale, waiting="x")
         assert not batches.narrow(connection, stale, error="x")
-    assert job.status()["waiting"] is None
-    assert (job.status()["state"], states(client, job)) == ("running", {"leased": 1})
+    assert job.status().waiting is None
+    assert (job.status().state, states(client, job)) == ("running", {"leased": 1})
 
 
 def test_a_worker_that_lost_its_lease_commits_nothing(
@@ -99,12 +99,12 @@ def test_a_worker_that_lost_its_lease_commits_nothing(
 
     monkeypatch.setattr(worker.storage, "commit", too_late)
     assert classify_batch(worker)
-    assert check_honest(client, job)["pending"] == 3
+    assert check_honest(client, job).pending == 3
     with client.database.read() as connection:
         assert connection.scalar(text("SELECT count(*) FROM predictions")) == 0
     monkeypatch.undo()
     drain(worker)
-    assert (check_honest(client, job)["state"], job.status()["ok"]) == ("completed", 3)
+    assert (check_honest(client, job).state, job.status().ok) == ("completed", 3)
 
 
 def test_third_crash_gives_an_image_up(client: Client, runtime: Make, photos: Photos) -> None:
@@ -120,8 +120,8 @@ def test_third_crash_gives_an_image_up(client: Client, runtime: Make, photos: Ph
             assert classify_batch(worker)  # the other image of the lost batch is fine
         recover(worker, idle=False)
     status = check_honest(client, job)
-    assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", 1, 1)
-    assert [(error["path"], error["code"]) for error in job.errors()] == [("000001.jpg", "worker_crashed")]
+    assert (status.state, status.ok, status.failed) == ("completed_with_errors", 1, 1)
+    assert [(error.path, error.code) for error in job.errors()] == [("000001.jpg", "worker_crashed")]
 
 
 def test_a_folder_that_was_replaced_is_opened_anew(client: Client, runtime: Make, photos: Photos) -> None:
@@ -133,7 +133,7 @@ def test_a_folder_that_was_replaced_is_opened_anew(client: Client, runtime: Make
     photos(5, 16)
     job = listed(client, worker, folder)
     drain(worker)
-    assert (job.status()["total"], job.status()["ok"]) == (5, 5)
+    assert (job.status().total, job.status().ok) == (5, 5)
 
 
 def test_cancel_voids_leases(client: Client, runtime: Make, photos: Photos) -> None:
@@ -142,7 +142,7 @@ def test_cancel_voids_leases(client: Client, runtime: Make, photos: Photos) -> N
     assert classify_batch(worker)
     claimed = claim(client.database)
     after = job.cancel()
-    assert (after["state"], after["ok"], after["canceled"], after["pending"]) == ("canceled", 2, 6, 0)
+    assert (after.state, after.ok, after.canceled, after.pending) == ("canceled", 2, 6, 0)
     with client.database.write() as connection:
         assert not batches.renew(connection, claimed, seconds=60)
         assert not batches.close(connection, claimed)
@@ -164,14 +164,14 @@ def test_retry_of_failed_images(
         (folder / f"00000{number}.jpg").write_bytes(b"no photo")
     job = listed(client, worker, folder)
     drain(worker)
-    assert (check_honest(client, job)["failed"], inferences(log)) == (3, 6)
+    assert (check_honest(client, job).failed, inferences(log)) == (3, 6)
     for number in (2, 7):
         (folder / f"00000{number}.jpg").write_bytes(good + bytes([number]))
     status = job.retry()
-    assert (status["state"], status["pending"], status["failed"], status["finished_at"]) == ("running", 3, 0, None)
+    assert (status.state, status.pending, status.failed, status.finished_at) == ("running", 3, 0, None)
     drain(worker)
     status = check_honest(client, job)
-    assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", 8, 1)
+    assert (status.state, status.ok, status.failed) == ("completed_with_errors", 8, 1)
     assert inferences(log) == 8
 
 
@@ -255,17 +255,17 @@ def test_everything_at_once(client: Client, runtime: Make, photos: Photos, monke
         thread.start()
     jobs[3].cancel()
     deadline = time.monotonic() + 60
-    while not errors and time.monotonic() < deadline and any(job.status()["finished_at"] is None for job in jobs):
+    while not errors and time.monotonic() < deadline and any(job.status().finished_at is None for job in jobs):
         for job in jobs:
             status = job.status()
-            assert status["ok"] + status["failed"] + status["canceled"] + status["pending"] == status["total"]
+            assert status.ok + status.failed + status.canceled + status.pending == status.total
     working.clear()
     for thread in threads:
         thread.join()
     assert errors == []
     ends = [check_honest(client, job) for job in jobs]
-    assert [(end["state"], end["ok"]) for end in ends[:3]] == [("completed", 30)] * 3
-    assert ends[3]["state"] == "canceled"
+    assert [(end.state, end.ok) for end in ends[:3]] == [("completed", 30)] * 3
+    assert ends[3].state == "canceled"
 
 
 def test_prune_beside_a_commit_that_reuses_a_prediction(
@@ -287,7 +287,7 @@ def test_prune_beside_a_commit_that_reuses_a_prediction(
     monkeypatch.setattr(worker.storage, "commit", prune_first)
     drain(worker)
     status = check_honest(client, second)
-    assert (status["state"], status["ok"], status["cached"]) == ("completed", 3, 0)
+    assert (status.state, status.ok, status.cached) == ("completed", 3, 0)
 
 
 def test_prune_passes_over_what_a_commit_holds(
@@ -312,7 +312,7 @@ def test_prune_passes_over_what_a_commit_holds(
     for thread in pruning:
         thread.join()
     status = check_honest(client, second)
-    assert (status["state"], status["ok"], status["cached"]) == ("completed", 3, 3)
+    assert (status.state, status.ok, status.cached) == ("completed", 3, 3)
 
 
 def test_stored_by_another_and_pruned_before_the_commit(
@@ -341,8 +341,8 @@ def test_stored_by_another_and_pruned_before_the_commit(
     monkeypatch.setattr(worker.storage, "commit", let_the_other_commit)
     assert classify_batch(worker)
     drain(worker)
-    assert second.id not in [status["id"] for status in client.jobs()]
-    assert (check_honest(client, first)["state"], first.status()["ok"]) == ("completed", 3)
+    assert second.id not in [status.id for status in client.jobs()]
+    assert (check_honest(client, first).state, first.status().ok) == ("completed", 3)
 
 
 def test_pending_is_what_nobody_settled(client: Client, runtime: Make, photos: Photos) -> None:
@@ -355,4 +355,4 @@ def test_pending_is_what_nobody_settled(client: Client, runtime: Make, photos: P
         )
         assert [ordinal for ordinal, _ in images.pending(connection, claimed)] == [0, 2, 3]
     (error,) = job.errors()
-    assert error["message"].startswith("nul")
+    assert error.message.startswith("nul")

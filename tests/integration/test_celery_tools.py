@@ -47,7 +47,7 @@ def test_they_see_the_worker_and_its_work(
         assert running.process.poll() is None
         gate.unlink()
         assert running.process.wait(60) == 0
-        assert job.status()["ok"] == 5
+        assert job.status().ok == 5
 
 
 def test_events(server_backend: Backend, worker: Callable[..., WorkerProcess], photos: Callable[..., Path]) -> None:
@@ -60,7 +60,7 @@ def test_events(server_backend: Backend, worker: Callable[..., WorkerProcess], p
             worker({**server_backend.env, "CARS_ENGINE": "tests.support.engines:ScriptedEngine"})
             job = client.submit(str(photos(3, 16)))
             wait_until(lambda: _drained(listening) and wanted <= seen, 90, lambda: str(seen))
-        assert job.wait(60)["ok"] == 3
+        assert job.wait(60).ok == 3
 
 
 def _drained(connection: Any) -> bool:

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from jobs import Client
+import jobs.backend
+from jobs import Client, Job
 from jobs import settings as configuration
-from jobs.client import Job
 from jobs.errors import (
     ClientClosed,
     JobNotFound,
@@ -29,6 +30,7 @@ from jobs.errors import (
     VersionNotFound,
     WaitTimeout,
 )
+from jobs.job import check_source
 from tests.support.backends import Backend
 from tests.support.steps import complete, count
 from workers.runtime import Runtime
@@ -38,21 +40,21 @@ def test_submit(client: Client, photos: Callable[..., Path]) -> None:
     folder = photos(2)
     job = client.submit(str(folder), priority="high")
     status = job.status()
-    assert (status["state"], status["source"], status["name"]) == ("queued", str(folder), "photos")
-    assert (status["total"], status["pending"]) == (0, 0)
-    assert status["model_version"] == client.model()["name"]
+    assert (status.state, status.source, status.name) == ("queued", str(folder), "photos")
+    assert (status.total, status.pending) == (0, 0)
+    assert status.model_version == client.model().name
     assert client.job(job.id).status() == status
-    assert client.submit(folder, name="July").status()["name"] == "July"
+    assert client.submit(folder, name="July").status().name == "July"
 
 
 def test_jobs_newest_first(client: Client, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.client.PAGE", 2)
+    monkeypatch.setattr("jobs.job.PAGE", 2)
     folder = str(photos(1))
     ids = [client.submit(folder).id for _ in range(5)]
     client.job(ids[1]).cancel()
-    assert [status["id"] for status in client.jobs()] == ids[::-1]
-    assert [status["id"] for status in client.jobs(limit=3)] == ids[:1:-1]
-    assert [status["id"] for status in client.jobs(state="canceled")] == [ids[1]]
+    assert [status.id for status in client.jobs()] == ids[::-1]
+    assert [status.id for status in client.jobs(limit=3)] == ids[:1:-1]
+    assert [status.id for status in client.jobs(state="canceled")] == [ids[1]]
 
 
 def test_refused_submissions_leave_no_job(client: Client, photos: Callable[..., Path], tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_the_same_key_for_another_request(
 ) -> None:
     folder = photos(2)
     first = client.submit(folder, key="nightly")
-    live = client.model()["name"]
+    live = client.model().name
     others: tuple[tuple[Any, dict[str, Any], str], ...] = (
         (tmp_path / "gone by now", {}, f"source is {folder}, not {tmp_path}/gone by now"),
         (folder, {"top_k": 2}, "top_k is 5, not 2"),
@@ -141,7 +143,7 @@ def test_single_files(
     job = client.submit(named, key="some")
     assert client.submit(named[::-1], key="some").id == job.id
     status = complete(job, worker)
-    assert (status["source"], status["name"], status["total"]) == (str(folder), "photos", 3)
+    assert (status.source, status.name, status.total) == (str(folder), "photos", 3)
     assert [(r.path, r.listing, r.status) for r in job.results()] == [
         ("000002.jpg", None, "ok"),
         ("a2/deep/000004.jpg", "a2/deep", "ok"),
@@ -150,7 +152,7 @@ def test_single_files(
     monkeypatch.chdir(folder)
     single = client.submit("000003.jpg")
     status = complete(single, worker)
-    assert (status["source"], status["name"], status["total"]) == (str(folder), "000003.jpg", 1)
+    assert (status.source, status.name, status.total) == (str(folder), "000003.jpg", 1)
     job.delete()
     assert count(client, "listed_files") == 1
 
@@ -167,13 +169,13 @@ def test_same_key_from_two_threads(
 ) -> None:
     folder = str(photos(1))
     both_looked = threading.Barrier(2)
-    look = Client._check_source
+    look = check_source
 
-    def look_together(self: Client, canonical: str, *, whole: bool) -> None:
-        look(self, canonical, whole=whole)
+    def look_together(backend: jobs.backend.Backend, canonical: str, *, whole: bool) -> None:
+        look(backend, canonical, whole=whole)
         both_looked.wait(30)  # each has found no job with this key by now
 
-    monkeypatch.setattr(Client, "_check_source", look_together)
+    monkeypatch.setattr("jobs.job.check_source", look_together)
     with ThreadPoolExecutor(2) as threads:
         ids = {job.id for job in threads.map(lambda _: client.submit(folder, key="nightly"), range(2))}
     assert len(ids) == count(client, "jobs") == 1
@@ -203,18 +205,19 @@ def test_settings_and_urls_exclude_each_other() -> None:
 
 def test_job_not_found(client: Client) -> None:
     for id in ("404", "", "abc", "-1", "1.0", "9" * 30, "٣", "0x1"):
-        gone = Job(client, id)
-        for call in (
-            partial(client.job, id),
-            partial(client.delete, id),
-            partial(client.results, id),
-            partial(next, client.errors(id)),
-            gone.cancel,
-            gone.retry,
-            gone.delete,
-        ):
-            with pytest.raises(JobNotFound, match=re.escape(repr(id))):
-                call()
+        with closing(jobs.backend.Backend(client.settings)) as backend:
+            gone = Job(backend, id)
+            for call in (
+                partial(client.job, id),
+                partial(client.delete, id),
+                partial(client.results, id),
+                partial(next, client.errors(id)),
+                gone.cancel,
+                gone.retry,
+                gone.delete,
+            ):
+                with pytest.raises(JobNotFound, match=re.escape(repr(id))):
+                    call()
 
 
 def test_the_broker_is_down(
@@ -222,9 +225,9 @@ def test_the_broker_is_down(
 ) -> None:
     with Client(broker_url="redis://127.0.0.1:1/0") as client:
         job = client.submit(str(photos(1)))
-        assert job.status()["state"] == "queued"
+        assert job.status().state == "queued"
         assert "workers will find the work in the database" in caplog.text
-        assert not next(check for check in client.check() if check["check"] == "broker")["ok"]
+        assert not next(check for check in client.check() if check.check == "broker").ok
 
 
 def test_wait(client: Client, photos: Callable[..., Path]) -> None:
@@ -232,13 +235,13 @@ def test_wait(client: Client, photos: Callable[..., Path]) -> None:
     with pytest.raises(WaitTimeout, match="within 0 s: it is queued, 0 of 0"):
         job.wait(timeout=0)
     job.cancel()
-    assert job.wait()["state"] == "canceled"
+    assert job.wait().state == "canceled"
 
 
 def test_cancel_before_it_began(client: Client, photos: Callable[..., Path], runtime: Callable[..., Runtime]) -> None:
     job = client.submit(str(photos(1)))
     after = job.cancel()
-    assert (after["state"], after["total"]) == ("canceled", 0)
+    assert (after.state, after.total) == ("canceled", 0)
     assert complete(job, runtime()) == job.cancel() == after
 
 
@@ -247,7 +250,7 @@ def test_retry_needs_an_end(client: Client, photos: Callable[..., Path], runtime
     with pytest.raises(NotPossible, match="queued"):
         job.retry()
     complete(job, runtime())
-    assert job.retry()["state"] == "completed"  # nothing had failed
+    assert job.retry().state == "completed"  # nothing had failed
 
 
 def test_delete_keeps_what_others_use(
@@ -259,7 +262,7 @@ def test_delete_keeps_what_others_use(
     complete(small, worker)
     photos(2)
     large = client.submit(str(folder))
-    assert complete(large, worker)["cached"] == 3
+    assert complete(large, worker).cached == 3
     with pytest.raises(NotPossible, match="cancel it first"):
         client.submit(str(folder)).delete()
     large.delete()
@@ -286,13 +289,13 @@ def test_prune(client: Client, photos: Callable[..., Path], runtime: Callable[..
             text("UPDATE jobs SET finished_at = :at WHERE id = :id"), {"at": long_ago, "id": int(new.id)}
         )
     assert client.prune(timedelta(days=1)) == {"jobs": 1, "predictions": 2}
-    assert [status["id"] for status in client.jobs()] == [running.id, old.id]
+    assert [status.id for status in client.jobs()] == [running.id, old.id]
 
 
 def test_check_names_what_is_wrong(client: Client, backend: Backend) -> None:
-    found = {check["check"]: check for check in client.check()}
-    assert all(set(check) == {"check", "ok", "detail", "advice"} for check in found.values())
-    assert found["database"]["ok"]
-    assert found["broker"]["ok"]
-    assert found["workers"]["ok"] == (backend.name == "embedded")  # there `cars classify` brings its own
-    assert "cars worker" in found["workers"]["advice"] + found["workers"]["detail"]
+    found = {check.check: check for check in client.check()}
+    assert all(set(check.to_dict()) == {"check", "ok", "detail", "advice"} for check in found.values())
+    assert found["database"].ok
+    assert found["broker"].ok
+    assert found["workers"].ok == (backend.name == "embedded")  # there `cars classify` brings its own
+    assert "cars worker" in found["workers"].advice + found["workers"].detail

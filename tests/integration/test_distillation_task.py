@@ -35,10 +35,10 @@ def test_a_student_of_a_file_is_published(client: Client, runtime: Callable[...,
     run = client.train(data, recipe="distill", teacher=str(file), init="scratch", force=True, plan=TINY)
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
-    assert (status["state"], status["error"]) == ("published", None)
-    assert any(note.startswith("teacher: colors.onnx") for note in status["notes"])
-    assert any(note.startswith("precision: float32") for note in status["notes"])
-    recipe = client.model(status["model_version"])["recipe"]
+    assert (status.state, status.error) == ("published", None)
+    assert any(note.startswith("teacher: colors.onnx") for note in status.notes)
+    assert any(note.startswith("precision: float32") for note in status.notes)
+    recipe = client.model_card(status.model_version)["recipe"]
     assert recipe["name"] == "distill"
     assert recipe["teacher"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (recipe["teacher"]["name"], recipe["teacher"]["licence"]) == ("colors.onnx", "CC0")
@@ -53,10 +53,10 @@ def test_a_registered_version_can_be_the_teacher(
     run = client.train(data, recipe="distill", teacher="master", init="scratch", force=True, plan=TINY)
     assert train_model(worker, int(run.id))
     status = run.status()
-    assert (status["state"], status["error"]) == ("published", None)
-    teacher = client.model(status["model_version"])["recipe"]["teacher"]
+    assert (status.state, status.error) == ("published", None)
+    teacher = client.model_card(status.model_version)["recipe"]["teacher"]
     assert teacher["name"] == "master"
-    assert teacher["sha256"] == client.model("master")["files"]["model.onnx"]
+    assert teacher["sha256"] == client.model_card("master")["files"]["model.onnx"]
 
 
 @embedded
@@ -84,8 +84,8 @@ def test_a_teacher_that_will_not_do_fails_the_run_before_any_epoch(
     run = client.train(data, recipe="distill", teacher=str(file), init="scratch", plan=TINY)
     assert train_model(worker, int(run.id))
     status = run.status()
-    assert (status["state"], status["epochs_run"]) == ("failed", 0)
-    assert words in status["error"]
+    assert (status.state, status.epochs_run) == ("failed", 0)
+    assert words in status.error
     assert versions(client) == before
 
 

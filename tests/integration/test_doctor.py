@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from jobs import Client, doctor
+from jobs.records import CheckResult
 from jobs.settings import Settings
 
 
-def check(client: Client, name: str) -> dict[str, Any]:
-    return next(check for check in client.check() if check["check"] == name)
+def check(client: Client, name: str) -> CheckResult:
+    return next(check for check in client.check() if check.check == name)
 
 
 @pytest.fixture
@@ -43,8 +44,8 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
 def test_a_worker_is_asked_with_the_same_settings(home: Path, answer: Callable[..., Path]) -> None:
     said = answer(0, "a notice\n" + json.dumps({"ok": True, "device": "cpu", "engine": "onnx", "version": "v1"}))
     with Client(settings=Settings(device="cpu")) as client:
-        assert check(client, "engine")["ok"]
-        assert check(client, "engine")["detail"] == "onnx cpu v1"
+        assert check(client, "engine").ok
+        assert check(client, "engine").detail == "onnx cpu v1"
     assert json.loads(said.read_text()) == [["-P", "-m", "workers", "check"], "cpu"]
 
 
@@ -52,9 +53,9 @@ def test_a_worker_that_could_not_work_is_found(home: Path, answer: Callable[...,
     answer(1, stderr="a warning\nerror: there is no module nomod")
     with Client() as client:
         found = check(client, "engine")
-    assert not found["ok"]
-    assert found["detail"] == "a worker could not work here: there is no module nomod"
-    assert "CARS_ENGINE" in found["advice"]
+    assert not found.ok
+    assert found.detail == "a worker could not work here: there is no module nomod"
+    assert "CARS_ENGINE" in found.advice
 
 
 def test_a_worker_that_never_answers_is_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +64,7 @@ def test_a_worker_that_never_answers_is_found(home: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(doctor.subprocess, "run", expire)
     with Client() as client:
-        assert "no answer" in check(client, "engine")["detail"]
+        assert "no answer" in check(client, "engine").detail
 
 
 def test_lost_files_of_a_version_are_named(
@@ -71,12 +72,12 @@ def test_lost_files_of_a_version_are_named(
 ) -> None:
     answer(0, json.dumps({"ok": True}))
     publish("v1")
-    assert check(client, "model files")["ok"]
+    assert check(client, "model files").ok
     [lost] = (Path(client.settings.model_store) / "v1").glob("*.safetensors")
     lost.unlink()
     found = check(client, "model files")
-    assert not found["ok"]
-    assert f"v1 ({lost.name})" in found["detail"]
-    assert "cars model import" in found["advice"]
+    assert not found.ok
+    assert f"v1 ({lost.name})" in found.detail
+    assert "cars model import" in found.advice
     client.retire("v1")
-    assert check(client, "model files")["ok"]
+    assert check(client, "model files").ok

@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import text
 
 from jobs import Client
-from jobs.client import Job
 from jobs.db.queries import batches
+from jobs.job import Job
+from jobs.records import WorkerStatus
 from tests.support.engines import ScriptedEngine
 from tests.support.steps import check_honest, claim, drain, listed, states
 from workers.classification.classify import classify_batch
@@ -89,12 +90,12 @@ def test_an_image_that_the_engine_fails_on_fails_alone(
             recover(worker, idle=True)
         seen.append(check_honest(client, job))
     status = seen[-1]
-    assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", 9, 1)
+    assert (status.state, status.ok, status.failed) == ("completed_with_errors", 9, 1)
     (error,) = job.errors()
-    assert (error["path"], error["code"]) == ("3.png", "engine_error")
-    assert error["message"] == "the engine fails on this image: RuntimeError: the odd one"
+    assert (error.path, error.code) == ("3.png", "engine_error")
+    assert error.message == "the engine fails on this image: RuntimeError: the odd one"
     assert worker.shared.broken is None
-    assert [one["ok"] for one in seen] == sorted(one["ok"] for one in seen)
+    assert [one.ok for one in seen] == sorted(one.ok for one in seen)
 
 
 def test_an_engine_that_fails_on_everything_breaks_its_worker(
@@ -111,11 +112,11 @@ def test_an_engine_that_fails_on_everything_breaks_its_worker(
     assert worker.engine_failed
     assert states(client, job) == {"sent": 2}
     assert not classify_batch(worker)  # it takes no more
-    assert "CUDA error" in check_honest(client, job)["waiting"]
+    assert "CUDA error" in check_honest(client, job).waiting
     monkeypatch.undo()
     drain(healthy)
     status = check_honest(client, job)
-    assert (status["state"], status["ok"], status["waiting"]) == ("completed", 4, None)
+    assert (status.state, status.ok, status.waiting) == ("completed", 4, None)
 
 
 def test_a_pinned_version_that_cannot_be_loaded_makes_its_job_wait(
@@ -132,14 +133,14 @@ def test_a_pinned_version_that_cannot_be_loaded_makes_its_job_wait(
     for _ in range(12):
         classify_batch(worker)
     assert worker.shared.broken is None
-    assert check_honest(client, other)["state"] == "completed"
+    assert check_honest(client, other).state == "completed"
     status = check_honest(client, job)
-    assert (status["state"], status["pending"]) == ("running", 4)
-    assert "model version pinned cannot be used" in status["waiting"]
+    assert (status.state, status.pending) == ("running", 4)
+    assert "model version pinned cannot be used" in status.waiting
     file.write_bytes(before)
     drain(worker)
     status = check_honest(client, job)
-    assert (status["state"], status["ok"], status["waiting"]) == ("completed", 4, None)
+    assert (status.state, status.ok, status.waiting) == ("completed", 4, None)
 
 
 def test_files_of_a_source_that_is_away_have_not_vanished(
@@ -163,14 +164,14 @@ def test_files_of_a_source_that_is_away_have_not_vanished(
     monkeypatch.setattr(worker, "source", open_then_lose)
     assert classify_batch(worker)
     status = check_honest(client, job)
-    assert (status["pending"], status["failed"]) == (8, 0)
-    assert "does not exist" in status["waiting"]
+    assert (status.pending, status.failed) == (8, 0)
+    assert "does not exist" in status.waiting
     kept.rename(folder)
     (folder / "000003.jpg").unlink()
     drain(worker)
     status = check_honest(client, job)
-    assert (status["state"], status["ok"], status["failed"]) == ("completed_with_errors", 7, 1)
-    assert [error["code"] for error in job.errors()] == ["vanished"]
+    assert (status.state, status.ok, status.failed) == ("completed_with_errors", 7, 1)
+    assert [error.code for error in job.errors()] == ["vanished"]
 
 
 class _Entered:
@@ -192,17 +193,17 @@ def test_a_worker_that_may_not_read_leaves_the_job_to_others(
     assert classify_batch(other)
     assert not classify_batch(other)  # it leaves the job alone for a while
     status = check_honest(client, job)
-    assert (status["state"], "outside what workers may read" in status["waiting"]) == ("running", True)
+    assert (status.state, "outside what workers may read" in status.waiting) == ("running", True)
     claimed = claim(client.database, "c:1")
     with client.database.write() as connection:
         connection.execute(text("UPDATE jobs SET waiting = NULL, waiting_since = NULL"))
     other.backoff.worked(int(job.id))
     assert classify_batch(other)
-    assert job.status()["waiting"] is None  # a worker has a batch of it
+    assert job.status().waiting is None  # a worker has a batch of it
     with client.database.write() as connection:
         assert batches.release(connection, claimed)
     drain(worker)
-    assert check_honest(client, job)["ok"] == 8
+    assert check_honest(client, job).ok == 8
 
 
 def test_a_source_that_cannot_be_listed_is_waited_for(
@@ -215,12 +216,12 @@ def test_a_source_that_cannot_be_listed_is_waited_for(
     for _ in range(6):
         scan_job(worker, int(job.id))
     status = check_honest(client, job)
-    assert (status["state"], str(folder) in status["waiting"]) == ("running", True)
+    assert (status.state, str(folder) in status.waiting) == ("running", True)
     away.rename(folder)
     scan_job(worker, int(job.id))
     drain(worker)
     status = check_honest(client, job)
-    assert (status["state"], status["ok"], status["waiting"]) == ("completed", 3, None)
+    assert (status.state, status.ok, status.waiting) == ("completed", 3, None)
 
 
 def test_a_job_that_waits_for_too_long_is_given_up(
@@ -233,18 +234,18 @@ def test_a_job_that_waits_for_too_long_is_given_up(
     away = folder.rename(folder.parent / "away")
     assert classify_batch(worker)
     recover(worker, idle=True)
-    assert job.status()["state"] == "running"
+    assert job.status().state == "running"
     with client.database.write() as connection:
         connection.execute(text("UPDATE jobs SET waiting_since = '2020-01-01 00:00:00'"))
     recover(worker, idle=True)
     status = check_honest(client, job)
-    assert (status["state"], status["ok"], status["canceled"], status["waiting"]) == ("failed", 2, 4, None)
-    assert status["error"].startswith("given up after 1 h 0 min: ")
+    assert (status.state, status.ok, status.canceled, status.waiting) == ("failed", 2, 4, None)
+    assert status.error.startswith("given up after 1 h 0 min: ")
     away.rename(folder)
     status = job.retry()
-    assert (status["state"], status["pending"], status["canceled"], status["error"]) == ("running", 4, 0, None)
+    assert (status.state, status.pending, status.canceled, status.error) == ("running", 4, 0, None)
     drain(worker)
-    assert (check_honest(client, job)["state"], job.status()["ok"]) == ("completed", 6)
+    assert (check_honest(client, job).state, job.status().ok) == ("completed", 6)
 
 
 def test_a_process_that_dies_while_loading_has_looked_at_nothing(
@@ -261,11 +262,11 @@ def test_a_process_that_dies_while_loading_has_looked_at_nothing(
         assert states(client, job) == {"sent": 2}
         with client.database.write() as connection:
             connection.execute(text("UPDATE batches SET sent_at = '2020-01-01 00:00:00'"))
-    assert "crashed while it loaded" in job.status()["waiting"]
+    assert "crashed while it loaded" in job.status().waiting
     with client.database.read() as connection:
         assert connection.scalar(text("SELECT max(crashes) FROM images")) == 0
     drain(worker)
-    assert (check_honest(client, job)["state"], job.status()["ok"]) == ("completed", 8)
+    assert (check_honest(client, job).state, job.status().ok) == ("completed", 8)
 
 
 @pytest.mark.parametrize("listed_so_far", ["nothing", "a part", "all"])
@@ -285,14 +286,14 @@ def test_retry_of_a_canceled_job(
         assert classify_batch(worker)
     before = job.cancel()
     again = job.retry()
-    assert (again["state"], again["ok"], again["canceled"]) == ("running", before["ok"], 0)
+    assert (again.state, again.ok, again.canceled) == ("running", before.ok, 0)
     check_honest(client, job)
-    while job.status()["total"] < 12:
+    while job.status().total < 12:
         scan_job(worker, int(job.id))
     drain(worker)
     scan_job(worker, int(job.id))
     status = check_honest(client, job)
-    assert (status["state"], status["ok"], status["total"]) == ("completed", 12, 12)
+    assert (status.state, status.ok, status.total) == ("completed", 12, 12)
     assert job.retry() == status  # nothing to do
 
 
@@ -312,22 +313,22 @@ def test_a_worker_row_says_what_it_does(client: Client, runtime: Make, photos: P
         "release": "1",
     }
 
-    def beat(shared: Shared) -> dict[str, Any]:
+    def beat(shared: Shared) -> WorkerStatus:
         watch._shared = shared
         with client.database.write() as connection:
             workers.beat(connection, {**row, **watch.row()})
         (found,) = client.workers()
         return found
 
-    assert beat(worker.shared)["state"] == "idle"
+    assert beat(worker.shared).state == "idle"
     claimed = claim(client.database, f"{worker.identity}:1")
-    assert beat(worker.shared)["state"] == f"job {job.id}, batch {claimed.id}"
+    assert beat(worker.shared).state == f"job {job.id}, batch {claimed.id}"
     worker.shared.broken = "no\nGPU"
-    assert beat(worker.shared)["state"] == "broken: no GPU"
+    assert beat(worker.shared).state == "broken: no GPU"
     with client.database.read() as connection:
         assert workers.classifiers(connection) == 0
     worker.shared.broken = None
-    assert beat(worker.shared)["state"] == f"job {job.id}, batch {claimed.id}"
+    assert beat(worker.shared).state == f"job {job.id}, batch {claimed.id}"
     with client.database.read() as connection:
         assert workers.classifiers(connection) == 1
 
@@ -339,9 +340,9 @@ def test_the_jobs_counters_after_a_retry_of_many(client: Client, runtime: Make, 
     job: Job = listed(client, worker, folder)
     assert classify_batch(worker)
     before = job.cancel()
-    assert (before["ok"], before["failed"], before["canceled"]) == (2, 1, 6)
+    assert (before.ok, before.failed, before.canceled) == (2, 1, 6)
     shutil.copy(folder / "000001.jpg", folder / "000002.jpg")
     again = job.retry()
-    assert (again["ok"], again["pending"], again["failed"]) == (2, 7, 0)
+    assert (again.ok, again.pending, again.failed) == (2, 7, 0)
     drain(worker)
-    assert (check_honest(client, job)["state"], job.status()["ok"]) == ("completed", 9)
+    assert (check_honest(client, job).state, job.status().ok) == ("completed", 9)

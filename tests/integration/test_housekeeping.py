@@ -89,7 +89,7 @@ def test_a_deletion_that_was_interrupted_is_honest_and_can_be_finished(
         with pytest.raises(RuntimeError, match="power"):
             job.delete()
     status = job.status()
-    assert (status["total"], status["ok"], status["pending"], status["state"]) == (6, 6, 0, "completed")
+    assert (status.total, status.ok, status.pending, status.state) == (6, 6, 0, "completed")
     assert count(client, "images") == 6
     job.delete()
     with pytest.raises(JobNotFound):
@@ -109,7 +109,7 @@ def test_what_is_taken_into_use_during_a_deletion_stays(
     delete = housekeeping._delete_predictions
 
     def classify_first(*args: Any, **options: Any) -> int:
-        assert complete(second, worker)["cached"] == 3
+        assert complete(second, worker).cached == 3
         return delete(*args, **options)
 
     monkeypatch.setattr(housekeeping, "_delete_predictions", classify_first)

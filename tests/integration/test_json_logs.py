@@ -37,7 +37,7 @@ def running(request: pytest.FixtureRequest, backend: Backend, tmp_path: Path) ->
 def test_every_line(running: WorkerProcess, photos: Callable[..., Path]) -> None:
     with Client() as client:
         job = client.submit(str(photos(5, 16)))
-        assert job.wait(60)["ok"] == 5
+        assert job.wait(60).ok == 5
         (row,) = client.workers()
         killed = running.child_pids()[0]
         os.kill(killed, signal.SIGKILL)  # the pool has something to say
@@ -46,7 +46,7 @@ def test_every_line(running: WorkerProcess, photos: Callable[..., Path]) -> None
         assert running.process.wait(60) == 0
     lines: list[dict[str, Any]] = [json.loads(line) for line in running.output().splitlines()]
     (batch,) = [line for line in lines if line.get("images") == 5 and "seconds" in line]
-    assert (batch["job"], batch["worker"], batch["host"]) == (int(job.id), row["id"], socket.gethostname())
+    assert (batch["job"], batch["worker"], batch["host"]) == (int(job.id), row.id, socket.gethostname())
     assert {"batch", "version", "time", "level", "logger", "process", "task"} <= batch.keys()
     assert any("Warm shutdown" in line["message"] for line in lines)
 

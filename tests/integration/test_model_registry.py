@@ -30,7 +30,7 @@ ROUNDS = 10  # of a race that the slower one may win by chance
 
 
 def live(client: Client) -> list[str]:
-    return [version["name"] for version in client.models() if version["production"]]
+    return [version.name for version in client.models() if version.production]
 
 
 @pytest.fixture
@@ -48,11 +48,11 @@ def test_promote_and_history(client: Client, three: list[str]) -> None:
     client.promote("v1")
     client.promote("v3")
     assert live(client) == ["v3"]
-    assert client.model()["name"] == client.model("production")["name"] == "v3"
-    assert not client.model("v1")["production"]
+    assert client.model().name == client.model("production").name == "v3"
+    assert not client.model("v1").production
     first, second = client.history()
-    assert (first["model_version"], second["model_version"]) == ("v1", "v3")
-    assert (first["until"], second["until"]) == (second["from"], None)
+    assert (first.model_version, second.model_version) == ("v1", "v3")
+    assert (first.until, second.until) == (second.since, None)
 
 
 def test_promoting_what_is_live_changes_nothing(client: Client, three: list[str]) -> None:
@@ -64,11 +64,11 @@ def test_promoting_what_is_live_changes_nothing(client: Client, three: list[str]
 
 
 def test_listing(client: Client, three: list[str]) -> None:
-    listed = [version["name"] for version in client.models()]
+    listed = [version.name for version in client.models()]
     assert listed[:3] == ["v3", "v2", "v1"]
     version = client.models()[0]
-    assert (version["state"], version["top1"], version["created_at"]) == ("available", 0.7, "2026-01-02T03:04:05Z")
-    assert client.model("v2")["classes"] == list(CLASSES)
+    assert (version.state, version.top1, version.created_at) == ("available", 0.7, "2026-01-02T03:04:05Z")
+    assert client.model_card("v2")["classes"] == list(CLASSES)
 
 
 def test_rollback_is_a_stack(client: Client, three: list[str]) -> None:
@@ -81,7 +81,7 @@ def test_rollback_is_a_stack(client: Client, three: list[str]) -> None:
     client.promote("v3")
     assert client.rollback() == "v1"
     assert live(client) == ["v1"]
-    assert [(entry["model_version"], entry["reason"]) for entry in client.history()] == [
+    assert [(entry.model_version, entry.reason) for entry in client.history()] == [
         *(("v1", "promote"), ("v2", "promote"), ("v3", "promote")),
         *(("v2", "rollback"), ("v1", "rollback"), ("v3", "promote"), ("v1", "rollback")),
     ]
@@ -109,7 +109,7 @@ def test_a_retired_version_is_for_no_new_job(client: Client, three: list[str], t
     for refused in (lambda: client.promote(second), lambda: client.submit(str(tmp_path / "photos"), model=second)):
         with pytest.raises(NotPossible, match=f"cars model retire --undo {second}"):
             refused()
-    assert {row["name"]: row["state"] for row in client.models()}[second] == "retired"
+    assert {row.name: row.state for row in client.models()}[second] == "retired"
     assert client.rollback() == first  # past the retired one
     client.retire(second, undo=True)
     client.promote(second)
@@ -140,7 +140,7 @@ def test_promotions_at_once_leave_one_line_of_history(client: Client, three: lis
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(promote, range(24)))
-    names = [entry["model_version"] for entry in client.history()]
+    names = [entry.model_version for entry in client.history()]
     assert all(one != after for one, after in pairwise(names))  # each saw the one before it
     assert live(client) == [names[-1]]
 
@@ -195,7 +195,7 @@ def test_one_version_registered_by_two_at_once_is_there_once(client: Client, tmp
         name = f"v{number}"
         write_artifact(tmp_path / name, name=name)
         assert sorted(register_at_once(client, [tmp_path / name] * 2, [client.settings.model_store] * 2)) == [0, 1]
-    assert [row["name"] for row in client.models()][:ROUNDS] == [f"v{number}" for number in reversed(range(ROUNDS))]
+    assert [row.name for row in client.models()][:ROUNDS] == [f"v{number}" for number in reversed(range(ROUNDS))]
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -210,7 +210,7 @@ def test_of_two_versions_of_one_name_registered_at_once_one_is_refused(
         results = register_at_once(client, folders, stores)
         winner = results.index(True)
         assert "another name" in str(results[1 - winner]) or "new name" in str(results[1 - winner])
-        assert client.model(f"v{number}")["digest"] == cards.digest(folders[winner])
+        assert client.model_card(f"v{number}")["digest"] == cards.digest(folders[winner])
 
 
 def test_a_running_job_keeps_its_version(
@@ -234,7 +234,7 @@ def test_a_running_job_keeps_its_version(
         pass
     assert {result.model_version for result in after.results()} == {"next"}
     assert {len(result.top) for result in after.results(top_k=9)} == {5}
-    assert after.status()["cached"] == 0
-    assert pinned.status()["cached"] == 6
+    assert after.status().cached == 0
+    assert pinned.status().cached == 6
     client.rollback()
-    assert client.submit(folder).status()["model_version"] == "tiny"
+    assert client.submit(folder).status().model_version == "tiny"

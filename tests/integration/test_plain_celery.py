@@ -36,12 +36,12 @@ def test_on_redis(server_backend: Backend, celery: Start, photos: Callable[..., 
     with Client() as client:
         before = client.submit(str(photos(10, 16)))
         running.wait_ready()
-        assert before.wait(60)["ok"] == 10
-        job = client.submit(str(photos(10, 16, Path(before.status()["source"]).parent / "more")))
+        assert before.wait(60).ok == 10
+        job = client.submit(str(photos(10, 16, Path(before.status().source).parent / "more")))
         status = job.wait(60)
-        assert (status["state"], status["ok"]) == ("completed", 10)
+        assert (status.state, status.ok) == ("completed", 10)
         (worker,) = client.workers()
-        assert (worker["pid"], sorted(worker["queues"])) == (running.pid, ["classify", "control"])
+        assert (worker.pid, sorted(worker.queues)) == (running.pid, ["classify", "control"])
         assert running.stop() == 0
         assert client.workers() == []
     assert "Traceback" not in running.output()
@@ -70,7 +70,7 @@ def test_a_stopping_worker_does_not_count_as_alive(
         assert running.process.poll() is None
         gate.unlink()
         assert running.process.wait(60) == 0
-        assert job.status()["ok"] == 5
+        assert job.status().ok == 5
 
 
 def _batch_states(client: Client) -> list[str]:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,16 +19,15 @@ from jobs import settings as configuration
 from jobs.errors import NoWorkerAlive
 from jobs.obstacles import Obstacles
 from tests.support.backends import Backend
+from tests.support.cli_fakes import RUNNING, WORKER
 from tests.support.processes import environment
 from tests.support.servers import Postgres
-
-STATUS = {"id": "7", "state": "running", "total": 3, "pending": 2, "waiting": None}
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WATCH_SECONDS", "REPEAT_SECONDS"):
-        monkeypatch.setattr(polling, name, 0.05)
+    monkeypatch.setattr(polling, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(polling, "REPEAT_SECONDS", 0.0)
     monkeypatch.setattr(obstacles, "QUIET_SECONDS", 0.0)
 
 
@@ -72,9 +71,8 @@ def test_a_broker_that_does_not_answer_is_named(
     monkeypatch.setattr(obstacles, "BROKER_PATIENCE", 0.5)
     with frozen_broker() as url:
         settings = configuration.load(broker_url=url if kind == "frozen" else "redis://:secret@127.0.0.1:1/0")
-        workers = [{"alive": True, "queues": ["classify"], "state": "idle"}]
-        looker = Obstacles(SimpleNamespace(settings=settings, workers=lambda: workers))  # type: ignore[arg-type]
-        words = wait_until(lambda: looker.look(STATUS), timeout=60)
+        looker = Obstacles(settings, lambda: [WORKER])
+        words = wait_until(lambda: looker.look(RUNNING), timeout=60)
     assert "redis://" in words
     assert "does not answer" in words
     assert "start Redis or correct CARS_BROKER_URL" in words
@@ -83,9 +81,8 @@ def test_a_broker_that_does_not_answer_is_named(
 
 def test_nothing_is_said_of_a_job_that_moves(home: Path) -> None:
     settings = configuration.load(broker_url="redis://127.0.0.1:1/0")
-    workers = [{"alive": True, "queues": ["classify"], "state": "idle"}]
-    looker = Obstacles(SimpleNamespace(settings=settings, workers=lambda: workers))  # type: ignore[arg-type]
-    assert [looker.look({**STATUS, "pending": n}) for n in (2, 1, 0)] == [None] * 3
+    looker = Obstacles(settings, lambda: [WORKER])
+    assert [looker.look(replace(RUNNING, pending=n)) for n in (2, 1, 0)] == [None] * 3
 
 
 def test_a_restart_of_the_database(
@@ -110,7 +107,7 @@ def test_a_restart_of_the_database(
                 wait_until(lambda text=text: "trying again for 10 min" in text(), timeout=60)
             postgres.start()
             other.job(job.id).cancel()
-            assert waited.result(60)["state"] == "canceled"
+            assert waited.result(60).state == "canceled"
             assert process.wait(60) == 1
         finally:
             process.kill()

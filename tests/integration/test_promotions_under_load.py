@@ -108,7 +108,7 @@ def change(client: Client, number: int) -> str:
     """Two promotions and a rollback in turn; the name that is live after it."""
     if number % 3 == 2:
         return client.rollback()
-    following = NAMES[(NAMES.index(client.model()["name"]) + 1) % len(NAMES)]
+    following = NAMES[(NAMES.index(client.model().name) + 1) % len(NAMES)]
     client.promote(following)
     return following
 
@@ -116,7 +116,7 @@ def change(client: Client, number: int) -> str:
 def test_every_load_is_the_live_version_with_its_hashes_verified(
     client: Client, three: list[str], readers: list[Runtime]
 ) -> None:
-    lives, starts, ends = [client.model()["name"]], [0], []
+    lives, starts, ends = [client.model().name], [0], []
     with loading(readers) as seen:
         for number in range(CHANGES):
             ends.append(more(seen, LOADS // CHANGES))
@@ -124,7 +124,7 @@ def test_every_load_is_the_live_version_with_its_hashes_verified(
             starts.append(len(seen))
         ends.append(more(seen, LOADS // CHANGES))
     assert all(one != after for one, after in pairwise(lives))
-    assert [entry["model_version"] for entry in client.history()][-len(lives) :] == lives
+    assert [entry.model_version for entry in client.history()][-len(lives) :] == lives
     assert len(seen) >= LOADS
     assert set(seen) == set(three)
     # Between two changes a load gives what is live, but for those that were under way when it went live.

@@ -13,9 +13,9 @@ from PIL import Image
 from sqlalchemy import event, text
 
 from jobs import Client
-from jobs.client import Job
 from jobs.db.database import Database
 from jobs.errors import LabelNotFound, SettingsInvalid, VersionNotFound
+from jobs.job import Job
 from model.cards import read
 from tests.support.artifacts import CLASSES
 from workers.classification.classify import classify_batch
@@ -141,9 +141,11 @@ def test_fields(job: Job) -> None:
     assert first.label == first.top[0]["label"]
     assert first.confidence == first.top[0]["confidence"]
     assert broken.error is not None
-    assert broken.error["code"] in {"undecodable", "truncated"}
+    assert broken.error.code in {"undecodable", "truncated"}
     assert (broken.label, broken.confidence, broken.decision, broken.top) == (None, None, None, [])
-    assert list(job.errors()) == [{"job": job.id, "path": "broken.png", **broken.error}]
+    assert [failed.to_dict() for failed in job.errors()] == [
+        {"job": job.id, "path": "broken.png", **broken.error.to_dict()}
+    ]
 
 
 def test_every_result_has_its_time_and_what_a_person_said_of_it(client: Client, job: Job, tmp_path: Path) -> None:
@@ -151,7 +153,7 @@ def test_every_result_has_its_time_and_what_a_person_said_of_it(client: Client, 
     status = job.status()
     for result in job.results():
         assert result.finished_at is not None
-        assert status["started_at"] <= result.finished_at <= status["finished_at"]
+        assert status.started_at <= result.finished_at <= status.finished_at
         assert result.correction == (CLASSES[0] if result.path == "b/2.png" else None)
     pending = client.submit(str(tmp_path / "cars"))
     pending.cancel()
@@ -266,8 +268,8 @@ def test_parts_are_those_that_the_data_named(
     assert [result.label for result in job.results(make="lynk")] == names[1:]
     assert [result.label for result in job.results(model="ORA 03")] == names[:1]
     assert [result.label for result in job.results(year=2023)] == names[:1]
-    assert client.label(f"{job.id}:3.png", names[1])["label"] == names[1]
-    assert client.model("own")["class_parts"] == named
+    assert client.label(f"{job.id}:3.png", names[1]).label == names[1]
+    assert client.model_card("own")["class_parts"] == named
 
 
 def test_top_k(client: Client, runtime: Callable[..., Runtime], tmp_path: Path) -> None:
@@ -282,7 +284,7 @@ def test_top_k(client: Client, runtime: Callable[..., Runtime], tmp_path: Path) 
 
 
 def test_times(client: Client, job: Job) -> None:
-    finished = datetime.fromisoformat(job.status()["finished_at"])
+    finished = datetime.fromisoformat(job.status().finished_at)
     day, minute = timedelta(days=1), timedelta(minutes=1)
     for since in (finished - minute, (finished - day).date(), (finished - day).isoformat(), str(date(2020, 1, 1))):
         assert len(paths(client.results(since=since))) == 9, since

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from jobs import Client
-from jobs.client import Job
 from jobs.db.queries import images
 from jobs.errors import DatabaseUnavailable
+from jobs.job import Job
 from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
 from workers.classification import scan
 from workers.classification.classify import classify_batch
@@ -61,7 +61,7 @@ def covered(client: Client, job: Job) -> list[int]:
 def check_whole(client: Client, job: Job, names: list[str]) -> None:
     assert [(ordinal, path) for ordinal, path, _ in rows(client, job)] == list(enumerate(names))
     assert covered(client, job) == list(range(len(names)))
-    assert job.status()["total"] == len(names)
+    assert job.status().total == len(names)
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 12, 13])
@@ -74,7 +74,7 @@ def test_every_file_once_whatever_the_size(client: Client, runtime: Make, photos
     check_whole(client, job, [f"{number:06}.jpg" for number in range(1, count + 1)])
     while classify_batch(worker):
         pass
-    assert (job.status()["state"], job.status()["ok"]) == ("completed", count)
+    assert (job.status().state, job.status().ok) == ("completed", count)
 
 
 def test_files_that_are_left_out_are_counted_by_suffix(client: Client, runtime: Make, photos: Photos) -> None:
@@ -86,11 +86,11 @@ def test_files_that_are_left_out_are_counted_by_suffix(client: Client, runtime: 
     job = client.submit(str(folder))
     scan_job(worker, int(job.id))
     status = job.status()
-    assert (status["total"], status["skipped"]) == (10, 5)
-    assert [(row["suffix"], row["files"]) for row in job.skipped()] == [
+    assert (status.total, status.skipped) == (10, 5)
+    assert [(row.suffix, row.files) for row in job.skipped()] == [
         (".mp4", 2), (None, 1), (".part", 1), (".txt", 1)
     ]  # fmt: skip
-    assert next(client.jobs())["skipped"] == 5
+    assert next(client.jobs()).skipped == 5
 
 
 @pytest.mark.parametrize("chunks", [0, 1, 2])
@@ -166,8 +166,8 @@ def test_slices(client: Client, runtime: Make, photos: Photos, monkeypatch: pyte
     while (SCAN_JOB, int(job.id)) in worker.notify.sent or not totals:  # type: ignore[attr-defined]
         worker.notify.sent.clear()  # type: ignore[attr-defined]
         scan_job(worker, int(job.id))
-        totals.append(job.status()["total"])
-        assert job.status()["state"] == "running"
+        totals.append(job.status().total)
+        assert job.status().state == "running"
     assert totals == [4, 8, 10]
     check_whole(client, job, [f"{number:06}.jpg" for number in range(1, 11)])
 
@@ -184,13 +184,13 @@ def test_work_begins_before_the_listing_ends(
     while classify_batch(worker):
         pass
     status = job.status()
-    assert (status["state"], status["pending"]) == ("running", 0)  # more may come
-    while job.status()["total"] < 10:
+    assert (status.state, status.pending) == ("running", 0)  # more may come
+    while job.status().total < 10:
         scan_job(worker, int(job.id))
     while classify_batch(worker):
         pass
     scan_job(worker, int(job.id))
-    assert (job.status()["state"], job.status()["ok"]) == ("completed", 10)
+    assert (job.status().state, job.status().ok) == ("completed", 10)
 
 
 def test_what_is_no_photo_counts_as_failed_at_once(client: Client, runtime: Make, photos: Photos) -> None:
@@ -201,14 +201,14 @@ def test_what_is_no_photo_counts_as_failed_at_once(client: Client, runtime: Make
     job = client.submit(str(folder))
     scan_job(worker, int(job.id))
     status = job.status()
-    assert (status["total"], status["failed"], status["pending"]) == (7, 2, 5)
-    assert [(e["path"], e["code"]) for e in job.errors()] == [
+    assert (status.total, status.failed, status.pending) == (7, 2, 5)
+    assert [(e.path, e.code) for e in job.errors()] == [
         ("000002a.jpg", "unsupported"),
         ("000003a.jpg", "outside_source"),
     ]
     while classify_batch(worker):
         pass
-    assert (job.status()["state"], job.status()["ok"]) == ("completed_with_errors", 5)
+    assert (job.status().state, job.status().ok) == ("completed_with_errors", 5)
 
 
 def test_a_folder_of_nothing_but_errors_ends(client: Client, runtime: Make, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_folder_of_nothing_but_errors_ends(client: Client, runtime: Make, tmp_
     os.mkfifo(folder / "pipe.jpg")
     job = client.submit(str(folder))
     scan_job(runtime(), int(job.id))
-    assert (job.status()["state"], job.status()["failed"]) == ("completed_with_errors", 1)
+    assert (job.status().state, job.status().failed) == ("completed_with_errors", 1)
 
 
 def test_a_folder_emptied_meanwhile_ends(client: Client, runtime: Make, photos: Photos) -> None:
@@ -225,7 +225,7 @@ def test_a_folder_emptied_meanwhile_ends(client: Client, runtime: Make, photos: 
     job = client.submit(str(folder))
     (folder / "000001.jpg").unlink()
     scan_job(runtime(), int(job.id))
-    assert (job.status()["state"], job.status()["total"]) == ("completed", 0)
+    assert (job.status().state, job.status().total) == ("completed", 0)
 
 
 def test_a_job_canceled_in_mid_scan_grows_no_more(
@@ -236,7 +236,7 @@ def test_a_job_canceled_in_mid_scan_grows_no_more(
     job = client.submit(str(photos(10, 16)))
     scan_job(worker, int(job.id))
     after = job.cancel()
-    assert (after["total"], after["canceled"]) == (4, 4)
+    assert (after.total, after.canceled) == (4, 4)
     scan_job(worker, int(job.id))
     recover(worker, idle=True)
     assert job.status() == after
@@ -257,7 +257,7 @@ def test_the_database_away_in_mid_scan(
     with pytest.raises(DatabaseUnavailable):
         scan_job(worker, int(job.id))
     monkeypatch.setattr(images, "add", add)
-    assert job.status()["state"] == "running"
+    assert job.status().state == "running"
     free(client)
     recover(worker, idle=True)
     scan_job(worker, int(job.id))

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 from sqlalchemy import update
 
-from jobs import Client, Training
+from jobs import Client, TrainingRun
 from jobs.db.database import later
 from jobs.db.queries import training_runs
 from jobs.db.tables import TrainingRunRow
 from jobs.errors import NotPossible, SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound
+from jobs.records import TrainingStatus
 from model.cards import verify
 from model.errors import StoreUnavailable
 from model.evaluation.metrics import evaluate_version
@@ -46,7 +47,7 @@ def data(tmp_path: Path) -> Path:
     return write_folders(tmp_path / "data", photos=20)
 
 
-def when(run: Training, condition: Callable[[dict[str, Any]], bool], then: Callable[[], bool]) -> Callable[[], bool]:
+def when(run: TrainingRun, condition: Callable[[TrainingStatus], bool], then: Callable[[], bool]) -> Callable[[], bool]:
     """For `closing`: asks `then` once the run's status fits, and says False before."""
     return lambda: condition(run.status()) and then()
 
@@ -59,18 +60,18 @@ def test_what_is_better_goes_live(
     client.promote(publish("colors", classes=list(COLORS)))
     before = versions(client)
     run = client.train(data, recipe="scratch", plan=LEARNS)
-    assert run.status()["state"] == "queued"
+    assert run.status().state == "queued"
     assert train_model(worker, int(run.id))
     status = run.status()
-    assert (status["state"], status["promoted"], status["error"]) == ("published", True, None)
-    assert (status["epoch"], status["epochs"], status["epochs_run"], status["attempt"]) == (8, 8, 8, 1)
-    assert status["production"]["version"] == "colors"
-    assert status["candidate"]["top1"] > status["production"]["top1"]
-    assert versions(client) - before == {status["model_version"]}
-    assert client.history()[-1]["model_version"] == status["model_version"]
-    assert client.history()[-1]["reason"] == "training"
-    card = client.model()
-    assert card["name"] == status["model_version"]
+    assert (status.state, status.promoted, status.error) == ("published", True, None)
+    assert (status.epoch, status.epochs, status.epochs_run, status.attempt) == (8, 8, 8, 1)
+    assert status.production["version"] == "colors"
+    assert status.candidate["top1"] > status.production["top1"]
+    assert versions(client) - before == {status.model_version}
+    assert client.history()[-1].model_version == status.model_version
+    assert client.history()[-1].reason == "training"
+    card = client.model_card()
+    assert card["name"] == status.model_version
     assert card["recipe"]["name"] == "scratch"
     assert verify(worker.store.fetch(card["name"], card["digest"])).name == card["name"]
     assert not any((worker.settings.home / "training").iterdir())
@@ -87,16 +88,16 @@ def test_photos_that_show_no_car_are_fitted_to(
     worker = runtime(engine="onnx")
     refused = client.train(data, recipe="scratch", other=folder, plan=TINY)
     assert train_model(worker, int(refused.id))
-    assert refused.status()["state"] == "failed"
-    assert "labels.csv cannot be read" in refused.status()["error"]
-    assert refused.status()["epochs_run"] == 0
+    assert refused.status().state == "failed"
+    assert "labels.csv cannot be read" in refused.status().error
+    assert refused.status().epochs_run == 0
     rows = [f"{split}{n}.png,{split} things,{split}" for split in ("calibration", "holdout") for n in range(3)]
     (folder / "labels.csv").write_text("\n".join(["file,what,split", *rows]))
     for row in rows:
         Image.effect_noise((24, 24), 90).convert("RGB").save(folder / row.partition(",")[0])
     run = client.train(data, recipe="scratch", other=folder, force=True, promote=False, plan=TINY)
     assert train_model(worker, int(run.id))
-    card = client.model(run.status()["model_version"])
+    card = client.model(run.status().model_version)
     assert card["metrics"]["ood_images"]["holdout"]["images"] == 3
 
 
@@ -114,16 +115,16 @@ def test_shuffled_labels_are_rejected(client: Client, runtime: Callable[..., Run
     run = client.train(folder, recipe="scratch", plan=TINY)
     assert train_model(worker, int(run.id))
     status = run.status()
-    assert (status["state"], status["promoted"]) == ("rejected", False)
-    assert status["candidate"]["images"] == status["production"]["images"] > 0
-    assert client.model()["name"] == "tiny"
-    assert client.model(status["model_version"])["state"] == "rejected"
+    assert (status.state, status.promoted) == ("rejected", False)
+    assert status.candidate["images"] == status.production["images"] > 0
+    assert client.model().name == "tiny"
+    assert client.model(status.model_version).state == "rejected"
     with pytest.raises(NotPossible, match="rejected"):
-        client.promote(status["model_version"])
-    forced = client.train(folder, recipe="finetune", force=True, promote=False, plan=TINY, init=status["model_version"])
+        client.promote(status.model_version)
+    forced = client.train(folder, recipe="finetune", force=True, promote=False, plan=TINY, init=status.model_version)
     assert train_model(worker, int(forced.id))
-    assert (forced.status()["state"], forced.status()["promoted"]) == ("published", False)
-    assert client.model()["name"] == "tiny"
+    assert (forced.status().state, forced.status().promoted) == ("published", False)
+    assert client.model().name == "tiny"
 
 
 @server
@@ -131,17 +132,17 @@ def test_a_worker_that_stops_gives_its_run_back(client: Client, runtime: Callabl
     first, second = runtime("a", engine="onnx"), runtime("b", engine="onnx")
     before = versions(client)
     run = client.train(data, recipe="scratch", force=True, plan=TINY)
-    closing = when(run, lambda status: status["epoch"] == 1, lambda: True)
+    closing = when(run, lambda status: status.epoch == 1, lambda: True)
     assert train_model(first, int(run.id), closing=closing)
-    assert (run.status()["state"], run.status()["epochs_run"]) == ("queued", 1)
-    closing = when(run, lambda status: status["stage"] == "judging", lambda: True)
+    assert (run.status().state, run.status().epochs_run) == ("queued", 1)
+    closing = when(run, lambda status: status.stage == "judging", lambda: True)
     assert train_model(second, int(run.id), closing=closing)
-    assert (run.status()["state"], run.status()["epochs_run"]) == ("queued", 2)
+    assert (run.status().state, run.status().epochs_run) == ("queued", 2)
     assert versions(client) == before
     assert train_model(first, int(run.id))
     status = run.status()
-    assert (status["state"], status["epochs_run"], status["attempt"]) == ("published", 2, 3)
-    assert versions(client) - before == {status["model_version"]}
+    assert (status.state, status.epochs_run, status.attempt) == ("published", 2, 3)
+    assert versions(client) - before == {status.model_version}
 
 
 @embedded
@@ -149,7 +150,7 @@ def test_cancel(client: Client, runtime: Callable[..., Runtime], data: Path) -> 
     worker = runtime(engine="onnx")
     before = versions(client)
     waiting = client.train(data, recipe="scratch", plan=TINY)
-    assert waiting.cancel()["state"] == "canceled"
+    assert waiting.cancel().state == "canceled"
     assert not train_model(worker, int(waiting.id))
     run = client.train(data, recipe="scratch", plan={**TINY, "phases": [{"epochs": 50, "lr_max": 0.001}]})
 
@@ -157,10 +158,10 @@ def test_cancel(client: Client, runtime: Callable[..., Runtime], data: Path) -> 
         run.cancel()
         return False
 
-    assert train_model(worker, int(run.id), closing=when(run, lambda status: status["epoch"] >= 1, cancel))
+    assert train_model(worker, int(run.id), closing=when(run, lambda status: status.epoch >= 1, cancel))
     status = run.status()
-    assert status["state"] == "canceled"
-    assert 1 <= status["epoch"] < 50
+    assert status.state == "canceled"
+    assert 1 <= status.epoch < 50
     assert versions(client) == before
     assert not any((worker.settings.home / "training").iterdir())
 
@@ -174,9 +175,9 @@ def test_a_run_that_was_taken_back_is_left_alone(client: Client, runtime: Callab
         reclaim_runs(worker, lambda _owner: False)
         return False
 
-    assert train_model(worker, int(run.id), closing=when(run, lambda status: status["epoch"] == 1, lose))
+    assert train_model(worker, int(run.id), closing=when(run, lambda status: status.epoch == 1, lose))
     status = run.status()
-    assert (status["state"], status["error"], status["model_version"]) == ("queued", None, None)
+    assert (status.state, status.error, status.model_version) == ("queued", None, None)
 
 
 @embedded
@@ -191,7 +192,7 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
     other = folder / f"{run.id}-0-1"  # of another database's run
     other.mkdir()
     reclaim_runs(worker, lambda _owner: True)
-    assert run.status()["state"] == "queued"
+    assert run.status().state == "queued"
     assert len(list(folder.iterdir())) == 2  # the run goes on from there
     if end == "canceled":
         run.cancel()
@@ -199,13 +200,13 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
         give_up(client, run)
     else:
         killed_while_removing(worker, run)
-    assert run.status()["state"] == end
+    assert run.status().state == end
     assert len(list(folder.iterdir())) == 2
     reclaim_runs(worker, lambda _owner: True)
     assert list(folder.iterdir()) == [other]
 
 
-def killed_while_removing(worker: Runtime, run: Training) -> None:
+def killed_while_removing(worker: Runtime, run: TrainingRun) -> None:
     """The run ends, and its process dies when it has removed one file of what the run has left."""
     remove = shutil.rmtree
 
@@ -221,7 +222,7 @@ def killed_while_removing(worker: Runtime, run: Training) -> None:
             train_model(worker, int(run.id))
 
 
-def give_up(client: Client, run: Training) -> None:
+def give_up(client: Client, run: TrainingRun) -> None:
     """Its process dies, time and again."""
     with client.database.write() as connection:
         for _ in range(training_runs.MAX_CRASHES):
@@ -234,8 +235,8 @@ def give_up(client: Client, run: Training) -> None:
 def test_a_run_that_keeps_killing_its_process_is_given_up(client: Client, data: Path) -> None:
     run = client.train(data, recipe="scratch")
     give_up(client, run)
-    assert run.status()["state"] == "failed"
-    assert "crashed 5 times" in run.status()["error"]
+    assert run.status().state == "failed"
+    assert "crashed 5 times" in run.status().error
 
 
 @embedded
@@ -257,10 +258,9 @@ def test_data_that_cannot_be_used_fails_the_run(
     run = client.train(folder, recipe="scratch", plan=TINY)
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
-    assert status["state"] == "failed"
+    assert status.state == "failed"
     assert (
-        words.get(what, {"missing files": "not there", "nothing": "no labelled photos"}.get(what, ""))
-        in status["error"]
+        words.get(what, {"missing files": "not there", "nothing": "no labelled photos"}.get(what, "")) in status.error
     )
     assert versions(client) == before
 
@@ -273,9 +273,9 @@ def test_a_users_own_cars_keep_their_parts(client: Client, runtime: Callable[...
     run = client.train(path, recipe="scratch", min_photos=3, force=True, plan=TINY)
     assert train_model(worker, int(run.id))
     status = run.status()
-    assert status["state"] == "published", status["error"]
-    assert status["notes"][0] == "classes left out, under 3 photos to learn from: Lada Niva Legend (1)"
-    card = client.model()
+    assert status.state == "published", status.error
+    assert status.notes[0] == "classes left out, under 3 photos to learn from: Lada Niva Legend (1)"
+    card = client.model_card()
     parts = {
         car.label: {**car._asdict(), "body": car.body or None, "year": int(car.year or 0) or None} for car in LOOKS
     }
@@ -295,9 +295,9 @@ def test_a_users_own_cars_keep_their_parts(client: Client, runtime: Callable[...
             draw(car, seed).save(some / car.label / f"{seed}.png")
     again = client.train(some, recipe="finetune", force=True, plan=TINY)
     assert train_model(worker, int(again.id))
-    assert again.status()["state"] == "published", again.status()["error"]
-    assert client.model()["name"] == again.status()["model_version"]
-    assert client.model()["class_parts"] == parts
+    assert again.status().state == "published", again.status().error
+    assert client.model().name == again.status().model_version
+    assert client.model_card()["class_parts"] == parts
 
 
 @embedded
@@ -314,8 +314,8 @@ def test_a_run_that_an_earlier_release_enqueued_goes_on(
     with client.database.write() as connection:
         connection.execute(update(TrainingRunRow).values(options=before))
     assert train_model(runtime(engine="onnx"), int(run.id))
-    assert run.status()["state"] == ("published" if few else "failed")
-    assert few or "too small" in run.status()["error"]
+    assert run.status().state == ("published" if few else "failed")
+    assert few or "too small" in run.status().error
 
 
 def test_what_cannot_be_trained_is_refused_at_once(client: Client, publish: Callable[..., str], data: Path) -> None:
@@ -358,8 +358,8 @@ def test_photos_outside_the_roots_are_never_opened(
     monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self) or read(self))
     run = client.train(inside, recipe="scratch", plan=TINY)
     assert train_model(runtime(engine="onnx", source_roots=str(inside)), int(run.id))
-    assert run.status()["state"] == "failed"
-    assert run.status()["error"].startswith(f"{outside / 'a.png'} is outside what workers may read ({inside})")
+    assert run.status().state == "failed"
+    assert run.status().error.startswith(f"{outside / 'a.png'} is outside what workers may read ({inside})")
     assert [file for file in opened if file.suffix == ".png"] == []
 
 
@@ -373,7 +373,7 @@ def test_a_link_out_of_the_roots_is_followed_as_the_system_does(
     (inside / "labels.csv").write_text("file,label\nlink/../a.png,BMW M3 Coupe 2012\n")
     run = client.train(inside, recipe="scratch", plan=TINY)
     assert train_model(runtime(engine="onnx", source_roots=str(inside)), int(run.id))
-    assert "outside what workers may read" in run.status()["error"]
+    assert "outside what workers may read" in run.status().error
 
 
 def absent(*_args: Any, **_options: Any) -> None:
@@ -390,7 +390,7 @@ def test_a_run_outlives_a_store_that_is_away(
         patch.setattr("model.store.Store.put", absent)
         assert train_model(worker, int(run.id))
     status = run.status()
-    assert (status["state"], status["error"], status["finished_at"]) == ("queued", "the model store is away", None)
+    assert (status.state, status.error, status.finished_at) == ("queued", "the model store is away", None)
     assert not train_model(worker, int(run.id))  # not yet
     with client.database.write() as connection:
         assert training_runs.waiting(connection, patience=0) == []
@@ -398,8 +398,8 @@ def test_a_run_outlives_a_store_that_is_away(
         assert training_runs.waiting(connection, patience=0) == [int(run.id)]
     assert train_model(worker, int(run.id))
     status = run.status()
-    assert (status["state"], status["error"]) == ("published", None)
-    assert (status["epochs_run"], status["attempt"]) == (2, 2)  # nothing was trained again
+    assert (status.state, status.error) == ("published", None)
+    assert (status.epochs_run, status.attempt) == (2, 2)  # nothing was trained again
 
 
 @embedded
@@ -414,14 +414,14 @@ def test_a_fault_that_does_not_pass_ends_the_run_at_last(
     monkeypatch.setattr("workers.training.attempt.open_dataset", full)
     monkeypatch.setattr(training_runs, "FIRST_PAUSE", 0.0)
     for attempt in range(1, training_runs.MAX_CRASHES + 1):
-        assert (run.status()["state"], run.status()["attempt"]) == ("queued", attempt - 1)
+        assert (run.status().state, run.status().attempt) == ("queued", attempt - 1)
         assert train_model(worker, int(run.id))
-    assert run.status()["state"] == "failed"
-    assert "tried 5 times" in run.status()["error"]
-    assert "No space left" in run.status()["error"]
+    assert run.status().state == "failed"
+    assert "tried 5 times" in run.status().error
+    assert "No space left" in run.status().error
     monkeypatch.setattr(training_runs, "FIRST_PAUSE", 3_600.0)
     assert train_model(worker, int(canceled.id))
-    assert canceled.cancel()["state"] == "canceled"
+    assert canceled.cancel().state == "canceled"
 
 
 @embedded
@@ -437,10 +437,10 @@ def test_what_production_was_judged_on_is_not_learned(
     strange = client.train(new, recipe="finetune", force=True, plan=plan)
     assert train_model(worker, int(again.id))
     assert train_model(worker, int(strange.id))
-    one, other = (client.model(run.status()["model_version"])["data"]["holdout"] for run in (first, again))
+    one, other = (client.model_card(run.status().model_version)["data"]["holdout"] for run in (first, again))
     assert one == other
-    assert [note for note in again.status()["notes"] if "trained on" in note] == []
-    assert [note for note in strange.status()["notes"] if note.startswith("4 of the 4 holdout photos")] != []
+    assert [note for note in again.status().notes if "trained on" in note] == []
+    assert [note for note in strange.status().notes if note.startswith("4 of the 4 holdout photos")] != []
 
 
 @embedded
@@ -450,8 +450,8 @@ def test_a_better_version_that_would_lose_classes_is_left_to_the_user(
     run = client.train(data, recipe="scratch", plan=LEARNS)
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
-    assert (status["state"], status["promoted"]) == ("published", False), status["error"]
-    assert "does not know 1 of the 4 classes of tiny: Acura TSX Sedan 2012" in status["reason"]
-    assert client.model()["name"] == "tiny"
-    client.promote(status["model_version"])
-    assert client.model()["name"] == status["model_version"]
+    assert (status.state, status.promoted) == ("published", False), status.error
+    assert "does not know 1 of the 4 classes of tiny: Acura TSX Sedan 2012" in status.reason
+    assert client.model().name == "tiny"
+    client.promote(status.model_version)
+    assert client.model().name == status.model_version

@@ -1,82 +1,106 @@
-"""A client and a local worker that answer from memory, and `Cars`, which runs commands against them."""
+"""A client and a local worker that answer from memory, and `Cars`, which runs commands against them.
+
+The client has the shape that commands need of the real one (`jobs.cli.context.CommandClient`), which mypy checks.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, Unpack
 
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
+from typer.testing import Result as Run
 
 from jobs.cli.app import app
-from jobs.cli.context import Session
-from jobs.errors import CarClassifierError, JobNotFound, NotPossible, WorkerFailed
+from jobs.cli.context import Dependencies
+from jobs.errors import CarClassifierError, JobNotFound, NotPossible, RunNotFound, WorkerFailed
+from jobs.records import (
+    CheckResult,
+    Correction,
+    FailedImage,
+    ImageFailure,
+    JobStatus,
+    ModelVersion,
+    Promotion,
+    Result,
+    SkippedSuffix,
+    TrainingStatus,
+    WorkerStatus,
+)
+from jobs.results import ResultFilters
 from jobs.settings import Settings, load
+from jobs.states import ImageErrorCode, JobState, RunState, VersionState
 
-STATUS: dict[str, Any] = {
-    "id": "7", "name": None, "state": "completed", "source": "/photos", "model_version": "resnet34-1",
-    "total": 3, "ok": 3, "failed": 0, "canceled": 0, "pending": 0, "cached": 0, "skipped": 0,
-    "waiting": None, "unchanged": None, "notified": None,
-    "images_per_second": 40.0, "eta_seconds": None, "created_at": "2026-01-02T03:04:05+00:00",
-    "started_at": "2026-01-02T03:04:06+00:00", "finished_at": "2026-01-02T03:04:10+00:00", "error": None,
-}  # fmt: skip
-RUNNING = STATUS | {"state": "running", "ok": 1, "pending": 2, "eta_seconds": 1.0, "finished_at": None}
-SOME_FAILED = STATUS | {"state": "completed_with_errors", "ok": 2, "failed": 1}
-WORKER = {
-    "id": "w", "host": "h", "pid": 1, "queues": ["control", "classify"], "concurrency": 1, "device": "cpu",
-    "release": "1", "state": "idle", "images_per_second": None, "last_seen_seconds": 1.0, "alive": True,
-}  # fmt: skip
+STATUS = JobStatus(
+    id="7", name="photos", state=JobState.COMPLETED, source="/photos", model_version="resnet34-1",
+    total=3, ok=3, failed=0, canceled=0, pending=0, cached=0, skipped=0, waiting=None,
+    images_per_second=40.0, eta_seconds=None, created_at="2026-01-02T03:04:05+00:00",
+    started_at="2026-01-02T03:04:06+00:00", finished_at="2026-01-02T03:04:10+00:00", error=None,
+)  # fmt: skip
+RUNNING = replace(STATUS, state=JobState.RUNNING, ok=1, pending=2, eta_seconds=1.0, finished_at=None)
+SOME_FAILED = replace(STATUS, state=JobState.COMPLETED_WITH_ERRORS, ok=2, failed=1)
+WORKER = WorkerStatus(
+    id="w", host="h", pid=1, queues=["control", "classify"], concurrency=1, device="cpu",
+    release="1", state="idle", images_per_second=None, last_seen_seconds=1.0, alive=True,
+)  # fmt: skip
+RUN = TrainingStatus(
+    id="3", state=RunState.PUBLISHED, stage=None, dataset="/cars", recipe="finetune", init="v1", epoch=2, epochs=2,
+    epochs_run=2, epoch_share=0.0, train_loss=0.5, valid_loss=0.4, accuracy=0.9, images_per_second=None,
+    network_images_per_second=None, eta_seconds=None, notes=["left out: a.jpg: not an image"],
+    model_version="finetune-3-abc", promoted=True, candidate={"top1": 0.9}, production={"top1": 0.8},
+    reason="top-1 90.00%", error=None, cancel_requested=False, attempt=1, created_at="2026-01-02T03:04:05Z",
+    started_at="2026-01-02T03:04:06Z", finished_at="2026-01-02T03:05:06Z",
+)  # fmt: skip
+_WITHOUT_VERSION = replace(
+    RUN, model_version=None, promoted=False, candidate=None, production=None, reason=None, notes=[]
+)
+RUN_FAILED = replace(_WITHOUT_VERSION, state=RunState.FAILED, error="/cars has one class")
+RUN_CANCELED = replace(_WITHOUT_VERSION, state=RunState.CANCELED)
+RUN_RUNNING = replace(_WITHOUT_VERSION, state=RunState.RUNNING, stage="training", epoch=1, finished_at=None)
+A_RESULT = Result(
+    job="7", path="a.jpg", listing=None, status="ok", label="Acura TL Sedan 2012", make="Acura",
+    model="TL", body="Sedan", year=2012, confidence=0.875, decision="model",
+    top=[{"label": "Acura TL Sedan 2012", "confidence": 0.875}, {"label": "BMW M3 Coupe 2012", "confidence": 0.1}],
+    model_version="resnet34-1", content_hash="00", finished_at="2026-01-02T03:04:07.000Z", correction=None, error=None,
+)  # fmt: skip
 
 
-def a_result(path: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "job": "7", "path": path, "listing": None, "status": "ok", "label": "Acura TL Sedan 2012", "make": "Acura",
-        "model": "TL", "body": "Sedan", "year": 2012, "confidence": 0.875, "decision": "model",
-        "top": [
-            {"label": "Acura TL Sedan 2012", "confidence": 0.875}, {"label": "BMW M3 Coupe 2012", "confidence": 0.1},
-        ],
-        "model_version": "resnet34-1", "content_hash": "00",
-        "finished_at": "2026-01-02T03:04:07.000Z", "correction": None, "error": None,
-    } | changes  # fmt: skip
+def a_result(path: str, **changes: Any) -> Result:
+    return replace(A_RESULT, path=path, **changes)
 
 
 A_FAILURE = a_result(
     "bad.jpg", status="failed", label=None, make=None, model=None, body=None, year=None, confidence=None, decision=None,
-    top=[], error={"code": "truncated", "message": "the file ends too early"},
+    top=[], error=ImageFailure(ImageErrorCode.TRUNCATED, "the file ends too early"),
 )  # fmt: skip
 
 
-class FakeResult:
-    def __init__(self, row: dict[str, Any]) -> None:
-        self.row = row
-
-    def to_dict(self) -> dict[str, Any]:
-        return self.row
-
-
+@dataclass
 class FakeResults:
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
-        self.rows = rows
+    rows: Iterable[Result]
 
-    def __iter__(self) -> Iterator[FakeResult]:
-        return map(FakeResult, self.rows)
+    def __iter__(self) -> Iterator[Result]:
+        return iter(self.rows)
 
     def counts(self) -> dict[str, dict[str, int]]:
         def count(values: Iterable[Any]) -> dict[str, int]:
             return dict(Counter(value for value in values if value is not None).most_common())
 
+        rows = list(self.rows)
         return {
-            **{name: count(row[name] for row in self.rows) for name in ("status", "decision")},
-            "make": count(row["make"] for row in self.rows if row["decision"] in ("model", "make")),
-            "code": count(row["error"]["code"] for row in self.rows if row["error"]),
+            "status": count(row.status for row in rows),
+            "decision": count(row.decision for row in rows),
+            "make": count(row.make for row in rows if row.decision in ("model", "make")),
+            "code": count(row.error.code for row in rows if row.error),
         }
 
-    def write(self, path: Path) -> int:
-        return Path(path).write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+    def write(self, path: str | Path) -> int:
+        return Path(path).write_text("".join(json.dumps(row.to_dict()) + "\n" for row in self.rows))
 
 
 @dataclass
@@ -86,21 +110,21 @@ class FakeJob:
     client: FakeClient
     id: str = "7"
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> JobStatus:
         steps = self.client.statuses
         step = steps.pop(0) if len(steps) > 1 else steps[0]
         return step() if callable(step) else step
 
-    def results(self, *, limit: int | None = None, **_filters: Any) -> FakeResults:
-        return FakeResults(self.client.rows[:limit])
+    def results(self, **wanted: Unpack[ResultFilters]) -> FakeResults:
+        return FakeResults(list(self.client.rows)[: wanted.get("limit")])
 
-    def cancel(self) -> dict[str, Any]:
-        return STATUS | {"state": "canceled", "ok": 1, "canceled": 2}
+    def cancel(self) -> JobStatus:
+        return replace(STATUS, state=JobState.CANCELED, ok=1, canceled=2)
 
-    def retry(self) -> dict[str, Any]:
+    def retry(self) -> JobStatus:
         return RUNNING
 
-    def skipped(self) -> list[dict[str, Any]]:
+    def skipped(self) -> list[SkippedSuffix]:
         return self.client.skipped
 
     def delete(self) -> None:
@@ -108,26 +132,46 @@ class FakeJob:
 
 
 @dataclass
+class FakeRun:
+    """Answers `status()` with the client's run statuses in turn, the last one for ever; an error is raised."""
+
+    client: FakeClient
+    id: str = "3"
+
+    def status(self) -> TrainingStatus:
+        steps = self.client.run_statuses
+        step = steps.pop(0) if len(steps) > 1 else steps[0]
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    def cancel(self) -> TrainingStatus:
+        return self.status()
+
+
+@dataclass
 class FakeClient:
-    statuses: list[dict[str, Any] | Callable[[], dict[str, Any]]] = field(default_factory=lambda: [STATUS])
-    rows: list[dict[str, Any]] = field(default_factory=lambda: [a_result("a.jpg"), a_result("b.jpg")])
-    alive: list[dict[str, Any]] = field(default_factory=lambda: [WORKER])
-    skipped: list[dict[str, Any]] = field(default_factory=list)
-    checks: list[dict[str, Any]] = field(default_factory=list)
+    statuses: list[JobStatus | Callable[[], JobStatus]] = field(default_factory=lambda: [STATUS])
+    run_statuses: list[TrainingStatus | Exception] = field(default_factory=lambda: [RUN_RUNNING, RUN])
+    rows: Iterable[Result] = field(default_factory=lambda: [a_result("a.jpg"), a_result("b.jpg")])
+    alive: list[WorkerStatus] = field(default_factory=lambda: [WORKER])
+    skipped: list[SkippedSuffix] = field(default_factory=list)
+    checks: list[CheckResult] = field(default_factory=list)
+    card: dict[str, Any] = field(default_factory=lambda: {"name": "resnet34-1", "metrics": {"top1": 0.9}})
     refusal: CarClassifierError | None = None
     submitted: dict[str, Any] | None = None
     asked: dict[str, Any] | None = None
     pruned: timedelta | None = None
     settings: Settings = field(default_factory=lambda: load(broker_url="memory://"))
 
-    def __enter__(self) -> FakeClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         pass
 
-    def submit(self, source: str | list[str], **options: Any) -> FakeJob:
-        if self.refusal and not options.get("reuse"):
+    def submit(self, source: str | list[str], *, reuse: bool = False, **options: Any) -> FakeJob:
+        if self.refusal and not reuse:
             raise self.refusal
         self.submitted = {"source": source, **options}
         return FakeJob(self)
@@ -137,59 +181,86 @@ class FakeClient:
             raise JobNotFound(f"no job {id}; to see all: cars jobs")
         return FakeJob(self)
 
-    def jobs(self, *, state: str | None = None, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        return iter([status for status in (STATUS, SOME_FAILED) if state in (None, status["state"])][:limit])
+    def jobs(self, *, state: str | None = None, limit: int | None = None) -> Iterator[JobStatus]:
+        return iter([status for status in (STATUS, SOME_FAILED) if state in (None, status.state)][:limit])
 
-    def results(self, job: str | None = None, **filters: Any) -> FakeResults:
-        self.asked = {"job": job} | {name: value for name, value in filters.items() if value not in (None, False)}
+    def results(self, job: str | None = None, **wanted: Unpack[ResultFilters]) -> FakeResults:
+        self.asked = {"job": job} | {name: value for name, value in wanted.items() if value not in (None, False)}
         return FakeResults(self.rows)
 
-    def errors(self, job: str) -> Iterator[dict[str, Any]]:
-        return iter([{"job": job, "path": "bad.jpg", "code": "truncated", "message": "the file ends too early"}])
+    def errors(self, job: str) -> Iterator[FailedImage]:
+        return iter([FailedImage(job=job, path="bad.jpg", code="truncated", message="the file ends too early")])
 
-    def models(self) -> list[dict[str, Any]]:
-        return [{"name": "resnet34-1", "production": True, "state": "available", "top1": 0.9, "created_at": None,
-                 "registered_at": "2026-01-02T03:04:05+00:00"}]  # fmt: skip
+    def models(self) -> list[ModelVersion]:
+        return [ModelVersion(name="resnet34-1", production=True, state=VersionState.AVAILABLE, top1=0.9,
+                             created_at=None, registered_at="2026-01-02T03:04:05+00:00")]  # fmt: skip
 
-    def model(self, name: str = "production") -> dict[str, Any]:
-        return {"name": "resnet34-1", "metrics": {"top1": 0.9}}
+    def model_card(self, name: str = "production") -> dict[str, Any]:
+        return self.card
 
     def promote(self, name: str) -> None:
+        pass
+
+    def retire(self, name: str, *, undo: bool = False) -> None:
         pass
 
     def rollback(self) -> str:
         return "resnet34-0"
 
-    def history(self) -> list[dict[str, Any]]:
-        return [{"model_version": "resnet34-1", "from": STATUS["created_at"], "until": None, "reason": "first"}]
+    def history(self) -> list[Promotion]:
+        return [Promotion(model_version="resnet34-1", since=STATUS.created_at, until=None, reason="first")]
 
     def prune(self, older_than: timedelta, *, dry_run: bool = False) -> dict[str, int]:
         self.pruned = None if dry_run else older_than
         return {"jobs": 2, "predictions": 9}
 
-    def workers(self) -> list[dict[str, Any]]:
+    def train(self, dataset: str, **options: Any) -> FakeRun:
+        self.asked = {"dataset": dataset, **options}
+        return FakeRun(self)
+
+    def training(self, id: str) -> FakeRun:
+        if id != "3":
+            raise RunNotFound(f"no training run {id!r}")
+        return FakeRun(self)
+
+    def trainings(self, *, limit: int | None = None) -> Iterator[TrainingStatus]:
+        return iter([RUN, RUN_FAILED][:limit])
+
+    def label(self, image: str, label: str, *, new_class: bool = False) -> Correction:
+        if not new_class:
+            raise NotPossible(f"{label!r} is not a class that is known")
+        self.asked = {"image": image, "label": label}
+        return Correction(content_hash="00", label=label, job=None, path=None, created_at=STATUS.created_at)
+
+    def import_labels(self, file: Path, *, new_class: bool = False) -> int:
+        return 1234
+
+    def export_labels(self, file: Path) -> int:
+        return 5
+
+    def workers(self) -> list[WorkerStatus]:
         return self.alive
 
-    def migrate(self) -> dict[str, Any]:
+    def migrate(self) -> dict[str, str | None]:
         return {"from": None, "to": "0001", "model_version": "resnet34-1"}
 
-    def check(self) -> list[dict[str, Any]]:
+    def check(self) -> list[CheckResult]:
         return self.checks
 
 
 @dataclass
 class FakeWorker:
-    """Remembers what was done with it; `last_words` make it one that ends by itself."""
+    """Remembers what was done with it; a `failure` makes it one that ends by itself."""
 
-    last_words: str | None = None
+    failure: str | None = None
     log: list[str] = field(default_factory=list)
 
     def start(self) -> None:
         self.log.append("start")
 
     def running(self) -> bool:
-        if "start" in self.log and self.last_words:
-            raise WorkerFailed(self.last_words)
+        if "start" in self.log and self.failure:
+            raise WorkerFailed(self.failure)
         return "start" in self.log
 
     def dismiss(self) -> None:
@@ -207,13 +278,18 @@ class Cars:
     worker: FakeWorker = field(default_factory=FakeWorker)
     became: list[str] | None = None
 
-    def __call__(self, *arguments: str) -> Result:
+    def __call__(self, *arguments: str) -> Run:
         def become(program: Sequence[str]) -> None:
             self.became = list(program)
 
-        doors = Session(client=lambda: self.client, local_worker=lambda: self.worker, become=become)  # type: ignore
-        return CliRunner().invoke(app, list(arguments), obj=doors, catch_exceptions=False)
+        outside = Dependencies(
+            client=lambda: self.client,
+            local_worker=lambda: self.worker,
+            training_worker=lambda: self.worker,
+            become=become,
+        )
+        return CliRunner().invoke(app, list(arguments), obj=outside, catch_exceptions=False)
 
 
-def rows_of(result: Result) -> list[dict[str, Any]]:
+def rows_of(result: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]

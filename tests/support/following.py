@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from sqlalchemy import text
 
 from jobs import Client, Job
+from jobs.records import JobStatus
 
-ENDED = {"completed", "completed_with_errors", "canceled", "failed"}
 
-
-def follow(job: Job, *, until: Callable[[dict[str, Any]], bool], timeout: float = 180) -> dict[str, Any]:
+def follow(job: Job, *, until: Callable[[JobStatus], bool], timeout: float = 180) -> JobStatus:
     """Poll the job until the condition holds, check its counts, and return its last status."""
     deadline = time.monotonic() + timeout
     before = {"ok": 0, "failed": 0, "canceled": 0}
     while True:
         status = job.status()
-        assert status["ok"] + status["failed"] + status["canceled"] + status["pending"] == status["total"], status
+        assert status.ok + status.failed + status.canceled + status.pending == status.total, status
         for name, count in before.items():
-            assert status[name] >= count, (name, count, status)
-        before = {name: status[name] for name in before}
+            assert getattr(status, name) >= count, (name, count, status)
+        before = {name: getattr(status, name) for name in before}
         if until(status):
             return status
         assert time.monotonic() < deadline, status
         time.sleep(0.05)
 
 
-def ended(status: dict[str, Any]) -> bool:
-    return status["state"] in ENDED
+def ended(status: JobStatus) -> bool:
+    return status.state.terminal
 
 
-def done(count: int) -> Callable[[dict[str, Any]], bool]:
+def done(count: int) -> Callable[[JobStatus], bool]:
     """Return a condition: this many images are done."""
-    return lambda status: status["ok"] + status["failed"] >= count
+    return lambda status: status.done >= count
 
 
 def check_whole(client: Client, job: Job, *, total: int) -> None:

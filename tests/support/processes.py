@@ -90,7 +90,7 @@ class WorkerProcess:
         def beats() -> bool:
             if self.process.poll() is not None:
                 raise AssertionError(f"the worker ended with {self.process.returncode}:\n{self.output()[-4000:]}")
-            return any(worker["pid"] == self.pid and worker["alive"] for worker in client.workers())
+            return any(worker.pid == self.pid and worker.alive for worker in client.workers())
 
         with Client(database_url=self.env["CARS_DATABASE_URL"], broker_url=self.env["CARS_BROKER_URL"]) as client:
             wait_until(beats, timeout, lambda: f"the worker's heartbeat\n{self.output()[-4000:]}")

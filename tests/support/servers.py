@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -68,8 +69,10 @@ class _Server:
 
     def start(self) -> None:
         """Start, on the same port as before if there was one, and wait until it answers."""
-        if self.running:
-            return
+        if not self.running:
+            self._start()
+
+    def _start(self) -> None:
         own_port, deadline = self.port, time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             self.port = own_port or _free_port()
@@ -77,6 +80,7 @@ class _Server:
             while self.running and time.monotonic() < deadline:
                 if self.answers():
                     return
+                assert self.process is not None
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.process.wait(0.02)
             # It went away: another program took the port first, or what a killed server left is not quite gone yet.
@@ -99,7 +103,7 @@ class _Server:
                 **self.identity(),
             )
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """Return arguments of Popen that give the process another account, where it must not be root's."""
         if self._account is None:
             return {}
@@ -107,7 +111,7 @@ class _Server:
 
     def stop(self) -> None:
         """End in an orderly way; the data stays."""
-        if self.running:
+        if self.process is not None and self.running:
             self.process.send_signal(self.stop_signal)
             try:
                 self.process.wait(20)

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from jobs import Client, Job
 from jobs.db.database import Database
 from jobs.db.queries import batches
+from jobs.records import JobStatus
 from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
 from workers.recovery.thread import recover
@@ -34,7 +35,7 @@ def drain(worker: Runtime) -> None:
         recover(worker, idle=True)
 
 
-def complete(job: Job, runtime: Runtime) -> dict[str, Any]:
+def complete(job: Job, runtime: Runtime) -> JobStatus:
     """Scan and classify the job as a worker would, and return its status."""
     scan_job(runtime, int(job.id))
     while classify_batch(runtime):
@@ -65,22 +66,22 @@ def count(client: Client, table: str) -> int:
         return int(connection.scalar(text(f"SELECT count(*) FROM {table}")))
 
 
-def check_honest(client: Client, job: Job) -> dict[str, Any]:
+def check_honest(client: Client, job: Job) -> JobStatus:
     """Check the job's counters against its images and that each has its prediction; return the status."""
     with client.database.read() as connection:
         rows = connection.execute(
             text("SELECT status, count(*) FROM images WHERE job_id = :id GROUP BY status"), {"id": int(job.id)}
         )
-        found = dict(rows.all())
+        found: dict[str, int] = dict(rows.tuples().all())
     status = job.status()
-    assert {name: status[name] for name in ("ok", "failed", "canceled", "pending")} == {
+    assert {name: getattr(status, name) for name in ("ok", "failed", "canceled", "pending")} == {
         name: found.get(name, 0) for name in ("ok", "failed", "canceled", "pending")
     }
-    assert sum(found.values()) == status["total"]
+    assert sum(found.values()) == status.total
     assert all(result.label for result in job.results(status="ok"))
     return status
 
 
 def versions(client: Client) -> set[str]:
     """Return the names of the model versions that are registered."""
-    return {row["name"] for row in client.models()}
+    return {row.name for row in client.models()}

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from typer.main import get_command
 
 from jobs.cli.app import COMMANDS, app
 from jobs.errors import KeyInUse, SettingsInvalid
-from tests.support.cli_fakes import A_FAILURE, RUNNING, STATUS, WORKER, Cars, FakeResult, a_result, rows_of
+from jobs.records import CheckResult, Result, SkippedSuffix
+from jobs.states import JobState
+from tests.support.cli_fakes import A_FAILURE, RUNNING, STATUS, WORKER, Cars, a_result, rows_of
 from tests.support.processes import CHECKOUT
 
 
@@ -96,7 +99,7 @@ def test_single_images_can_be_submitted(cars: Cars) -> None:
 
 
 def test_submit_says_on_stderr_that_nobody_works(cars: Cars) -> None:
-    cars.client.alive = [WORKER | {"alive": False}, WORKER | {"queues": ["train"]}]
+    cars.client.alive = [replace(WORKER, alive=False), replace(WORKER, queues=["train"])]
     result = cars("submit", "photos")
     assert (result.exit_code, result.stdout) == (0, "7\n")
     assert "cars worker" in result.stderr
@@ -104,7 +107,7 @@ def test_submit_says_on_stderr_that_nobody_works(cars: Cars) -> None:
 
 def test_status_is_one_json_object(cars: Cars) -> None:
     for arguments in (("--format", "json"), ()):
-        assert json.loads(cars("status", "7", *arguments).stdout) == STATUS
+        assert json.loads(cars("status", "7", *arguments).stdout) == STATUS.to_dict()
 
 
 def test_status_as_a_table_has_a_line_a_field(cars: Cars) -> None:
@@ -130,9 +133,9 @@ def test_listings_print_the_same_rows_in_every_format(cars: Cars, command: tuple
 
 def test_workers_say_what_they_do(cars: Cars) -> None:
     cars.client.alive = [
-        WORKER | {"state": "job 7, batch 9", "images_per_second": 41.6},
-        WORKER | {"state": "broken: no GPU"},
-        WORKER | {"alive": False, "last_seen_seconds": 3600.0},
+        replace(WORKER, state="job 7, batch 9", images_per_second=41.6),
+        replace(WORKER, state="broken: no GPU"),
+        replace(WORKER, alive=False, last_seen_seconds=3600.0),
     ]
     busy, broken, gone = cars("workers", "--format", "table").stdout.splitlines()[1:]
     assert "job 7, batch 9" in busy
@@ -143,13 +146,13 @@ def test_workers_say_what_they_do(cars: Cars) -> None:
 
 
 def test_a_broken_worker_is_none_that_works(cars: Cars) -> None:
-    cars.client.alive = [WORKER | {"state": "broken: no GPU"}]
+    cars.client.alive = [replace(WORKER, state="broken: no GPU")]
     assert "no GPU" in cars("submit", "photos").stderr
 
 
-@pytest.mark.parametrize(("state", "error"), [("failed", "given up after 6 h"), ("canceled", None)])
-def test_errors_say_what_ended_the_job(cars: Cars, state: str, error: str | None) -> None:
-    cars.client.statuses = [STATUS | {"state": state, "error": error, "ok": 1, "canceled": 1_720}]
+@pytest.mark.parametrize(("state", "error"), [(JobState.FAILED, "given up after 6 h"), (JobState.CANCELED, None)])
+def test_errors_say_what_ended_the_job(cars: Cars, state: JobState, error: str | None) -> None:
+    cars.client.statuses = [replace(STATUS, state=state, error=error, ok=1, canceled=1_720)]
     result = cars("errors", "7")
     assert (error or "was canceled") in result.stderr
     assert "1,720 images have no result" in result.stderr
@@ -158,7 +161,7 @@ def test_errors_say_what_ended_the_job(cars: Cars, state: str, error: str | None
 
 
 def test_what_is_canceled_is_not_done(cars: Cars) -> None:
-    cars.client.statuses = [STATUS | {"state": "canceled", "ok": 1, "canceled": 2}]
+    cars.client.statuses = [replace(STATUS, state=JobState.CANCELED, ok=1, canceled=2)]
     lines = [line.split() for line in cars("status", "7", "--format", "table").stdout.splitlines()]
     assert ["done", "1/3"] in lines
 
@@ -186,7 +189,7 @@ def test_a_table_shows_a_name_with_control_characters_harmlessly(cars: Cars) -> 
 def test_a_long_table_keeps_every_letter_off_a_terminal(cars: Cars) -> None:
     cars.client.rows = [a_result(f"{'x' * (n % 300)}.jpg") for n in range(700)]
     lines = cars("results", "--format", "table").stdout.splitlines()
-    assert [line.split()[1] for line in lines[1:]] == [row["path"] for row in cars.client.rows]
+    assert [line.split()[1] for line in lines[1:]] == [row.path for row in cars.client.rows]
 
 
 def test_a_terminal_gets_lines_that_fit_and_keep_the_file_name(cars: Cars, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,21 +318,21 @@ def test_delete_of_a_running_job_is_refused(cars: Cars) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error(cars: Cars) -> None:
-    def rows() -> Iterator[FakeResult]:
-        yield FakeResult(a_result("a.jpg"))
+    def rows() -> Iterator[Result]:
+        yield a_result("a.jpg")
         raise BrokenPipeError
 
-    cars.client.results = lambda *_a, **_k: rows()  # type: ignore[method-assign, assignment]
+    cars.client.rows = rows()
     result = cars("results")
     assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_an_output_whose_disk_is_full_is_an_error_in_words(cars: Cars) -> None:
-    def rows() -> Iterator[FakeResult]:
-        yield FakeResult(a_result("a.jpg"))
+    def rows() -> Iterator[Result]:
+        yield a_result("a.jpg")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    cars.client.results = lambda *_a, **_k: rows()  # type: ignore[method-assign, assignment]
+    cars.client.rows = rows()
     result = cars("results")
     assert result.exit_code == 1
     assert result.stderr.startswith("error: the output cannot be used: its disk is full")
@@ -345,11 +348,9 @@ def test_models(cars: Cars) -> None:
     assert "resnet34-1" in cars("migrate").stdout
 
 
-def test_a_card_is_shown_without_a_line_for_each_part_of_each_class(
-    cars: Cars, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_card_is_shown_without_a_line_for_each_part_of_each_class(cars: Cars) -> None:
     parts = {"Kia Rio": {"make": "Kia", "model": "Rio"}, "Kia Ceed": {"make": "Kia", "model": "Ceed"}}
-    monkeypatch.setattr(cars.client, "model", lambda _name: {"name": "own", "class_parts": parts})
+    cars.client.card = {"name": "own", "class_parts": parts}
     shown = cars("model", "show", "--format", "table").stdout
     assert [re.split(r" {2,}", line.strip()) for line in shown.splitlines()] == [
         ["name", "own"],
@@ -384,19 +385,22 @@ def test_evaluate_needs_no_training_packages(cars: Cars, monkeypatch: pytest.Mon
 
 
 def test_doctor_exits_1_when_a_check_failed(cars: Cars) -> None:
-    good = {"check": "database", "ok": True, "detail": "SQLite", "advice": None}
+    good = CheckResult(check="database", ok=True, detail="SQLite", advice="")
     cars.client.checks = [good]
     assert cars("doctor").exit_code == 0
-    cars.client.checks = [good, {"check": "worker", "ok": False, "detail": "none alive", "advice": "cars worker"}]
+    cars.client.checks = [good, CheckResult(check="worker", ok=False, detail="none alive", advice="cars worker")]
     result = cars("doctor")
     assert result.exit_code == 1
-    assert rows_of(result) == cars.client.checks
+    assert rows_of(result) == [check.to_dict() for check in cars.client.checks]
 
 
 def test_files_left_out_by_suffix(cars: Cars) -> None:
-    cars.client.skipped = [{"job": "7", "suffix": ".mp4", "files": 1200}, {"job": "7", "suffix": None, "files": 3}]
+    cars.client.skipped = [
+        SkippedSuffix(job="7", suffix=".mp4", files=1200),
+        SkippedSuffix(job="7", suffix=None, files=3),
+    ]
     lines = cars("errors", "7", "--skipped").stdout.splitlines()
-    assert [json.loads(line) for line in lines] == cars.client.skipped
+    assert [json.loads(line) for line in lines] == [row.to_dict() for row in cars.client.skipped]
     table = [line.split() for line in cars("errors", "7", "--skipped", "--format", "table").stdout.splitlines()]
     assert table[1:] == [[".mp4", "1,200"], ["(none)", "3"]]
     cars.client.skipped = []
@@ -404,7 +408,7 @@ def test_files_left_out_by_suffix(cars: Cars) -> None:
 
 
 def test_the_end_of_a_job_tells_what_was_left_out(cars: Cars) -> None:
-    cars.client.statuses = [STATUS | {"skipped": 4}]
+    cars.client.statuses = [replace(STATUS, skipped=4)]
     assert (
         "4 files that are not images were left out; of which kinds: cars errors 7 --skipped" in cars("wait", "7").stderr
     )

@@ -3,14 +3,16 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from jobs.cli.commands.jobs import patience
 from jobs.errors import DatabaseUnavailable, SourceMissing
+from jobs.records import JobStatus
+from jobs.states import JobState
 from tests.support.cli_fakes import A_FAILURE, RUNNING, SOME_FAILED, STATUS, Cars, a_result, rows_of
 
 
@@ -29,20 +31,20 @@ def cars() -> Cars:
         (STATUS, ("--strict",), 0),
         (SOME_FAILED, (), 0),
         (SOME_FAILED, ("--strict",), 3),
-        (STATUS | {"state": "canceled", "ok": 1, "canceled": 2}, (), 1),
-        (STATUS | {"state": "failed", "ok": 0, "canceled": 3, "error": "the source is gone"}, (), 1),
+        (replace(STATUS, state=JobState.CANCELED, ok=1, canceled=2), (), 1),
+        (replace(STATUS, state=JobState.FAILED, ok=0, canceled=3, error="the source is gone"), (), 1),
     ],
 )
 def test_the_end_of_a_job_decides_the_exit_code(
-    cars: Cars, last: dict[str, Any], options: tuple[str, ...], code: int
+    cars: Cars, last: JobStatus, options: tuple[str, ...], code: int
 ) -> None:
     cars.client.statuses = [RUNNING, last]
     for command in (("wait", "7"), ("classify", "photos")):
         cars.client.statuses = [RUNNING, last]
         result = cars(*command, *options)
         assert result.exit_code == code
-        assert str(last["state"]).replace("_", " ") in result.stderr
-        assert (last["error"] or "") in result.stderr
+        assert last.state.replace("_", " ") in result.stderr
+        assert (last.error or "") in result.stderr
 
 
 def test_wait_prints_no_data(cars: Cars) -> None:
@@ -63,7 +65,7 @@ def test_classify_gives_up_after_its_timeout_and_takes_its_worker_with_it(cars: 
     cars.client.statuses, cars.client.alive = [RUNNING], []
     result = cars("classify", "photos", "--timeout", "0.01s")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "job 7 is kept, with what is done; go on: cars worker, then cars wait 7" in result.stderr
+    assert "job 7 is kept, with what is done; to continue: cars worker, then cars wait 7" in result.stderr
     assert "error: job 7 has not ended within 0.01 s: it is running, 1 of 3" in result.stderr
     assert cars.worker.log == ["start", "stop"]
 
@@ -94,13 +96,13 @@ def test_a_notice_is_repeated_and_says_that_waiting_has_no_end(cars: Cars) -> No
 @pytest.mark.usefixtures("impatient")
 def test_what_a_job_waits_for_is_told(cars: Cars) -> None:
     for command in (("wait", "7"), ("classify", "photos")):
-        cars.client.statuses = [RUNNING | {"waiting": "since 12:04: the source is not there"}, STATUS]
+        cars.client.statuses = [replace(RUNNING, waiting="since 12:04: the source is not there"), STATUS]
         result = cars(*command)
         assert result.exit_code == 0
         assert "job 7 waits since 12:04: the source is not there; it is tried again" in result.stderr
 
 
-def no_database() -> dict[str, Any]:
+def no_database() -> JobStatus:
     raise DatabaseUnavailable("the database at nowhere does not answer")
 
 
@@ -126,7 +128,7 @@ def test_a_database_that_stays_away_ends_the_wait(cars: Cars, monkeypatch: pytes
     assert "error: the database at nowhere does not answer" in result.stderr
 
 
-def interrupted() -> dict[str, Any]:
+def interrupted() -> JobStatus:
     raise KeyboardInterrupt
 
 
@@ -138,7 +140,7 @@ def test_interrupting_wait_leaves_the_job_alone(cars: Cars) -> None:
 
 
 def test_wait_says_what_the_job_waits_for(cars: Cars) -> None:
-    cars.client.statuses = [RUNNING | {"waiting": "since 12:04: /photos does not exist"}, STATUS]
+    cars.client.statuses = [replace(RUNNING, waiting="since 12:04: /photos does not exist"), STATUS]
     assert "job 7 waits since 12:04: /photos does not exist" in cars("wait", "7").stderr
 
 
@@ -171,7 +173,7 @@ def test_classify_brings_a_worker_and_sends_it_home(cars: Cars) -> None:
 
 
 def test_classify_brings_a_worker_when_the_others_leave(cars: Cars) -> None:
-    def leave() -> dict[str, Any]:
+    def leave() -> JobStatus:
         cars.client.alive = []
         return RUNNING
 
@@ -182,7 +184,7 @@ def test_classify_brings_a_worker_when_the_others_leave(cars: Cars) -> None:
 
 def test_classify_fails_with_the_last_words_of_its_worker(cars: Cars) -> None:
     cars.client.alive, cars.client.statuses = [], [RUNNING]
-    cars.worker.last_words = "the local worker ended with exit code 1\nNo space left"
+    cars.worker.failure = "the local worker ended with exit code 1\nNo space left"
     result = cars("classify", "photos")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "error: the local worker ended with exit code 1\n  No space left\n" in result.stderr
@@ -196,13 +198,13 @@ def test_classify_sends_its_worker_home_when_the_folder_is_refused(cars: Cars) -
     assert cars.worker.log == ["stop"]
 
 
-def terminated() -> dict[str, Any]:
+def terminated() -> JobStatus:
     os.kill(os.getpid(), signal.SIGTERM)
     return RUNNING
 
 
 @pytest.mark.parametrize(("end", "code"), [(interrupted, 130), (terminated, 143)])
-def test_classify_takes_its_worker_with_it(cars: Cars, end: Callable[[], dict[str, Any]], code: int) -> None:
+def test_classify_takes_its_worker_with_it(cars: Cars, end: Callable[[], JobStatus], code: int) -> None:
     before = signal.getsignal(signal.SIGTERM)
     cars.client.alive, cars.client.statuses = [], [RUNNING, end]
     result = cars("classify", "photos")
@@ -234,7 +236,7 @@ ROWS = [
 
 @pytest.mark.usefixtures("terminal")
 def test_classify_on_a_terminal_prints_some_rows_and_a_summary(cars: Cars) -> None:
-    cars.client.rows, cars.client.statuses = ROWS, [SOME_FAILED | {"total": 120}]
+    cars.client.rows, cars.client.statuses = ROWS, [replace(SOME_FAILED, total=120)]
     shown = cars("classify", "photos").stdout
     lines = shown.splitlines()
     assert len([line for line in lines if ".jpg" in line]) == 50

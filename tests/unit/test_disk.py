@@ -39,6 +39,6 @@ def test_ctrl_c_while_waiting_says_how_to_go_on(
     with Client() as client:
         job = client.submit(str(photos(1)))
         monkeypatch.setattr(polling.time, "sleep", interrupt)
-        with pytest.raises(KeyboardInterrupt, match=f"job {job.id} goes on.*cars cancel {job.id}") as caught:
+        with pytest.raises(KeyboardInterrupt, match=f"job {job.id} continues.*cars cancel {job.id}") as caught:
             job.wait()
     assert caught.value.__suppress_context__

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import records
+from jobs.records import JobStatus, Result, SkippedSuffix, WorkerStatus
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC)
 
@@ -66,7 +67,7 @@ def image_row(**changes: Any) -> Any:
 
 
 def test_status_of_a_running_job() -> None:
-    assert records.status(job_row()) == {
+    assert JobStatus.from_row(job_row()).to_dict() == {
         "id": "7",
         "name": "photos",
         "state": "running",
@@ -94,22 +95,22 @@ def test_status_of_a_running_job() -> None:
 def test_status_of_a_job_that_waits() -> None:
     row = job_row(waiting="/photos does not exist", waiting_since=START)
     clock = START.astimezone().strftime("%H:%M")
-    assert records.status(row)["waiting"] == f"since {clock}: /photos does not exist"
+    assert JobStatus.from_row(row).waiting == f"since {clock}: /photos does not exist"
     row = job_row(waiting="/photos does not exist", waiting_since=START - timedelta(days=2))
-    assert records.status(row)["waiting"].startswith("since 2025-12-3")
+    assert JobStatus.from_row(row).waiting.startswith("since 2025-12-3")
 
 
 def test_status_before_and_after() -> None:
-    queued = records.status(job_row(state="queued", total=0, ok=0, failed=0, started_at=None))
-    assert (queued["images_per_second"], queued["eta_seconds"], queued["pending"]) == (None, None, 0)
-    begun = records.status(job_row(ok=0, failed=0))
-    assert (begun["images_per_second"], begun["eta_seconds"]) == (None, None)
-    ended = records.status(job_row(ok=9, finished_at=START + timedelta(seconds=5)))
-    assert (ended["images_per_second"], ended["eta_seconds"], ended["pending"]) == (2.0, 0.0, 0)
+    queued = JobStatus.from_row(job_row(state="queued", total=0, ok=0, failed=0, started_at=None))
+    assert (queued.images_per_second, queued.eta_seconds, queued.pending) == (None, None, 0)
+    begun = JobStatus.from_row(job_row(ok=0, failed=0))
+    assert (begun.images_per_second, begun.eta_seconds) == (None, None)
+    ended = JobStatus.from_row(job_row(ok=9, finished_at=START + timedelta(seconds=5)))
+    assert (ended.images_per_second, ended.eta_seconds, ended.pending) == (2.0, 0.0, 0)
 
 
 def test_result_of_a_classified_image() -> None:
-    result = records.result(image_row(), classes=["A", "B", "C"], top_k=None)
+    result = Result.from_row(image_row(), classes=["A", "B", "C"], top_k=None)
     assert result.to_dict() == {
         "job": "7",
         "path": "a.jpg",
@@ -129,13 +130,13 @@ def test_result_of_a_classified_image() -> None:
         "correction": "BMW M3 Sedan 2012",
         "error": None,
     }
-    assert len(records.result(image_row(), classes=["A", "B", "C"], top_k=9).top) == 3
+    assert len(Result.from_row(image_row(), classes=["A", "B", "C"], top_k=9).top) == 3
 
 
 def test_result_of_a_failed_image() -> None:
     car = dict.fromkeys(("label", "make", "model", "body", "year", "confidence", "decision", "probabilities"))
     row = image_row(**car, status="failed", content_hash=None, error_code="truncated", error_message="ends at byte 9")
-    result = records.result(row, classes=["A"], top_k=None).to_dict()
+    result = Result.from_row(row, classes=["A"], top_k=None).to_dict()
     assert result["error"] == {"code": "truncated", "message": "ends at byte 9"}
     assert result["top"] == []
     assert [result[name] for name in (*car, "content_hash") if name != "probabilities"] == [None] * 8
@@ -147,7 +148,7 @@ def test_result_of_a_failed_image() -> None:
 )
 def test_top_is_the_best_in_order(values: list[float], k: int) -> None:
     names = [str(i) for i in range(len(values))]
-    top = records.top(np.array(values, "<f2").tobytes(), classes=names, k=k)
+    top = records.top_labels(np.array(values, "<f2").tobytes(), classes=names, k=k)
     found = [(-one["confidence"], int(one["label"])) for one in top]
     assert found == sorted((-value, i) for i, value in enumerate(values))[:k]
 
@@ -161,24 +162,25 @@ def test_a_worker_is_alive_by_its_heartbeat() -> None:
     fields = {"id": "x", "host": "h", "pid": 1, "queues": "control,classify", "concurrency": 1, "device": "cpu"}
     fields |= {"broken": None, "images_per_second": 2.5}
     for age, alive in ((-3, True), (14.9, True), (15.0, False)):
-        row = SimpleNamespace(**fields, release="1", seen_at=START, now=START + timedelta(seconds=age))
-        shape = records.worker(row, work=(), alive_seconds=15)
-        assert (shape["state"], shape["images_per_second"]) == ("idle", 2.5)
-        assert (shape["alive"], shape["last_seen_seconds"]) == (alive, max(age, 0.0))
-        assert shape["queues"] == ["control", "classify"]
+        now = START + timedelta(seconds=age)
+        row: Any = SimpleNamespace(**fields, release="1", seen_at=START, now=now, alive=alive)
+        shape = WorkerStatus.from_row(row, work=())
+        assert (shape.state, shape.images_per_second) == ("idle", 2.5)
+        assert (shape.alive, shape.last_seen_seconds) == (alive, max(age, 0.0))
+        assert shape.queues == ["control", "classify"]
 
 
 def test_what_a_worker_does() -> None:
     fields = {"id": "x", "host": "h", "pid": 1, "queues": "classify", "concurrency": 2, "device": "cpu", "release": "1"}
-    row = SimpleNamespace(**fields, images_per_second=None, broken=None, seen_at=START, now=START)
+    row: Any = SimpleNamespace(**fields, images_per_second=None, broken=None, seen_at=START, now=START, alive=True)
     work = ["job 1, batch 2", "job 1, batch 3"]
-    assert records.worker(row, work=work, alive_seconds=15)["state"] == "job 1, batch 2; job 1, batch 3"
+    assert WorkerStatus.from_row(row, work=work).state == "job 1, batch 2; job 1, batch 3"
     row.broken = "no GPU"
-    assert records.worker(row, work=work, alive_seconds=15)["state"] == "broken: no GPU"
+    assert WorkerStatus.from_row(row, work=work).state == "broken: no GPU"
 
 
 def test_skipped_files_by_suffix_the_most_first() -> None:
-    assert records.skipped(job_row()) == [
+    assert [row.to_dict() for row in SkippedSuffix.from_job(job_row())] == [
         {"job": "7", "suffix": None, "files": 3},
         {"job": "7", "suffix": ".mp4", "files": 1},
     ]

@@ -1,24 +1,26 @@
-"""`cars classify`: a folder in, one row an image out, with a worker of its own where none is alive."""
+"""`cars classify`: a folder in, one row per image out, with a worker of its own where none is alive."""
 
 import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.cli.commands.jobs import SourceArgument, StrictOption, TimeoutOption, finish, patience, source_of
 from jobs.cli.commands.results import OutputOption, check_output, present
-from jobs.cli.context import LocalWorker, session
+from jobs.cli.context import LocalWorker, dependencies
 from jobs.cli.output.formats import Format, FormatOption, notice
 from jobs.cli.output.overview import show_overview
-from jobs.cli.output.progress import follow
+from jobs.cli.output.progress import follow_job
 from jobs.cli.signals import Terminated, terminable
 from jobs.errors import WaitTimeout, WorkerFailed
-from jobs.obstacles import Obstacles, anyone_classifies
+from jobs.obstacles import Obstacles
 from jobs.states import JobState
+from jobs.workers import anyone_classifies
 
 if TYPE_CHECKING:
-    from jobs.client import Client, Job
+    from jobs.cli.context import CommandClient, JobHandle
+    from jobs.records import JobStatus
 
 __all__ = ["classify"]
 
@@ -36,21 +38,21 @@ def classify(
     output: OutputOption = None,
     form: FormatOption = None,
 ) -> None:
-    """Classify a folder of images (or single images) and print one row an image.
+    """Classify a folder of images (or single images) and print one row per image.
 
-    Runs a worker of its own for as long when none is alive.
+    Runs a worker of its own meanwhile when none is alive.
     """
     check_output(output, form)
     limit = patience(timeout)
-    door = session(ctx)
-    worker = door.local_worker()
-    with terminable(), door.client() as client:
+    outside = dependencies(ctx)
+    worker = outside.local_worker()
+    with terminable(), outside.client() as client:
         try:
             job, ended = _run(client, worker, folder=folder, model=model, top_k=top_k or 5, timeout=limit)
             worker.dismiss()  # it takes seconds to end; meanwhile the results are printed
-            if ended["state"] in (JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS):
+            if ended.state in (JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS):
                 if sys.stdout.isatty() and not (every or output) and form in (None, Format.TABLE):
-                    show_overview(job, total=ended["total"], top_k=top_k)
+                    show_overview(job, total=ended.total, top_k=top_k)
                 else:
                     present(job.results(), output=output, form=form, top_k=top_k, one_job=True)
             finish(ended, strict=strict)
@@ -59,33 +61,33 @@ def classify(
 
 
 def _run(
-    client: "Client",
+    client: "CommandClient",
     worker: LocalWorker,
     *,
     folder: list[str],
     model: str | None,
     top_k: int,
     timeout: timedelta | None,
-) -> tuple["Job", dict[str, Any]]:
-    """Submit the folder and see the job to its end; returns it with its last status."""
+) -> tuple["JobHandle", "JobStatus"]:
+    """Submit the folder and see the job to its end; return it with its last status."""
     job = client.submit(source_of(folder), model=model, top_k=top_k)  # first: what is wrong with it is said at once
-    obstacles = Obstacles(client, brings_worker=True)
+    obstacles = Obstacles(client.settings, client.workers, brings_worker=True)
 
-    def watch(status: dict[str, Any]) -> str | None:
+    def watch(status: "JobStatus") -> str | None:
         _see_to_work(client, worker)
         return obstacles.look(status)
 
     try:
-        return job, follow(job, watch=watch, timeout=timeout)
+        return job, follow_job(job, watch=watch, timeout=timeout)
     except (KeyboardInterrupt, Terminated, WorkerFailed, WaitTimeout):
         notice(
-            f"job {job.id} is kept, with what is done; go on: cars worker, then cars wait {job.id}; "
+            f"job {job.id} is kept, with what is done; to continue: cars worker, then cars wait {job.id}; "
             f"end it: cars cancel {job.id}"
         )
         raise
 
 
-def _see_to_work(client: "Client", worker: LocalWorker) -> None:
-    """Start the local worker when nobody else is alive (any more); raises WorkerFailed when it has gone away."""
-    if not worker.running() and not anyone_classifies(client):
+def _see_to_work(client: "CommandClient", worker: LocalWorker) -> None:
+    """Start the local worker when no other is alive (any more); raise WorkerFailed when it has ended by itself."""
+    if not worker.running() and not anyone_classifies(client.workers()):
         worker.start()

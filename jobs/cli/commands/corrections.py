@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.context import session
+from jobs.cli.context import dependencies
 from jobs.cli.output.formats import notice
 from jobs.cli.output.groups import Group
 
@@ -17,7 +17,7 @@ NewClassOption = Annotated[
 
 group = typer.Typer(
     cls=Group,
-    help="Corrections of photos, which the next training learns: import, export.",
+    help="Corrections of images, which the next training learns: import, export.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -30,8 +30,8 @@ def label(
     name: Annotated[str, typer.Argument(metavar="CLASS", help="What it is, such as 'Acura TL Sedan 2012'.")],
     new_class: NewClassOption = False,
 ) -> None:
-    """Correct a photo's class, for the next training to learn; its bytes are kept."""
-    with session(ctx).client() as client:
+    """Correct an image's class, for the next training to learn; its bytes are stored."""
+    with dependencies(ctx).client() as client:
         client.label(image, name, new_class=new_class)
     notice(f"{image} is {name}: the next training learns it")
 
@@ -43,12 +43,12 @@ def import_(
     new_class: NewClassOption = False,
 ) -> None:
     """Take corrections from a CSV: all of them, or with an error none."""
-    with session(ctx).client() as client:
-        notice(f"{client.import_labels(file, new_class=new_class):,} photos corrected")
+    with dependencies(ctx).client() as client:
+        notice(f"{client.import_labels(file, new_class=new_class):,} images corrected")
 
 
 @group.command("export")
 def export(ctx: typer.Context, file: Annotated[Path, typer.Argument(help="The CSV to write.")]) -> None:
     """Write all corrections to a CSV."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         notice(f"{client.export_labels(file):,} corrections written to {file}")

@@ -1,19 +1,23 @@
 """Commands about jobs: submit, jobs, status, wait, cancel, retry, delete, prune."""
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.context import session
+from jobs.cli.context import dependencies
 from jobs.cli.output.formats import FormatOption, RecordFormatOption, error, notice, print_record, print_rows
-from jobs.cli.output.progress import follow, summary
-from jobs.cli.output.table import Column, Row, moment, plain
+from jobs.cli.output.progress import follow_job, summary
+from jobs.cli.output.table import Column, moment, plain, times
 from jobs.durations import readable, span
 from jobs.errors import KeyInUse, WaitTimeout
-from jobs.obstacles import Obstacles, nobody_works
-from jobs.progress import done
+from jobs.obstacles import Obstacles
+from jobs.records import JobStatus
 from jobs.states import JobState, Priority
+from jobs.workers import why_nobody_classifies
+
+if TYPE_CHECKING:
+    from jobs.cli.context import CommandClient
 
 __all__ = [
     "SourceArgument",
@@ -52,18 +56,18 @@ _STATE_STYLES = {
 }
 
 
-def _progress(row: Row) -> str:
-    return f"{done(dict(row)):,}/{row['total']:,}"
+def _progress(status: JobStatus) -> str:
+    return f"{status.done:,}/{status.total:,}"
 
 
-def _count(name: str) -> Column:
-    return Column(name, show=lambda row: f"{row[name]:,}" if row[name] else "", right=True)
+def _count(name: str) -> Column[JobStatus]:
+    return Column(name, show=lambda status: f"{count:,}" if (count := getattr(status, name)) else "", right=True)
 
 
-_ROWS = (
+_ROWS: tuple[Column[JobStatus], ...] = (
     Column("id"),
     Column("name", shrinks="to start"),
-    Column("state", style=lambda row: _STATE_STYLES.get(row["state"], "")),
+    Column("state", style=lambda status: _STATE_STYLES.get(status.state, "")),
     Column("done", show=_progress, right=True),
     _count("failed"),
     _count("skipped"),
@@ -71,13 +75,13 @@ _ROWS = (
     Column("source", shrinks="to end"),
 )
 
-_RECORD = (
-    *map(Column, ("id", "name", "state", "waiting", "error", "source", "model_version")),
+_RECORD: tuple[Column[JobStatus], ...] = (
+    *(Column(name) for name in ("id", "name", "state", "waiting", "error", "source", "model_version")),
     Column("done", show=_progress),
     *map(_count, ("ok", "failed", "canceled", "cached", "skipped")),
-    Column("rate", show=lambda row: f"{row['images_per_second']:.3g} images/s" if row["images_per_second"] else ""),
-    Column("left", show=lambda row: readable(row["eta_seconds"]) if row["eta_seconds"] else ""),
-    *(Column(name, show=moment(f"{name}_at")) for name in ("created", "started", "finished")),
+    Column("rate", show=lambda status: f"{rate:.3g} images/s" if (rate := status.images_per_second) else ""),
+    Column("left", show=lambda status: readable(status.eta_seconds) if status.eta_seconds else ""),
+    *times("created", "started", "finished"),
 )
 
 
@@ -92,22 +96,31 @@ def submit(
     reuse: Annotated[bool, typer.Option("--reuse", help="The job of the key, be it another request.")] = False,
 ) -> None:
     """Submit a folder of images (or single images) as a job and print its id."""
-    asked: dict[str, Any] = {"name": name, "model": model, "top_k": top_k, "priority": priority.value, "key": key}
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
+
+        def enqueue(*, reuse: bool = False) -> str:
+            return client.submit(
+                source_of(folder), name=name, model=model, top_k=top_k, priority=priority.value, key=key, reuse=reuse
+            ).id
+
         try:
-            job = client.submit(source_of(folder), **asked)
+            job_id = enqueue()
         except KeyInUse as exc:
             if not reuse:
                 raise
             notice(f"job {exc.job} had the key {key!r} before, and is another request: {exc.differences}")
-            job = client.submit(source_of(folder), **asked, reuse=True)
-        typer.echo(job.id)
-        if words := nobody_works(client):
-            notice(words)
+            job_id = enqueue(reuse=True)
+        typer.echo(job_id)
+        _say_if_nobody_works(client)
+
+
+def _say_if_nobody_works(client: "CommandClient") -> None:
+    if words := why_nobody_classifies(client.workers()):
+        notice(words)
 
 
 def source_of(given: list[str]) -> str | list[str]:
-    """What `Client.submit` takes for the arguments of a command."""
+    """Return what `Client.submit` takes for the arguments of a command."""
     return given[0] if len(given) == 1 else given
 
 
@@ -118,7 +131,7 @@ def list_jobs(
     form: FormatOption = None,
 ) -> None:
     """List jobs, newest first."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         count = print_rows(client.jobs(state=state.value if state else None, limit=limit), _ROWS, form)
     if not count:
         notice("no such jobs" if state else "no jobs yet; make one: cars submit FOLDER")
@@ -126,7 +139,7 @@ def list_jobs(
 
 def status(ctx: typer.Context, job: JobArgument, form: RecordFormatOption = None) -> None:
     """Show how far a job is."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         print_record(client.job(job).status(), form, columns=_RECORD)
 
 
@@ -138,41 +151,41 @@ def wait(
 ) -> None:
     """Wait for a job to end, with its progress; exits 1 when it failed or was canceled."""
     limit = patience(timeout)
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         waited = client.job(job)
         try:
-            ended = follow(waited, watch=Obstacles(client).look, timeout=limit)
+            ended = follow_job(waited, watch=Obstacles(client.settings, client.workers).look, timeout=limit)
         except (KeyboardInterrupt, WaitTimeout):
-            notice(f"job {job} goes on; wait for it again: cars wait {job}; end it: cars cancel {job}")
+            notice(f"job {job} continues; wait for it again: cars wait {job}; end it: cars cancel {job}")
             raise
     finish(ended, strict=strict)
 
 
 def cancel(ctx: typer.Context, job: JobArgument) -> None:
     """Cancel a job; results it has already are kept. Cancelling again does no harm."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         ended = client.job(job).cancel()
-    notice(f"job {job} {ended['state'].replace('_', ' ')}: {ended['ok']:,} of {ended['total']:,} images have a result")
+    notice(f"job {job} {ended.state.replace('_', ' ')}: {ended.ok:,} of {ended.total:,} images have a result")
 
 
 def retry(ctx: typer.Context, job: JobArgument) -> None:
-    """Go on with an ended job: whatever is not ok, failed and canceled images, and a listing that was not finished."""
-    with session(ctx).client() as client:
+    """Continue an ended job: whatever is not ok, failed and canceled images, and a listing that was not finished."""
+    with dependencies(ctx).client() as client:
         before = client.job(job).status()
         after = client.job(job).retry()
-        if JobState(after["state"]).terminal:
+        if after.state.terminal:
             notice(f"job {job}: every image is ok, there is nothing to try again")
             return
-        again = [f"{before[name]:,} {name} images" for name in ("failed", "canceled") if before[name]]
+        counts = {"failed": before.failed, "canceled": before.canceled}
+        again = [f"{count:,} {name} images" for name, count in counts.items() if count]
         what = " and ".join(again) or "what was not listed yet"
-        notice(f"job {job} goes on with {what}; wait for it: cars wait {job}")
-        if words := nobody_works(client):
-            notice(words)
+        notice(f"job {job} continues with {what}; wait for it: cars wait {job}")
+        _say_if_nobody_works(client)
 
 
 def delete(ctx: typer.Context, job: JobArgument) -> None:
     """Delete a job that has ended, with every prediction that no other job refers to."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         client.job(job).delete()
     notice(f"job {job} deleted")
 
@@ -184,32 +197,32 @@ def prune(
 ) -> None:
     """Delete jobs that ended long ago, with every prediction that no other job refers to."""
     age = _span(older_than, "--older-than")
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         gone = client.prune(age, dry_run=dry_run)
     act = "would delete" if dry_run else "deleted"
     notice(f"{act} {gone['jobs']:,} jobs and {gone['predictions']:,} predictions")
 
 
-def finish(ended: Row, *, strict: bool) -> None:
-    """Say how a job ended and leave, unless all is well, with the exit code that goes with it."""
-    notice(summary(dict(ended)))
-    if skipped := ended["skipped"]:
+def finish(ended: JobStatus, *, strict: bool) -> None:
+    """Say how a job ended and, unless all is well, exit with the code for it."""
+    notice(summary(ended))
+    if skipped := ended.skipped:
         files = "1 file that is not an image was" if skipped == 1 else f"{skipped:,} files that are not images were"
-        notice(f"{files} left out; of which kinds: cars errors {ended['id']} --skipped")
-    match ended["state"]:
+        notice(f"{files} left out; of which kinds: cars errors {ended.id} --skipped")
+    match ended.state:
         case JobState.FAILED:
-            error(f"the job failed: {plain(ended['error'])}")
+            error(f"the job failed: {plain(ended.error)}")
             raise typer.Exit(1)
         case JobState.CANCELED:
             raise typer.Exit(1)
-    if ended["failed"]:
-        notice(f"why images failed: cars errors {ended['id']}; to try them again: cars retry {ended['id']}")
+    if ended.failed:
+        notice(f"why images failed: cars errors {ended.id}; to try them again: cars retry {ended.id}")
         if strict:
             raise typer.Exit(3)
 
 
 def patience(timeout: str | None) -> timedelta | None:
-    """The span that --timeout gives; a number alone is one of seconds."""
+    """Return the span that --timeout gives; a number alone is one of seconds."""
     if timeout is None:
         return None
     return _span(f"{timeout}s" if timeout.strip()[-1:].isdecimal() else timeout, "--timeout")

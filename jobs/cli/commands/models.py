@@ -1,17 +1,18 @@
 """Commands about model versions: models; model show, promote, rollback, history, import, export, retire, evaluate."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs.cli.context import session
+from jobs.cli.context import dependencies
 from jobs.cli.output.formats import FormatOption, RecordFormatOption, notice, print_record, print_rows
 from jobs.cli.output.groups import Group
-from jobs.cli.output.table import Column, Row, moment, percent, plain
+from jobs.cli.output.table import Column, moment, percent, plain
 from jobs.disk import check_writable
 from jobs.errors import OutputError
+from jobs.records import Json, ModelVersion, Promotion
 
 __all__ = ["group", "list_versions"]
 
@@ -26,46 +27,42 @@ group = typer.Typer(
 )
 
 
-def _live(row: Row) -> str:
-    return "production" if row["production"] else ""
-
-
-_VERSIONS = (
+_VERSIONS: tuple[Column[ModelVersion], ...] = (
     Column("name"),
-    Column("live", show=_live, style=lambda _: "green"),
+    Column("live", show=lambda version: "production" if version.production else "", style=lambda _: "green"),
     Column("state"),
     Column("top1", show=percent("top1"), right=True),
     Column("created", show=moment("created_at")),
     Column("registered", show=moment("registered_at")),
 )
-_HISTORY = (
+_HISTORY: tuple[Column[Promotion], ...] = (
     Column("model_version"),
-    Column("from", show=moment("from")),
+    Column("from", show=moment("since")),
     Column("until", show=lambda row: moment("until")(row) or "now"),
     Column("reason"),
 )
 
 
-def _facts(card: Row, prefix: str = "") -> Iterator[Column]:
+def _facts(card: Json, prefix: str = "") -> Iterator[Column[Json]]:
     """A column for each fact of a card, `metrics.top1` and so on; of a list only how long it is."""
     for name, value in card.items():
         if name == "class_parts":
             makes = {parts["make"] for parts in value.values()}
             yield Column(prefix + name, show=_always(f"{len(value)} of them, makes: {len(makes)}"))
-        elif isinstance(value, Mapping):
+        elif isinstance(value, dict):
             yield from _facts(value, f"{prefix}{name}.")
         else:
             long = isinstance(value, list) and len(value) > 5
             yield Column(prefix + name, show=_always(f"{len(value)} of them" if long else plain(value)))
 
 
-def _always(text: str) -> Callable[[Row], str]:
+def _always(text: str) -> Callable[[Json], str]:
     return lambda _: text
 
 
 def list_versions(ctx: typer.Context, form: FormatOption = None) -> None:
     """List the model versions that can be used."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         if not print_rows(client.models(), _VERSIONS, form):
             notice("no model version is registered; cars migrate registers the bundled one")
 
@@ -77,15 +74,15 @@ def show(
     form: RecordFormatOption = None,
 ) -> None:
     """Show the card of a version: classes, accuracy, thresholds, recipe, data."""
-    with session(ctx).client() as client:
-        card = client.model(version)
+    with dependencies(ctx).client() as client:
+        card = client.model_card(version)
         print_record(card, form, columns=list(_facts(card)))
 
 
 @group.command("promote")
 def promote(ctx: typer.Context, version: NameArgument) -> None:
     """Make a version the one that new jobs use; running jobs keep theirs."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         client.promote(version)
     notice(f"{version} is live for new jobs; to undo: cars model rollback")
 
@@ -93,14 +90,14 @@ def promote(ctx: typer.Context, version: NameArgument) -> None:
 @group.command("rollback")
 def rollback(ctx: typer.Context) -> None:
     """Go back to the version that was live before, and print its name."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         typer.echo(client.rollback())
 
 
 @group.command("history")
 def history(ctx: typer.Context, form: FormatOption = None) -> None:
     """Show which version was live when."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         print_rows(client.history(), _HISTORY, form)
 
 
@@ -113,7 +110,7 @@ def import_(
     from jobs.cli.local_worker import require_model_packages
 
     require_model_packages()
-    session(ctx).become(["import", "--", folder])
+    dependencies(ctx).become(["import", "--", folder])
 
 
 @group.command("export")
@@ -130,7 +127,7 @@ def export(
     from jobs.cli.local_worker import require_model_packages
 
     require_model_packages()
-    session(ctx).become(["export", "--", version, str(output)])
+    dependencies(ctx).become(["export", "--", version, str(output)])
 
 
 @group.command("retire")
@@ -140,7 +137,7 @@ def retire(
     undo: Annotated[bool, typer.Option("--undo", help="Bring it back.")] = False,
 ) -> None:
     """Take a version out of use for new jobs; its card and files stay, and jobs that have it keep it."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         client.retire(version, undo=undo)
     notice(
         f"{version} can be used again" if undo else f"{version} is retired; to undo: cars model retire --undo {version}"
@@ -151,16 +148,16 @@ def retire(
 def evaluate(
     ctx: typer.Context,
     version: NameArgument,
-    dataset: Annotated[str, typer.Argument(help="Labelled photos: a folder a class, a CSV, the Stanford devkit.")],
+    dataset: Annotated[str, typer.Argument(help="Labelled images: a folder per class, a CSV, the Stanford devkit.")],
     split: Annotated[str, typer.Option(help="train, calibration, holdout or all.")] = "all",
-    other: Annotated[str | None, typer.Option(help="Photos that show no car: a folder with labels.csv.")] = None,
+    other: Annotated[str | None, typer.Option(help="Images that show no car: a folder with labels.csv.")] = None,
     form: RecordFormatOption = None,
 ) -> None:
-    """Evaluate a version on labelled photos: accuracy, calibration, decisions, loose framing (in full as JSON)."""
+    """Evaluate a version on labelled images: accuracy, calibration, decisions, loose framing (in full as JSON)."""
     if split not in ("train", "calibration", "holdout", "all"):
         raise typer.BadParameter(f"{split!r}: choose of train, calibration, holdout, all", param_hint="--split")
     from jobs.cli.local_worker import require_model_packages
 
     require_model_packages()
     options = ["--split", split, *(["--other", other] if other else []), *(["--format", form.value] if form else [])]
-    session(ctx).become(["evaluate", *options, "--", version, dataset])
+    dependencies(ctx).become(["evaluate", *options, "--", version, dataset])

@@ -4,15 +4,16 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli.context import session
+from jobs.cli.context import dependencies
 from jobs.cli.output.formats import FormatOption, notice, print_rows
 from jobs.cli.output.table import Column
+from jobs.records import CheckResult
 
 __all__ = ["beat", "doctor", "migrate", "worker"]
 
-_CHECKS = (
+_CHECKS: tuple[Column[CheckResult], ...] = (
     Column("check"),
-    Column("ok", show=lambda row: "ok" if row["ok"] else "FAILED", style=lambda row: "green" if row["ok"] else "red"),
+    Column("ok", show=lambda found: "ok" if found.ok else "FAILED", style=lambda found: "green" if found.ok else "red"),
     Column("detail", shrinks="to start"),
 )
 
@@ -36,19 +37,19 @@ def worker(
     options = ["--queues", ",".join(names)]
     if concurrency:
         options += ["--concurrency", str(concurrency)]
-    session(ctx).become(["worker", *options, *(["--beat"] if beat else [])])
+    dependencies(ctx).become(["worker", *options, *(["--beat"] if beat else [])])
 
 
 def beat(ctx: typer.Context) -> None:
     """Tick the schedules until it is stopped; any number of these does no harm."""
-    session(ctx).become(["beat"])
+    dependencies(ctx).become(["beat"])
 
 
 def migrate(ctx: typer.Context) -> None:
     """Bring the database to this release and register the bundled model version."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         done = client.migrate()
-        live = [row["name"] for row in client.models() if row["production"]]
+        live = [version.name for version in client.models() if version.production]
     before, after = done["from"], done["to"]
     if before == after:
         typer.echo(f"the database is up to date (schema {after})")
@@ -62,12 +63,12 @@ def migrate(ctx: typer.Context) -> None:
 
 def doctor(ctx: typer.Context, form: FormatOption = None) -> None:
     """Check that this machine is ready to work; exits 1 when something is not."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         checks = client.check()
     print_rows(checks, _CHECKS, form)
-    failed = [check for check in checks if not check["ok"]]
+    failed = [check for check in checks if not check.ok]
     for check in failed:  # in full: a table's cells are cut where a terminal is narrow
-        notice(f"{check['check']}: {check['detail']}; {check['advice']}")
+        notice(f"{check.check}: {check.detail}; {check.advice}")
     if failed:
         notice(f"{len(failed)} of {len(checks)} checks failed")
         raise typer.Exit(1)

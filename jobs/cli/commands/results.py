@@ -1,20 +1,22 @@
 """Commands about what came out: results, errors."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.context import session
+from jobs.cli.context import dependencies
 from jobs.cli.output.formats import Format, FormatOption, notice, print_rows
-from jobs.cli.output.table import Column, Row, moment, percent, plain
+from jobs.cli.output.table import Column, moment, percent, plain
 from jobs.disk import check_writable
 from jobs.durations import moment_or_age
 from jobs.errors import OutputError
+from jobs.records import FailedImage, Result, SkippedSuffix
 from jobs.states import Decision, ImageStatus, JobState, ResultOrder
 
 if TYPE_CHECKING:
-    from jobs.results import Results
+    from jobs.cli.context import ResultStream
+    from jobs.results import ResultFilters
 
 __all__ = ["OutputOption", "check_output", "errors", "present", "results"]
 
@@ -23,49 +25,56 @@ OutputOption = Annotated[
     typer.Option("--output", "-o", metavar="FILE", help="Write to FILE.parquet, .csv, .jsonl or .json instead."),
 ]
 _ENDINGS = (".parquet", ".csv", ".jsonl", ".json")
-_STYLES = {Decision.MODEL: "green", Decision.MAKE: "yellow", Decision.UNKNOWN: "dim"}
+_STYLES: dict[str, str] = {Decision.MODEL: "green", Decision.MAKE: "yellow", Decision.UNKNOWN: "dim"}
 
 
-def _label(row: Row) -> str:
+def _label(result: Result) -> str:
     """The label if it is trusted; what is a guess of it has a question mark."""
-    match row["decision"]:
+    match result.decision:
         case Decision.MODEL:
-            return str(row["label"])
+            return str(result.label)
         case Decision.MAKE:
-            rest = str(row["label"]).removeprefix(f"{row['make']} ")
-            return f"{row['make']} ({rest}?)"
+            rest = str(result.label).removeprefix(f"{result.make} ")
+            return f"{result.make} ({rest}?)"
         case Decision.UNKNOWN:
-            return f"{row['label']}?"
+            return f"{result.label}?"
     return ""
 
 
-def _guess_from(row: Row) -> int | None:
-    return {Decision.MAKE: len(row["make"] or ""), Decision.UNKNOWN: 0}.get(row["decision"])
+def _guess_from(result: Result) -> int | None:
+    match result.decision:
+        case Decision.MAKE:
+            return len(result.make or "")
+        case Decision.UNKNOWN:
+            return 0
+    return None
 
 
-def _others(row: Row) -> str:
-    return ", ".join(f"{top['label']} {top['confidence']:.0%}" for top in (row["top"] or [])[1:])
+def _others(result: Result) -> str:
+    return ", ".join(f"{top['label']} {top['confidence']:.0%}" for top in result.top[1:])
 
 
-def _trouble(row: Row) -> str:
-    if row["error"]:
-        return f"{row['error']['code']}: {row['error']['message']}"
-    return "" if row["status"] == ImageStatus.OK else str(row["status"])
+def _trouble(result: Result) -> str:
+    if result.error:
+        return f"{result.error.code}: {result.error.message}"
+    return "" if result.status == ImageStatus.OK else result.status
 
 
-_FINDINGS = (
+_FINDINGS: tuple[Column[Result], ...] = (
     Column("path", shrinks="to end"),
-    Column("decision", style=lambda row: _STYLES.get(row["decision"], "")),
+    Column("decision", style=lambda result: _STYLES.get(result.decision or "", "")),
     Column("label", show=_label, dim_from=_guess_from),
     Column("confidence", show=percent("confidence"), right=True),
 )
-_FINISHED = Column("finished", show=moment("finished_at"))
-_OTHERS = Column("also_possible", show=_others, shrinks="to start", style=lambda _: "dim")
-_TROUBLE = Column("trouble", show=_trouble, shrinks="to start", style=lambda _: "red")
-_ERRORS = (Column("path", shrinks="to end"), Column("code", style=lambda _: "red"), Column("message"))
-_SKIPPED = (
-    Column("suffix", show=lambda row: row["suffix"] or "(none)"),
-    Column("files", show=lambda row: f"{row['files']:,}", right=True),
+_FINISHED: Column[Result] = Column("finished", show=moment("finished_at"))
+_OTHERS: Column[Result] = Column("also_possible", show=_others, shrinks="to start", style=lambda _: "dim")
+_TROUBLE: Column[Result] = Column("trouble", show=_trouble, shrinks="to start", style=lambda _: "red")
+_ERRORS: tuple[Column[FailedImage], ...] = (
+    Column("path", shrinks="to end"), Column("code", style=lambda _: "red"), Column("message")
+)  # fmt: skip
+_SKIPPED: tuple[Column[SkippedSuffix], ...] = (
+    Column("suffix", show=lambda row: row.suffix or "(none)"),
+    Column("files", show=lambda row: f"{row.files:,}", right=True),
 )
 
 
@@ -96,19 +105,18 @@ def results(
     output: OutputOption = None,
     form: FormatOption = None,
 ) -> None:
-    """Show results, one row an image, of one job or of all."""
+    """Show results, one row per image, of one job or of all."""
     check_output(output, form)
-    filters: dict[str, Any] = {
+    filters: ResultFilters = {
         "label": label, "make": make, "model": car_model, "body": body, "year": year,
         "decision": decision and decision.value, "min_confidence": min_confidence, "max_confidence": max_confidence,
         "listing": listing, "since": _moment(since, "--since"), "until": _moment(until, "--until"),
         "version": version, "status": status and status.value,
+        "top_k": top_k, "sort": sort.value if sort else None, "reverse": reverse, "limit": limit,
     }  # fmt: skip
     timed = sort == ResultOrder.TIME or since is not None or until is not None
-    with session(ctx).client() as client:
-        found = client.results(
-            job, top_k=top_k, sort=sort.value if sort else None, reverse=reverse, limit=limit, **filters
-        )
+    with dependencies(ctx).client() as client:
+        found = client.results(job, **filters)
         present(found, output=output, form=form, top_k=top_k, one_job=job is not None, timed=timed)
 
 
@@ -121,7 +129,7 @@ def errors(
     form: FormatOption = None,
 ) -> None:
     """Show the images of a job that failed, and why; and what ended the job, if it did not come to its own end."""
-    with session(ctx).client() as client:
+    with dependencies(ctx).client() as client:
         status = client.job(job).status()
         if skipped:
             if not print_rows(client.job(job).skipped(), _SKIPPED, form):
@@ -129,15 +137,15 @@ def errors(
             return
         if not print_rows(client.errors(job), _ERRORS, form):
             notice("no image of this job has failed")
-    if status["state"] in (JobState.FAILED, JobState.CANCELED):
-        why = f": {plain(status['error'])}" if status["error"] else ""
-        left = f"; {status['canceled']:,} images have no result" if status["canceled"] else ""
-        notice(f"the job {'failed' if status['state'] == JobState.FAILED else 'was canceled'}{why}{left}")
-        notice(f"to go on with it: cars retry {job}")
+    if status.state in (JobState.FAILED, JobState.CANCELED):
+        why = f": {plain(status.error)}" if status.error else ""
+        left = f"; {status.canceled:,} images have no result" if status.canceled else ""
+        notice(f"the job {'failed' if status.state is JobState.FAILED else 'was canceled'}{why}{left}")
+        notice(f"to continue it: cars retry {job}")
 
 
 def present(
-    found: "Results",
+    found: "ResultStream",
     *,
     output: Path | None,
     form: Format | None,
@@ -150,9 +158,9 @@ def present(
         count = found.write(output)
         notice(f"{count:,} results written to {output}")
         return
-    columns = [] if one_job else [Column("job")]
+    columns: list[Column[Result]] = [] if one_job else [Column("job")]
     columns += [*_FINDINGS, *([_FINISHED] if timed else []), *([_OTHERS] if top_k and top_k > 1 else []), _TROUBLE]
-    if not print_rows((result.to_dict() for result in found), columns, form):
+    if not print_rows(found, columns, form):
         notice("no results")
 
 

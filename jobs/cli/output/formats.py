@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from jobs.cli.output.table import Column, Row, print_table, safe
+from jobs.cli.output.table import Column, R, Row, print_table, safe
+from jobs.records import Record
 
 __all__ = ["Format", "FormatOption", "RecordFormatOption", "error", "notice", "print_record", "print_rows"]
 
@@ -45,8 +46,8 @@ def error(text: str) -> None:
     typer.echo("\n".join([f"error: {first}", *(f"  {line}" for line in more)]), err=True)
 
 
-def print_rows(rows: Iterable[Row], columns: Sequence[Column], form: Format | None) -> int:
-    """Print rows as they come, in flat memory; returns how many there were.
+def print_rows(rows: Iterable[R], columns: Sequence[Column[R]], form: Format | None) -> int:
+    """Print rows as they come, in flat memory; return how many there were.
 
     `columns` are the table's; the other formats print every field of a row.
     """
@@ -56,19 +57,22 @@ def print_rows(rows: Iterable[Row], columns: Sequence[Column], form: Format | No
         case other:
             from jobs import export
 
-            return export.print_rows(rows, other.value)
+            return export.print_rows(map(_document, rows), other.value)
 
 
-def print_record(record: Row, form: Format | None, *, columns: Sequence[Column] = ()) -> None:
+def print_record(record: R, form: Format | None, *, columns: Sequence[Column[R]] = ()) -> None:
     """Print one object: in a table a line for each field that has a value, else the object itself."""
     match form or (Format.TABLE if sys.stdout.isatty() else Format.JSON):
         case Format.TABLE:
-            fields = (
-                {"field": c.name.replace("_", " "), "value": c.text(record)} for c in columns or map(Column, record)
-            )
+            shown_columns = columns or [Column(name) for name in _document(record)]
+            fields = ({"field": c.name.replace("_", " "), "value": c.text(record)} for c in shown_columns)
             shown = [field for field in fields if field["value"]]
             print_table(shown, [Column("field", style=lambda _: "dim"), Column("value")], header=False)
         case Format.JSON:
-            typer.echo(json.dumps(record, ensure_ascii=sys.stdout.isatty(), indent=2, default=str))
+            typer.echo(json.dumps(_document(record), ensure_ascii=sys.stdout.isatty(), indent=2, default=str))
         case other:
             print_rows([record], columns, other)
+
+
+def _document(row: Row) -> Mapping[str, Any]:
+    return row.to_dict() if isinstance(row, Record) else row

@@ -11,7 +11,7 @@ from jobs.cli.commands.results import present
 from jobs.cli.output.table import safe
 
 if TYPE_CHECKING:
-    from jobs.client import Job
+    from jobs.cli.context import JobHandle
 
 __all__ = ["show_overview"]
 
@@ -19,7 +19,7 @@ _ROWS = 50
 _MAKES = 8
 
 
-def show_overview(job: Job, *, total: int, top_k: int | None) -> None:
+def show_overview(job: JobHandle, *, total: int, top_k: int | None) -> None:
     """Print at most 50 rows of the job's `total`, then how many images there are of each decision, make and error."""
     present(job.results(limit=_ROWS), output=None, form=None, top_k=top_k, one_job=True)
     if total > _ROWS:

@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
+from jobs.records import Record
 from jobs.terminal import safe
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-__all__ = ["Column", "Row", "moment", "percent", "plain", "print_table", "safe"]
+__all__ = ["Column", "Row", "field", "moment", "percent", "plain", "print_table", "safe", "times"]
 
-Row = Mapping[str, Any]
+Row: TypeAlias = Record | Mapping[str, Any]  # what is printed: a record, or a document such as a card
+R = TypeVar("R", bound=Row)
 
 _CHUNK = 200  # rows that are laid out together
 _GAP = "  "
@@ -25,26 +27,32 @@ _NARROWEST = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column: `show` makes the text of a row's cell (default: the value under `name`), `style` its rich style;
-    `dim_from` gives the character from which on it is dimmed, None: no part of it.
+class Column(Generic[R]):
+    """A column of rows: `show` makes the text of a row's cell (default: the field `name`), `style` its rich style.
 
-    One that `shrinks` gives way where a terminal is narrow, and keeps the start or the end of its text.
+    `dim_from` gives the character from which on it is dimmed, None: no part of it. A column that `shrinks` is cut where
+    a terminal is narrow, and keeps the start or the end of its text.
     """
 
     name: str
-    show: Callable[[Row], str] | None = None
-    style: Callable[[Row], str] | None = None
-    dim_from: Callable[[Row], int | None] | None = None
+    show: Callable[[R], str] | None = None
+    style: Callable[[R], str] | None = None
+    dim_from: Callable[[R], int | None] | None = None
     right: bool = False
     shrinks: Literal["to start", "to end"] | None = None
 
-    def text(self, row: Row) -> str:
-        return safe(self.show(row) if self.show else plain(row.get(self.name)))
+    def text(self, row: R) -> str:
+        """Return the text of the row's cell."""
+        return safe(self.show(row) if self.show else plain(field(row, self.name)))
+
+
+def field(row: Row, name: str) -> Any:
+    """Return a field of a row, None where it has none of this name."""
+    return row.get(name) if isinstance(row, Mapping) else getattr(row, name, None)
 
 
 def plain(value: object) -> str:
-    """A value as a table shows it: times in local time to the minute, None as nothing."""
+    """Return a value as a table shows it: times in local time to the minute, None as nothing."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -59,27 +67,32 @@ def plain(value: object) -> str:
 
 
 def moment(name: str) -> Callable[[Row], str]:
-    """Shows the time under `name`, which may be an ISO text, as `plain` shows times."""
+    """Show the time in a field, which may be an ISO text, as `plain` shows times."""
 
     def show(row: Row) -> str:
-        value = row.get(name)
+        value = field(row, name)
         return plain(datetime.fromisoformat(value) if isinstance(value, str) else value)
 
     return show
 
 
+def times(*names: str) -> list[Column[Any]]:
+    """Return a column for each of these times, whose fields end in `_at`."""
+    return [Column(name, show=moment(f"{name}_at")) for name in names]
+
+
 def percent(name: str) -> Callable[[Row], str]:
-    """Shows the fraction under `name` in per cent."""
+    """Show the fraction in a field in per cent."""
 
     def show(row: Row) -> str:
-        value = row.get(name)
+        value = field(row, name)
         return "" if value is None else f"{value:.1%}"
 
     return show
 
 
-def print_table(rows: Iterable[Row], columns: Sequence[Column], *, header: bool = True) -> int:
-    """Print rows to stdout as they come; returns how many there were.
+def print_table(rows: Iterable[R], columns: Sequence[Column[R]], *, header: bool = True) -> int:
+    """Print rows to stdout as they come; return how many there were.
 
     On a terminal the columns that may shrink are cut to its width; elsewhere nothing is cut, and a cell longer than
     those before it widens its column from there on.
@@ -105,7 +118,7 @@ def print_table(rows: Iterable[Row], columns: Sequence[Column], *, header: bool 
     return count
 
 
-def _cell(column: Column, row: Row) -> Text:
+def _cell(column: Column[R], row: R) -> Text:
     from rich.text import Text
 
     text = Text(column.text(row), style=column.style(row) if column.style else "")
@@ -119,7 +132,7 @@ def _widths(lines: Sequence[Sequence[Text]], least: Sequence[int]) -> list[int]:
     return [max(width, *(line[i].cell_len for line in lines)) for i, width in enumerate(least)]
 
 
-def _fitted(widths: list[int], columns: Sequence[Column], *, room: int) -> list[int]:
+def _fitted(widths: list[int], columns: Sequence[Column[R]], *, room: int) -> list[int]:
     """The widths, those that may shrink cut back, widest first, until a line fits into `room` cells."""
     widths = list(widths)
     excess = sum(widths) + len(_GAP) * (len(widths) - 1) - room
@@ -148,7 +161,7 @@ def _cut(text: Text, width: int, *, keep_end: bool) -> Text:
     return Text("…", style=text.style).append_text(text[start:])
 
 
-def _line(cells: Sequence[Text], columns: Sequence[Column], widths: Sequence[int]) -> Text:
+def _line(cells: Sequence[Text], columns: Sequence[Column[R]], widths: Sequence[int]) -> Text:
     from rich.text import Text
 
     line = Text()

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, text, update
 from jobs.db.database import now
 from jobs.db.tables import CorrectionRow, ImageRow
 
-__all__ = ["CorrectedImage", "Correction", "CorrectionRecord", "images", "page", "put"]
+__all__ = ["CorrectedImage", "Correction", "CorrectionRecord", "by_hash", "images", "page", "put"]
 
 TOGETHER = 500  # paths asked for in one statement
 
@@ -63,6 +63,13 @@ def page(connection: Connection, *, after: int, limit: int) -> list[CorrectionRe
     columns = CorrectionRow.__table__.columns
     query = select(*columns).where(CorrectionRow.id > after).order_by(CorrectionRow.id).limit(limit)
     return [CorrectionRecord(**row._asdict()) for row in connection.execute(query)]
+
+
+def by_hash(connection: Connection, content_hash: bytes) -> CorrectionRecord:
+    """Return the correction of these bytes, which there is."""
+    found = CorrectionRow.content_hash == content_hash
+    row = connection.execute(select(*CorrectionRow.__table__.columns).where(found)).one()
+    return CorrectionRecord(**row._asdict())
 
 
 def images(connection: Connection, job_id: int, paths: Sequence[str]) -> Mapping[str, CorrectedImage]:

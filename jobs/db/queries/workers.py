@@ -17,9 +17,11 @@ __all__ = ["ALIVE_SECONDS", "WorkerRecord", "alive", "classifiers", "forget", "h
 ALIVE_SECONDS = 15
 FORGOTTEN_SECONDS = 7 * 86_400
 
+_IS_ALIVE = WorkerRow.seen_at > later(-ALIVE_SECONDS)
+
 
 class WorkerRecord(NamedTuple):
-    """A worker's heartbeat row, and `now`, the database's clock."""
+    """A worker's heartbeat row, whether it is `alive`, and `now`, the database's clock."""
 
     id: str
     host: str
@@ -32,6 +34,7 @@ class WorkerRecord(NamedTuple):
     images_per_second: float | None
     started_at: datetime
     seen_at: datetime
+    alive: bool
     now: datetime
 
 
@@ -51,7 +54,7 @@ def forget(connection: Connection, worker_id: str) -> None:
 
 def alive(connection: Connection) -> list[WorkerRecord]:
     """List the workers with a fresh heartbeat."""
-    fresh = select(*_COLUMNS).where(WorkerRow.seen_at > later(-ALIVE_SECONDS))
+    fresh = select(*_COLUMNS).where(_IS_ALIVE)
     return [WorkerRecord(**row._asdict()) for row in connection.execute(fresh)]
 
 
@@ -61,7 +64,7 @@ def page(connection: Connection) -> list[WorkerRecord]:
     return [WorkerRecord(**row._asdict()) for row in connection.execute(known)]
 
 
-_COLUMNS = (*WorkerRow.__table__.columns, now().label("now"))
+_COLUMNS = (*WorkerRow.__table__.columns, _IS_ALIVE.label("alive"), now().label("now"))
 
 
 def work(connection: Connection) -> dict[str, list[str]]:
