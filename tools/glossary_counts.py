@@ -79,7 +79,6 @@ ALLOWED: tuple[tuple[str, str, str], ...] = (
     ("tests/integration/test_training.py", r"\bplan(\[| \|=)", "writes a plan as an earlier release did"),
     ("tests/integration/test_training_task.py", r"^    \"(sizes|test_sizes|views|stages)\":", "the same"),
     ("tests/integration/test_migrations.py", "deaths", "the column of schema 0005"),
-    ("tests/integration/test_old_databases.py", "deaths", "the column of schema 0005"),
     ("model/", r"held", "memory or a photo of the holdout; there are no leases in `model`"),
     ("tests/unit/test_dataset.py", r"held", "photos of the holdout"),
     ("tests/", r"held = (\[|bytearray)|held\.append|del held|len\(held\)|as held|\(held,", "memory, or a locked file"),
