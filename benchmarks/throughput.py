@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python -P -m benchmarks.throughput [--labelled FOLDER] [--repeat 3]
 
-FOLDER has labelled photos (a CSV `file,label,split`, or one folder per class): they are resized to three camera
-formats for the speed, and used as they are for the accuracy. All figures are of one run on the same photos:
+FOLDER holds labelled photos (a CSV `file,label,split`, or a folder per class): they are resized to three camera formats
+for the speed, and serve as they are for the accuracy. All figures are of one run on the same photos:
 
 - job: submit to completed on the embedded default, the worker warm;
 - fastai: `get_preds` over a `test_dl` with two loader processes, float32, on the same network;
@@ -48,7 +48,7 @@ WANTED_POINTS = 0.5
 
 
 def make_photos(originals: list[Path], folder: Path, size: tuple[int, int], *, count: int) -> list[Path]:
-    """Write `count` JPEG files of a camera's size: 32 pictures, each many times over with other bytes in a comment."""
+    """`count` JPEG files of a camera's size: 32 pictures, each many times over with other bytes in a comment."""
     folder.mkdir(parents=True)
     pictures = []
     for original in originals[:PICTURES]:
@@ -68,7 +68,7 @@ def make_photos(originals: list[Path], folder: Path, size: tuple[int, int], *, c
 
 @contextmanager
 def warm_worker(home: Path, server: Mapping[str, str] | None = None) -> Iterator[Client]:
-    """Yield a client of a worker that has loaded its engine: the embedded default, or with the settings of `server`."""
+    """A worker that has loaded its engine; of the embedded default, but for the variables of `server`."""
     env = {
         "CARS_HOME": str(home),
         "CARS_DATABASE_URL": f"sqlite:///{home / 'cars.db'}",
@@ -94,16 +94,16 @@ def warm_worker(home: Path, server: Mapping[str, str] | None = None) -> Iterator
 
 
 def job_rate(client: Client, photos: list[Path]) -> float:
-    """Return images per second from submission to the end; every photo must be new to the database."""
+    """Images a second from submission to the end; every photo must be new to the database."""
     start = time.perf_counter()
     status = client.submit(str(photos[0].parent)).wait()
     seconds = time.perf_counter() - start
-    assert (status.ok, status.cached) == (len(photos), 0), status
+    assert (status["ok"], status["cached"]) == (len(photos), 0), status
     return len(photos) / seconds
 
 
 def fastai_rate(photos: list[Path], network: Any, size: int) -> float:
-    """Return images per second of `Learner.get_preds` on a `test_dl`."""
+    """Images a second of `Learner.get_preds` on a `test_dl`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of fastai's own imports
         from fastai.vision.all import (
@@ -130,7 +130,7 @@ def fastai_rate(photos: list[Path], network: Any, size: int) -> float:
 
 
 def decode_seconds(photos: list[Path], size: int) -> float:
-    """Return seconds per image on one core, from the file to the array."""
+    """Seconds an image on one core, from the file to the array."""
     start = time.perf_counter()
     for path in photos:
         decode(path.read_bytes(), size)
@@ -138,7 +138,7 @@ def decode_seconds(photos: list[Path], size: int) -> float:
 
 
 def inference_seconds(engine: Engine) -> float:
-    """Return seconds per image with all cores, in the pipeline's batches."""
+    """Seconds an image with all cores, in the pipeline's batches."""
     batch = getattr(engine, "preferred_batch", 16)
     images = np.random.default_rng(0).integers(0, 256, (batch, engine.input_size, engine.input_size, 3), np.uint8)
     engine.logits(images)
@@ -150,19 +150,19 @@ def inference_seconds(engine: Engine) -> float:
 
 
 def accuracy(images: Iterator[np.ndarray], logits: Callable[[np.ndarray], np.ndarray], truth: list[int]) -> float:
-    """Return top-1 in percent."""
+    """Top-1 in percent."""
     hits = [int(np.argmax(logits(image[None])[0])) == label for image, label in zip(images, truth, strict=True)]
     return 100 * float(np.mean(hits))
 
 
 def decode_fully(data: bytes, size: int) -> np.ndarray:
-    """Decode every pixel, then resize: what reduced decoding is compared with."""
+    """Every pixel decoded, then resized: what reduced decoding is compared with."""
     with Image.open(io.BytesIO(data)) as image:
         return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
 
 
 def torch_logits(network: Any, card: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the float32 network as a function of RGB images (N, S, S, 3)."""
+    """The float32 network as a function of RGB images (N, S, S, 3)."""
     import torch
 
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (card.preprocessing.mean, card.preprocessing.std))
@@ -184,19 +184,19 @@ def main() -> None:
     engine = open_engine("onnx", "cpu", BUNDLED, card)
     network = load_weights(BUNDLED, card).eval()
     dataset = open_dataset(arguments.labelled)
-    labelled = [photo for photo in dataset.photos if photo.split in {"holdout", "calibration"}] or list(dataset.photos)
+    evaluated = [photo for photo in dataset.photos if photo.split in {"holdout", "calibration"}] or list(dataset.photos)
     print(f"{card.name} at {card.image_size} px, {available_cores()} cores", flush=True)
     with tempfile.TemporaryDirectory(prefix="cars-throughput-") as temporary:
         for size, count in FORMATS.items():
             speed(
                 Path(temporary),
-                [photo.file for photo in labelled],
+                [photo.file for photo in evaluated],
                 size,
                 count,
                 arguments.repeat,
                 (card, engine, network),
             )
-    compare(dataset, labelled, card, engine, network)
+    compare(dataset, evaluated, card, engine, network)
 
 
 def speed(
@@ -225,14 +225,14 @@ def speed(
     sys.stdout.flush()
 
 
-def compare(dataset: Dataset, labelled: list[Photo], card: Card, engine: Engine, network: Any) -> None:
+def compare(dataset: Dataset, evaluated: list[Photo], card: Card, engine: Engine, network: Any) -> None:
     """Print what int8 and reduced decoding cost in accuracy."""
     position = {name: index for index, name in enumerate(card.classes)}
-    truth = [position[dataset.classes[photo.label]] for photo in labelled]
-    data = [photo.file.read_bytes() for photo in labelled]
+    truth = [position[dataset.classes[photo.label]] for photo in evaluated]
+    data = [photo.file.read_bytes() for photo in evaluated]
     full = accuracy((decode_fully(d, card.image_size) for d in data), torch_logits(network, card), truth)
     served = accuracy((decode(d, card.image_size) for d in data), engine.logits, truth)
-    print(f"top-1 on {len(labelled)} labelled photos: float32 and full decoding {full:.2f} %, as served {served:.2f} %")
+    print(f"top-1 on {len(evaluated)} photos: float32 and full decoding {full:.2f} %, as served {served:.2f} %")
     print(f"  a loss of {full - served:.2f} points (at most {WANTED_POINTS})")
 
 
