@@ -104,7 +104,7 @@ def test_a_whole_resnet34_is_taken_with_a_head_of_as_many_classes(tmp_path: Path
     assert other.origin["random"] == ["fc"]
 
 
-def test_half_a_block_is_no_block(tmp_path: Path) -> None:
+def test_half_a_block_is_not_a_block(tmp_path: Path) -> None:
     state = made(build(3)).state_dict()
     del state["layer2.1.conv2.weight"]
     begun = start(tmp_path, state)
