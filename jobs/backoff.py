@@ -10,7 +10,8 @@ LONGEST_SECONDS = 60.0
 
 def pause(waited: float) -> float:
     """Seconds until the next try of what has failed for `waited` seconds: under 5 s between tries for 10 minutes, then
-    a tenth of the time it has taken so far beyond those, up to a minute."""
+    a tenth of the time it has taken so far beyond those, up to a minute.
+    """
     if waited <= EARLY_SECONDS:
         return min(SOON_SECONDS, max(FIRST_SECONDS, waited))
     return min(LONGEST_SECONDS, SOON_SECONDS + (waited - EARLY_SECONDS) / 10)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
 
 from celery import Celery
 from kombu import Queue
@@ -53,7 +52,7 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def _transport(settings: Settings) -> dict[str, Any]:
+def _transport(settings: Settings) -> dict[str, object]:
     if settings.embedded:
         return {"polling_interval": 0.02}
     return {

@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, for nobody else; and why something cannot be written."""
+"""Writing files: whole or not at all, private where that is needed; and why something cannot be written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ __all__ = ["check_writable", "private_file", "private_folder", "replacing", "tro
 
 def trouble(error: OSError | int, folder: Path | str) -> str:
     """Return what is wrong with writing in `folder`, and what to do: the disk is full, read-only, may not be written,
-    …"""
+    …
+    """
     code = error if isinstance(error, int) else error.errno
     match code:
         case errno.ENOSPC | errno.EDQUOT:
@@ -34,7 +35,7 @@ def trouble(error: OSError | int, folder: Path | str) -> str:
 def replacing(file: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """Yield a stream to a new file beside `file` that takes its place at the end, or goes away with an error.
 
-    `private`: nobody else can read it.
+    `private`: no other user can read it.
     """
     draft = file.with_name(f".cars-{secrets.token_hex(8)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -48,12 +49,12 @@ def replacing(file: Path, *, private: bool = False) -> Iterator[BinaryIO]:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder that nobody else can enter; one that is there stays as it is."""
+    """Make a folder that no other user can enter; one that is there stays as it is."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def private_file(file: Path) -> None:
-    """Make an empty file that nobody else can read, whatever the umask; one that is there stays as it is.
+    """Make an empty file that no other user can read, whatever the umask; one that is there stays as it is.
 
     It is not even opened: closing any descriptor of a file drops all locks that this process has on it, and SQLite's
     locks are such. Another process would then seem to be alone, and remove the log that this one reads.

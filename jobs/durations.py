@@ -22,11 +22,12 @@ def span(text: str) -> timedelta:
 
 def moment_or_age(text: str) -> str:
     """Return an ISO date or time as it is; `today` and `yesterday` (days of UTC) and an age such as `7d` as ISO times;
-    raises ValueError."""
+    raises ValueError.
+    """
     now = datetime.now(UTC)
-    word = text.strip().lower()
-    if word in _DAYS_AGO:
-        return f"{now.date() - timedelta(days=_DAYS_AGO[word])}T00:00:00+00:00"
+    name = text.strip().lower()
+    if name in _DAYS_AGO:
+        return f"{now.date() - timedelta(days=_DAYS_AGO[name])}T00:00:00+00:00"
     try:
         datetime.fromisoformat(text)
     except ValueError:

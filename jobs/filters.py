@@ -69,7 +69,8 @@ def _one_of(allowed: Any, value: Any, *, name: str) -> str:
 
 def moment(value: str | date | datetime) -> datetime:
     """Return a point in time from a text (ISO 8601, `today`, `yesterday`, an age such as `2d`), a date (its first
-    moment) or a datetime; without an offset it is UTC. Raises SettingsInvalid."""
+    moment) or a datetime; without an offset it is UTC. Raises SettingsInvalid.
+    """
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(moment_or_age(value))

@@ -20,7 +20,7 @@ from jobs.db.paging import pages
 from jobs.db.queries import jobs, predictions
 from jobs.errors import DatabaseUnavailable
 
-__all__ = ["delete", "prune", "would_prune"]
+__all__ = ["delete", "delete_predictions", "prune", "would_prune"]
 
 FIRST_ROWS, LEAST_ROWS, MOST_ROWS = 5_000, 2_500, 20_000  # of a transaction: at first, and its limits
 SLICE_SECONDS = 0.5  # what a transaction may take before the next one gets fewer rows
@@ -35,7 +35,7 @@ def delete(database: Database, job_id: int) -> bool:
         # The rows are those of this moment, though they are fetched when the images are gone.
         if not _delete_job(database, job_id):
             return False
-        _delete_predictions(database, found, since=since)
+        delete_predictions(database, found, since=since)
         return True
 
 
@@ -50,7 +50,7 @@ def prune(database: Database, older_than: timedelta) -> dict[str, int]:
     for ids in pages(ended_before, key=lambda job_id: job_id, size=JOBS_AT_A_TIME):
         removed += sum(_delete_job(database, job_id) for job_id in ids)
     with _deletion(database) as (connection, since), predictions.unused(connection) as found:
-        return {"jobs": removed, "predictions": _delete_predictions(database, found, since=since)}
+        return {"jobs": removed, "predictions": delete_predictions(database, found, since=since)}
 
 
 def would_prune(database: Database, older_than: timedelta) -> dict[str, int]:
@@ -94,7 +94,7 @@ def _deletion(database: Database) -> Iterator[tuple[Connection, datetime]]:
         yield connection, since
 
 
-def _delete_predictions(database: Database, found: CursorResult[Any], *, since: datetime) -> int:
+def delete_predictions(database: Database, found: CursorResult[Any], *, since: datetime) -> int:
     """Delete the predictions whose places are `found`, but for those taken into use `since`; return their number."""
     slices, gone = _Slices(database), 0
     while places := found.fetchmany(slices.rows):

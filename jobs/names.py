@@ -76,7 +76,8 @@ class Vocabulary:
 
 def nearest(text: str, known: Iterable[str]) -> list[str]:
     """Return the known names that come nearest to a text: those that continue it, then those that are spelled
-    alike."""
+    alike.
+    """
     folded = {_folded(name): name for name in known}
     wanted = _folded(text)
     longer = sorted((name for name in folded if wanted and name.startswith(wanted)), key=_after(wanted))

@@ -1,4 +1,4 @@
-"""The names of tasks and queues, for whoever sends a message, without Celery."""
+"""The names of tasks and queues, without Celery."""
 
 from __future__ import annotations
 

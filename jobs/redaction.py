@@ -1,4 +1,4 @@
-"""URLs as they may be shown: without the passwords and tokens in them."""
+"""URLs as they may be displayed: without the passwords and tokens in them."""
 
 from __future__ import annotations
 

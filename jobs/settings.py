@@ -62,7 +62,8 @@ class Settings(BaseSettings):
     @classmethod
     def _split_roots(cls, value: Any) -> Any:
         """Roots are separated by commas, line ends, or colons as in PATH (one before `//` is part of a URL); in a text
-        that begins with a line end, by line ends alone, so that a root may have commas and colons."""
+        that begins with a line end, by line ends alone, so that a root may have commas and colons.
+        """
         if isinstance(value, str):
             parts = value.split("\n") if value.startswith("\n") else re.split(r",|\n|:(?!//)", value)
             return tuple(part.strip() for part in parts if part.strip())
@@ -118,6 +119,7 @@ class Settings(BaseSettings):
 
     @property
     def sqlite(self) -> bool:
+        """Whether the database is SQLite."""
         return self.database.get_backend_name() == "sqlite"
 
     @property
@@ -134,6 +136,7 @@ class Settings(BaseSettings):
 
     @property
     def max_file_bytes(self) -> int:
+        """The largest file that is read, in bytes."""
         return int(self.max_file_mb * 2**20)
 
 
@@ -150,8 +153,8 @@ def load(**overrides: Any) -> Settings:
 
 def _line(error: Mapping[str, Any]) -> str:
     name = "_".join(str(part) for part in error["loc"])
-    shown = "" if name.endswith("_url") else f", not {str(error['input'])!r}"  # a URL may hold a password
-    return f"CARS_{name.upper()} {_expected(name, error)}{shown}"
+    value = "" if name.endswith("_url") else f", not {str(error['input'])!r}"  # a URL may hold a password
+    return f"CARS_{name.upper()} {_expected(name, error)}{value}"
 
 
 def _expected(name: str, error: Mapping[str, Any]) -> str:
@@ -167,10 +170,10 @@ def _expected(name: str, error: Mapping[str, Any]) -> str:
     limits = {
         kind: getattr(part, kind) for part in field.metadata for kind in ("ge", "gt", "le") if hasattr(part, kind)
     }
-    words = (("ge", "from"), ("gt", "above"), ("le", "to" if "ge" in limits else "and up to"))
+    bounds = (("ge", "from"), ("gt", "above"), ("le", "to" if "ge" in limits else "and up to"))
     return " ".join(
         ["must be a whole number" if whole else "must be a number"]
-        + [f"{word} {limits[kind]:,}" for kind, word in words if kind in limits]
+        + [f"{word} {limits[kind]:,}" for kind, word in bounds if kind in limits]
     )
 
 

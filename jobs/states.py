@@ -24,7 +24,7 @@ class JobState(StrEnum):
     RUNNING = "running"  # the source is being listed or classified
     COMPLETED = "completed"  # every image has a prediction
     COMPLETED_WITH_ERRORS = "completed_with_errors"  # every image has a prediction or an error
-    CANCELED = "canceled"  # somebody stopped it; what was done is kept
+    CANCELED = "canceled"  # it was stopped; finished results stay
     FAILED = "failed"  # the job as a whole could not be done; `error` says why
 
     @property
@@ -93,7 +93,7 @@ class RunState(StrEnum):
     PUBLISHED = "published"  # its version can be used; `promoted` says whether it went live
     REJECTED = "rejected"  # its version is not better than production; kept with its numbers
     FAILED = "failed"  # there is no version; `error` says why
-    CANCELED = "canceled"  # somebody stopped it
+    CANCELED = "canceled"  # it was stopped
 
     @property
     def terminal(self) -> bool:

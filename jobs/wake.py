@@ -1,6 +1,6 @@
 """Waking the workers of the embedded default: a datagram to the socket that each one has in CARS_HOME.
 
-A client cannot reach the broker inside a worker. It writes its rows; a worker that nobody wakes finds them at its next
+A client cannot reach the broker inside a worker. It writes its rows; a worker that is not woken finds them at its next
 tick, so that losing a datagram loses nothing.
 """
 

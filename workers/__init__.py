@@ -1,0 +1,1 @@
+"""The Celery side: workers that scan, classify, train and recover what was lost."""

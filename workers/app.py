@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -36,7 +36,7 @@ from workers.recovery.thread import Recovery, recover
 from workers.runtime import Runtime
 from workers.supervision import memory, supervisor
 from workers.supervision.board import Board
-from workers.supervision.children import Watch
+from workers.supervision.children import ChildMonitor
 from workers.supervision.pool import kill
 from workers.supervision.shared_memory import Shared
 from workers.training import task
@@ -61,7 +61,7 @@ app.conf.update(
 
 
 class _Process:
-    """The one piece of state a process has."""
+    """The one piece of state that a process has."""
 
     identity = ""
     notifier: PipeNotifier | None = None
@@ -71,7 +71,7 @@ class _Process:
     seeker: Seeker | None = None  # a child's
     shared: Shared | None = None
     child_memory: int | None = None  # bytes that classifying may use in a child
-    asked = False  # whether somebody has asked this worker to end
+    asked = False  # whether this worker was asked to end
 
 
 def runtime() -> Runtime:
@@ -91,8 +91,10 @@ def runtime() -> Runtime:
     return _Process.runtime
 
 
-def _told(work: Callable[[Runtime], object]) -> None:
-    """What a message asks for. A worker that is to end begins nothing more: its messages are lost, the work is not."""
+def _execute(work: Callable[[Runtime], object]) -> None:
+    """Do what a message asks for. A worker that is to end begins nothing more: its messages are lost, the work is
+    not.
+    """
     if _Process.seeker is None:
         work(runtime())
         return
@@ -105,31 +107,33 @@ def _told(work: Callable[[Runtime], object]) -> None:
 @app.task(name=SCAN_JOB)
 def scan_job(*ids: object) -> None:
     if known := messages.numbers(ids, task=SCAN_JOB):
-        _told(lambda runtime: scan.scan_job(runtime, known[0]))
+        _execute(lambda runtime: scan.scan_job(runtime, known[0]))
 
 
 @app.task(name=CLASSIFY_BATCH)
 def classify_batch(*ids: object) -> None:
-    """`ids`: the job and the batch that were meant; which batch is claimed, the database says."""
-    if messages.numbers(ids, task=CLASSIFY_BATCH):
-        _told(_classify)
+    """Classify the batch that the claim decides on; `ids` (its job and its number when the message was sent) are for
+    Celery's tools to show.
+    """
+    if messages.numbers(ids, task=CLASSIFY_BATCH, at_least=0) is not None:
+        _execute(_classify)
 
 
 @app.task(name=FINISH_JOB)
 def finish_job(*ids: object) -> None:
     if known := messages.numbers(ids, task=FINISH_JOB):
-        _told(lambda runtime: finish.finish_job(runtime, known[0]))
+        _execute(lambda runtime: finish.finish_job(runtime, known[0]))
 
 
 @app.task(name=TRAIN_MODEL)
 def train_model(*ids: object) -> None:
     if known := messages.numbers(ids, task=TRAIN_MODEL):
-        _told(lambda runtime: task.train_model(runtime, known[0], closing=_is_closing))
+        _execute(lambda runtime: task.train_model(runtime, known[0], closing=_is_closing))
 
 
 @app.task(name=TICK)
 def tick(*_ids: object) -> None:
-    _told(lambda runtime: recover(runtime, idle=False))
+    _execute(lambda runtime: recover(runtime, idle=False))
 
 
 def _train_and_end(run_id: int) -> None:
@@ -149,7 +153,7 @@ def _work(queues: Sequence[str]) -> dict[str, Work]:
 
 
 @signals.celeryd_init.connect
-def _begins(instance: Any, **_kw: Any) -> None:
+def _before_start(instance: Any, **_kw: Any) -> None:
     """Before Celery writes its first line."""
     logs.setup(settings.log_format)
     if settings.log_format == "json":
@@ -172,7 +176,7 @@ def _init(**_kw: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def _check(options: dict[str, Any], **_kw: Any) -> None:
+def _check(options: Mapping[str, Any], **_kw: Any) -> None:
     """A worker whose engine does not work ends here, before it has threads or children."""
     names = options.get("queues") or QUEUES
     if "classify" not in (names.split(",") if isinstance(names, str) else names):
@@ -220,16 +224,18 @@ def _ready(sender: Any, **_kw: Any) -> None:
         "pid": os.getpid(),
         "queues": ",".join(queues),
         "concurrency": worker.concurrency,
-        "device": devices.shown(settings),
+        "device": devices.describe(settings),
         "release": _release(),
     }
     assert _Process.notifier is not None
     assert _Process.shared is not None
-    watched = _Process.child_memory if devices.uses_cuda(settings) else None
-    watch = Watch(_Process.shared, settings, resident_limit=watched)
+    resident_limit = _Process.child_memory if devices.uses_cuda(settings) else None
+    monitor = ChildMonitor(_Process.shared, settings, resident_limit=resident_limit)
     _Process.notifier.start()
     supervisor = _supervisor(worker, queues)
-    _Process.recovery = Recovery(runtime(), supervisor, is_idle=_is_idle, row=row, watch=watch, listener=_listener())
+    _Process.recovery = Recovery(
+        runtime(), supervisor, is_idle=_is_idle, row=row, monitor=monitor, listener=_listener()
+    )
     _Process.recovery.start()
     logger.info("ready: %d on %s, queues %s", worker.concurrency, row["device"], row["queues"])
 
@@ -241,18 +247,18 @@ def _listener() -> Listener | None:
 def _supervisor(worker: Any, queues: Sequence[str]) -> supervisor.Supervisor:
     assert _Process.board is not None
     return supervisor.Supervisor(
-        runtime(),
         _Process.board,
-        queues=queues,
+        supervisor.OpenWork(runtime().database, identity=_Process.identity, queues=queues),
         concurrency=worker.concurrency,
+        stall_seconds=settings.stall_seconds,
         pool=lambda: _pids(worker),
         start_anew=lambda: _start_anew(worker),
     )
 
 
 def _pids(worker: Any) -> list[int]:
-    pool = worker.pool._pool
-    return [child.pid for child in pool._pool if child.pid] if pool is not None else []
+    pool = worker.pool._pool  # noqa: SLF001 - Celery has no public list of pids
+    return [child.pid for child in pool._pool if child.pid] if pool is not None else []  # noqa: SLF001 - as above
 
 
 def _start_anew(worker: Any) -> None:

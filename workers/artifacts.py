@@ -62,7 +62,8 @@ def export(stored: Path, card: Card, folder: Path) -> None:
 
 def _is_registered(connection: Connection, name: str, digest: str, *, location: str | None = None) -> bool:
     """Return whether the version of this digest is registered (with its files at `location`). Raises NotPossible when
-    another one has its name."""
+    another one has its name.
+    """
     known = versions.by_name(connection, name)
     if known is not None and known.digest != digest:
         raise NotPossible(f"another version is registered as {name}: versions never change; give this one a new name")

@@ -6,19 +6,17 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from jobs import model_registry
 from jobs import settings as configuration
-from jobs.cli.local_worker import require_training_packages
-from jobs.cli.output.formats import Format, print_record, print_rows
-from jobs.cli.output.table import Column
 from jobs.db import migrate
 from jobs.db.database import Database
 from jobs.errors import CarClassifierError, SettingsInvalid
 from jobs.queues import QUEUES
+from jobs.requirements import require_training_packages
 from workers import footprint
 
 __all__ = ["main"]
@@ -76,8 +74,7 @@ def check() -> None:
 
     settings = configuration.load()
     _prepare(settings)
-    found = self_check.check(settings)
-    print(json.dumps({name: found[name] for name in ("ok", "device", "engine", "version")}))
+    print(json.dumps({"ok": True, **self_check.check(settings)._asdict()}))
 
 
 @commands.command("import")
@@ -131,9 +128,8 @@ def evaluate(
     dataset: Path,
     split: Annotated[str, typer.Option(help="train, calibration, holdout or all.")] = "all",
     other: Annotated[Path | None, typer.Option(help="Photos that show no car: a folder with labels.csv.")] = None,
-    form: Annotated[Format | None, typer.Option("--format")] = None,
 ) -> None:
-    """Evaluate a registered version on labelled photos, by this machine's engine."""
+    """Evaluate a registered version on labelled photos, by this machine's engine; prints a JSON object."""
     settings = configuration.load()
     _prepare(settings)
     from model.data.ood_images import open_ood_images
@@ -154,22 +150,7 @@ def evaluate(
     if found["left_out"]:
         names = ", ".join(f"{row['label']} ({row['images']})" for row in found["left_out"])
         print(f"left out, as when {version} was trained: {names}", file=sys.stderr)
-    _print_evaluation(dict(found), form)
-
-
-def _print_evaluation(found: dict[str, Any], form: Format | None) -> None:
-    """One object; on a terminal its numbers, and below them tables of what has several."""
-    numbers = {name: value for name, value in found.items() if not isinstance(value, list | dict)}
-    print_record(found, form, columns=[Column(name) for name in numbers])
-    if (form or (Format.TABLE if sys.stdout.isatty() else Format.JSON)) is not Format.TABLE:
-        return
-    print("\nas framing loosens (area: how much of the picture the car's own photo covers)")
-    print_rows(found["framing"], [Column(name) for name in found["framing"][0]], form)
-    if others := found.get("ood_images"):
-        print("\nphotos that show no car of the classes")
-        columns = ["split", "images", "rejected", "decided_model", "decided_make", "model_fraction"]
-        rows = [{"split": split} | numbers for split, numbers in others.items()]
-        print_rows(rows, [Column(name) for name in columns], form)
+    print(json.dumps(found))
 
 
 def _prepare(settings: configuration.Settings) -> None:
@@ -183,7 +164,7 @@ def _prepare(settings: configuration.Settings) -> None:
 
 
 def _keep_private(settings: configuration.Settings) -> None:
-    """Let what this process writes be nobody else's, unless its model store lies outside CARS_HOME, for others too."""
+    """Make what this process writes private, unless its model store lies outside CARS_HOME, where others share it."""
     store = settings.model_store
     if "://" in store or Path(store).absolute().is_relative_to(settings.home):
         os.umask(0o077)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.settings import Settings
 
-__all__ = ["count", "of_child", "shown", "uses_cuda"]
+__all__ = ["count", "describe", "of_child", "uses_cuda"]
 
 
 @cache
@@ -47,7 +47,7 @@ def of_child(settings: Settings, index: int) -> str:
     return settings.device
 
 
-def shown(settings: Settings) -> str:
+def describe(settings: Settings) -> str:
     """Return what the heartbeat row and `cars doctor` say."""
     first = of_child(settings, 0)
     return f"cuda ({_gpus()})" if first == "cuda:0" and count(settings) > 1 else first

@@ -1,4 +1,4 @@
-"""Log lines of workers: text, or a JSON object a line, whoever writes it; the task's id in each."""
+"""Log lines of workers: text, or one JSON object per line, also of libraries; the task's id in each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUIET = (
     *("botocore", "s3transfer", "urllib3", "PIL"),
 )
 FIELDS = ("job", "batch", "images", "seconds")  # of `extra`, and of what is bound
-_constant: dict[str, Any] = {"worker": None, "host": socket.gethostname(), "version": None}
+_constant: dict[str, str | None] = {"worker": None, "host": socket.gethostname(), "version": None}
 
 
 def identify(*, worker: str, version: str) -> None:
@@ -41,6 +41,7 @@ def bind(**fields: int) -> None:
 
 
 def unbind() -> None:
+    """Undo `bind`."""
     structlog.contextvars.clear_contextvars()
 
 
@@ -84,7 +85,7 @@ def _add_task(record: logging.LogRecord) -> bool:
 class _Line(logging.Formatter):
     """Text in which a message stays on its line, whatever a file's name or another's error text has in it."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
         record.message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in record.message)
         return super().formatMessage(record)
 
@@ -107,7 +108,7 @@ def _add_origin(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
     return {**_origin(record.created, record.levelname, record.name), "task": getattr(record, "task", "-"), **event}
 
 
-def _origin(created: float, level: str, name: str) -> dict[str, Any]:
+def _origin(created: float, level: str, name: str) -> dict[str, str | int | None]:
     return {
         "time": datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds"),
         "level": level,

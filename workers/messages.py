@@ -1,4 +1,4 @@
-"""What arrives on a queue, whoever put it there: what is not a message of this program is logged and dropped.
+"""What arrives on a queue from any sender: what is not a message of this program is logged and dropped.
 
 A message only says that there is work, so that dropping one loses nothing; a worker that ended over one would find it
 again at its next start.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery.worker.consumer import Consumer
@@ -30,7 +30,7 @@ def numbers(values: tuple[Any, ...], *, task: str, at_least: int = 1) -> list[in
     """Return the ids in a task's arguments; None, after a line in the log, where they are something else."""
     if len(values) >= at_least and all(isinstance(v, int) and 0 <= v < 2**63 for v in values):
         return list(values)
-    _log(f"{task} with {len(values)} arguments that are no ids", size=None)
+    _log(f"{task} with {len(values)} arguments that are not ids", size=None)
     return None
 
 
@@ -78,10 +78,10 @@ class _Channel(redis.Channel):
         self, queue: str, no_ack: bool, callback: Callable[[Any], object], consumer_tag: str, **kwargs: Any
     ) -> None:
         super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
-        deliver = self.connection._callbacks[queue]
+        deliver = self.connection._callbacks[queue]  # noqa: SLF001 - kombu has no other place to guard a callback
         passing = (*self.connection.connection_errors, *self.connection.channel_errors)
 
-        def guarded(raw: dict[str, Any]) -> None:
+        def guarded(raw: Mapping[str, Any]) -> None:
             try:
                 deliver(raw)
             except passing:
@@ -91,10 +91,10 @@ class _Channel(redis.Channel):
                 logger.debug("the message that was dropped", exc_info=True)
                 self._let_go(raw["properties"]["delivery_tag"])
 
-        self.connection._callbacks[queue] = guarded
+        self.connection._callbacks[queue] = guarded  # noqa: SLF001 - kombu has no other place to guard a callback
 
     def _let_go(self, tag: str) -> None:
-        if tag in self.qos._delivered:
+        if tag in self.qos._delivered:  # noqa: SLF001 - as above
             self.basic_ack(tag)
 
 
@@ -108,15 +108,19 @@ class GuardedConsumer(Consumer):
     """Celery's, which would log the whole content of what it does not know."""
 
     def on_unknown_message(self, _body: Any, message: Any) -> None:
+        """Drop what is not a task."""
         self._drop("not a task", message)
 
     def on_unknown_task(self, _body: Any, message: Any, _exc: Exception) -> None:
+        """Drop a task that this release does not have."""
         self._drop("a task that this release does not have", message)
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
+        """Drop a task that cannot be read."""
         self._drop(f"a task that cannot be read ({type(exc).__name__})", message)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Drop content that cannot be read."""
         self._drop(f"content that cannot be read ({type(exc).__name__})", message)
 
     def _drop(self, kind: str, message: Any) -> None:

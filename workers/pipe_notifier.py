@@ -25,8 +25,8 @@ class PipeNotifier:
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
+        self.reader, self._writer = os.pipe()
+        os.set_blocking(self.reader, False)
         os.set_blocking(self._writer, False)
         self._rest = b""
         self._stop = threading.Event()
@@ -46,10 +46,10 @@ class PipeNotifier:
 
     def publish(self, seconds: float) -> None:
         """Wait at most so long for messages, and send what has come to the broker."""
-        ready, _, _ = select.select([self._reader], [], [], seconds)
+        ready, _, _ = select.select([self.reader], [], [], seconds)
         if not ready:
             return
-        lines = (self._rest + os.read(self._reader, 65_536)).split(b"\n")
+        lines = (self._rest + os.read(self.reader, 65_536)).split(b"\n")
         self._rest = lines.pop()
         for line in lines:
             if line and not self._stop.is_set():

@@ -58,7 +58,8 @@ class Loaded:
 
 class Runtime:
     """One per process. `identity` names the parent; `owner` names this process in leases: the parent's id and the
-    pid."""
+    pid.
+    """
 
     def __init__(
         self,
@@ -106,7 +107,8 @@ class Runtime:
 
     def window(self, connection: Connection) -> int:
         """Return how many batches a job may have in flight: 4 per live engine, unless CARS_WINDOW says
-        otherwise."""
+        otherwise.
+        """
         if self.settings.window:
             return self.settings.window
         if time.monotonic() >= self._counted_until:
@@ -208,6 +210,7 @@ class Runtime:
             source.close()
 
     def close(self) -> None:
+        """Unload the engines and close the sources and the database."""
         for loaded in self._engines.values():
             loaded.engine.unload()
         for source in self._sources.values():

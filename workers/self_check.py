@@ -1,6 +1,6 @@
 """Whether this machine can classify: the engine of the version in production is given one picture.
 
-Only the form of the answer is looked at: as many numbers as there are classes, all of them finite.
+Only the form of the answer is checked: as many numbers as there are classes, all of them finite.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import multiprocessing
 import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from model.errors import ModelError
 from workers import devices
 from workers.runtime import Runtime
 
-__all__ = ["CheckFailed", "check", "fault_in_child", "fault_of", "picture", "words"]
+__all__ = ["CheckFailed", "CheckedEngine", "check", "describe", "fault_in_child", "fault_of", "picture"]
 
 COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "workers", "check")
 
@@ -43,7 +43,7 @@ def fault_of(engine: Engine) -> str | None:
     try:
         logits = np.asarray(engine.logits(picture(engine.input_size)))
     except Exception as exc:
-        return f"the engine fails on the start-up picture: {words(exc)}"
+        return f"the engine fails on the start-up picture: {describe(exc)}"
     expected = (1, len(engine.classes))
     if logits.shape != expected:
         return f"the engine gives numbers of shape {logits.shape} for the start-up picture, not {expected}"
@@ -52,7 +52,7 @@ def fault_of(engine: Engine) -> str | None:
     return None
 
 
-def words(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Return an exception in one line; one that is not ours with the name of its class."""
     text = " ".join(str(error).split())
     if isinstance(error, CarClassifierError | ModelError) and text:
@@ -60,38 +60,45 @@ def words(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def check(settings: Settings) -> dict[str, Any]:
+class CheckedEngine(NamedTuple):
+    """What has answered; `version` is None where none is in production: there is nothing to load yet."""
+
+    device: str
+    engine: str
+    version: str | None
+
+
+def check(settings: Settings) -> CheckedEngine:
     """Load the version in production on each device and run the start-up picture; for a process of its own.
 
-    Returns `ok`, `device`, `engine` and `version` (None where no version is in production: there is nothing to load
-    yet). Raises CheckFailed, or the errors of the database.
+    Raises CheckFailed, or the errors of the database.
     """
-    found: dict[str, Any] = {}
+    found = CheckedEngine("", settings.engine, None)
     for index in reversed(range(devices.count(settings))):
         runtime = Runtime(settings, identity="check", notify=lambda *_: False, device=devices.of_child(settings, index))
         try:
             found = _check_device(runtime)
         finally:
             runtime.close()
-    return {"ok": True, **found, "device": devices.shown(settings)}
+    return found._replace(device=devices.describe(settings))
 
 
-def _check_device(runtime: Runtime) -> dict[str, Any]:
+def _check_device(runtime: Runtime) -> CheckedEngine:
     version = runtime.production()
     if version is None:
-        return {"engine": runtime.settings.engine, "version": None}
+        return CheckedEngine(runtime.device, runtime.settings.engine, None)
     try:
         loaded = runtime.load(version)
     except (CarClassifierError, ModelError):
         raise
     except Exception as exc:
-        raise CheckFailed(f"the engine cannot be loaded on {runtime.device}: {words(exc)}") from exc
+        raise CheckFailed(f"the engine cannot be loaded on {runtime.device}: {describe(exc)}") from exc
     if fault := fault_of(loaded.engine):
         raise CheckFailed(f"{fault} (version {version.name} on {runtime.device})")
     module, _ = choose(runtime.settings.engine, runtime.device, loaded.card)
     own = ":" in runtime.settings.engine
     name = runtime.settings.engine if own else module.rpartition(".")[2].removesuffix("_engine")
-    return {"engine": name, "version": version.name}
+    return CheckedEngine(runtime.device, name, version.name)
 
 
 def fault_in_child(settings: Settings) -> str | None:
@@ -107,8 +114,8 @@ def fault_in_child(settings: Settings) -> str | None:
     try:
         if not reader.poll(settings.stall_seconds):
             return f"the engine has not answered the start-up picture within {settings.stall_seconds:g} s"
-        answer: dict[str, Any] = json.loads(reader.recv_bytes())
-        return None if answer["ok"] else str(answer["reason"])
+        answer: str | None = json.loads(reader.recv_bytes())
+        return None if answer is None else str(answer)
     except EOFError:
         child.join()
         return f"the engine ends its process ({ending(child.exitcode)}) when it is loaded or given the start-up picture"
@@ -119,11 +126,13 @@ def fault_in_child(settings: Settings) -> str | None:
 
 
 def _answer(settings: Settings, writer: Connection) -> None:
+    """Send what is wrong, or None."""
+    reason = None
     try:
-        answer = check(settings)
+        check(settings)
     except Exception as exc:
-        answer = {"ok": False, "reason": words(exc)}
-    writer.send_bytes(json.dumps(answer).encode())
+        reason = describe(exc)
+    writer.send_bytes(json.dumps(reason).encode())
 
 
 def ending(code: int | None) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -228,7 +230,8 @@ def _local_worker() -> LocalWorker:
 
 
 def _training_worker() -> LocalWorker:
-    from jobs.cli.local_worker import WorkerProcess, require_training_packages
+    from jobs.cli.local_worker import WorkerProcess
+    from jobs.requirements import require_training_packages
 
     return WorkerProcess("--queues", "train", require=require_training_packages)
 
@@ -242,6 +245,15 @@ def _become(arguments: Sequence[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-P", "-m", "workers", *arguments])  # noqa: S606
 
 
+def _ask(arguments: Sequence[str]) -> Json:
+    """Run `python -P -m workers ARGUMENTS` and return the JSON object that it prints; its errors end this command."""
+    done = subprocess.run([sys.executable, "-P", "-m", "workers", *arguments], stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise typer.Exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
+    answer: Json = json.loads(done.stdout)
+    return answer
+
+
 @dataclass(frozen=True, slots=True)
 class Dependencies:
     """What commands need from outside; the defaults are the real ones."""
@@ -250,6 +262,7 @@ class Dependencies:
     local_worker: Callable[[], LocalWorker] = _local_worker
     training_worker: Callable[[], LocalWorker] = _training_worker
     become: Callable[[Sequence[str]], object] = _become
+    ask: Callable[[Sequence[str]], Json] = _ask
 
 
 def dependencies(ctx: typer.Context) -> Dependencies:

@@ -40,14 +40,14 @@ _REFUSED = ("42501", "25006")  # SQLSTATE: insufficient_privilege, read_only_sql
 BUSY_SECONDS = 60  # how long a writer waits for SQLite's lock before it fails
 
 
-class now(FunctionElement[datetime]):
+class now(FunctionElement[datetime]):  # noqa: N801 - written like the SQL function that it is
     """The database's clock at this moment (not at the start of the transaction)."""
 
     type = Utc()
     inherit_cache = True
 
 
-class later(FunctionElement[datetime]):
+class later(FunctionElement[datetime]):  # noqa: N801
     """`later(seconds)`: the database's clock, so many seconds ahead (or back, if negative)."""
 
     type = Utc()
@@ -112,14 +112,16 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Yield a connection for statements that only read; each sees its own moment (in SQLite, all see the
-        first's)."""
+        first's).
+        """
         with self._translated(), self._reader.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """Yield a transaction that only reads: the rows of a statement are of one moment, however long they are fetched
-        (in SQLite, those of all statements)."""
+        (in SQLite, those of all statements).
+        """
         with self._translated(), self.engine.connect() as connection, connection.begin():
             yield connection
 
@@ -155,8 +157,8 @@ class Database:
         """Return what keeps the database from serving, and what to do."""
         place = redacted(self.url)
         if self.sqlite:
-            if words := _disk_trouble(getattr(exc, "sqlite_errorname", ""), Path(self.url.database or "").parent):
-                return f"the database cannot be written: {words}"
+            if reason := _disk_trouble(getattr(exc, "sqlite_errorname", ""), Path(self.url.database or "").parent):
+                return f"the database cannot be written: {reason}"
             if "SQLITE_BUSY" in getattr(exc, "sqlite_errorname", ""):
                 return (
                     f"the database at {place} is locked by another program that has been writing for {BUSY_SECONDS} s"
@@ -171,19 +173,21 @@ class Database:
         return f"the database at {place} does not answer ({_first_line(exc)}); check CARS_DATABASE_URL and that it runs"
 
     def close(self) -> None:
+        """Close all connections."""
         self.engine.dispose()
 
 
 def _lost_in_copy() -> tuple[type[Exception], ...]:
     """Return what psycopg raises itself in the midst of a COPY, which SQLAlchemy does not see. Loaded only after an
-    error."""
+    error.
+    """
     import psycopg
 
     return (psycopg.OperationalError,)
 
 
 def _disk_trouble(code: str, folder: Path) -> str | None:
-    """In words, what is wrong with the disk when SQLite says `code`; None where it is something else."""
+    """Return what is wrong with the disk when SQLite returns `code`; None where it is something else."""
     if not code.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_IOERR")):
         return None
     if wrong := check_writable(folder):
@@ -204,7 +208,8 @@ def _first_line(exc: BaseException | None) -> str:
 
 def _ping_the_rested(engine: Engine) -> None:
     """Ask a pooled connection whether it lives before it is used again, unless it was used a moment ago: a batch of
-    tiny files takes less time than four such questions are worth."""
+    tiny files takes less time than four such questions are worth.
+    """
 
     def rest(_connection: Any, record: Any) -> None:
         record.info["rested_since"] = time.monotonic()
@@ -242,8 +247,8 @@ def _sqlite_begin(connection: Connection) -> None:
 def bulk_insert(connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Insert many rows at once: COPY in PostgreSQL, executemany in SQLite. The values are the driver's own types."""
     if connection.dialect.name == "sqlite":
-        marks = ", ".join("?" * len(columns))
-        sql = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - names of our own tables
+        placeholders = ", ".join("?" * len(columns))
+        sql = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({placeholders})"  # noqa: S608 - names of our own tables
         if values := [tuple(row) for row in rows]:
             connection.exec_driver_sql(sql, values)
         return

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
 from jobs.db.database import VERSION_TABLE, Database
 from jobs.db.queries import versions
 from jobs.errors import ForeignDatabase, SchemaMissing, SchemaTooNew
+from jobs.records import Json
 from jobs.states import VersionState
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def check(database: Database) -> None:
             raise SchemaMissing("the database has no tables of this release yet: run `cars migrate`")
 
 
-def bundled() -> tuple[dict[str, Any], str] | None:
+def bundled() -> tuple[Json, str] | None:
     """Card and digest of the model version that ships with the program; None where it has none."""
     spec = find_spec("model")
     if spec is None or not spec.submodule_search_locations:

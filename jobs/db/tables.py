@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import (
     JSON,
@@ -51,21 +51,26 @@ class Utc(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return what the database stores."""
         if value is None:
             return None
         return value.astimezone(UTC) if dialect.name == "postgresql" else value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Return what Python sees."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 Id = BigInteger().with_variant(Integer, "sqlite")
+JsonObject: TypeAlias = dict[str, Any]  # whatever JSON has
 Json = JSON().with_variant(JSONB(), "postgresql")
 
 
 class Base(DeclarativeBase):
+    """The tables, with the names of their constraints and the types of their columns."""
+
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -80,7 +85,7 @@ class Base(DeclarativeBase):
         str: Text,
         bytes: LargeBinary,
         float: Float(53),
-        dict[str, Any]: Json,
+        JsonObject: Json,
     }
 
 
@@ -94,7 +99,7 @@ class VersionRow(Base):
     state: Mapped[str] = mapped_column(String(20))
     location: Mapped[str] = mapped_column(String(20))  # "bundled" with the program, or in the "store"
     digest: Mapped[str] = mapped_column(String(64))  # SHA-256 of card.json, which holds the hashes of the other files
-    card: Mapped[dict[str, Any]]
+    card: Mapped[JsonObject]
     registered_at: Mapped[datetime]
 
 
@@ -136,7 +141,7 @@ class JobRow(Base):
     canceled: Mapped[int] = mapped_column(Integer, server_default="0")
     cached: Mapped[int] = mapped_column(Integer, server_default="0")  # of ok: predicted before
     skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are not images
-    skipped_suffixes: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # how many of them have which
+    skipped_suffixes: Mapped[JsonObject] = mapped_column(server_default="{}")  # how many of them have which
     error: Mapped[str | None]
     waiting: Mapped[str | None]  # why nothing of it can be done at present
     waiting_since: Mapped[datetime | None]
@@ -268,10 +273,10 @@ class TrainingRunRow(Base):
     recipe: Mapped[str] = mapped_column(String(40))
     init: Mapped[str]  # scratch, imagenet, a version's name, or the path of a file
     epochs: Mapped[int | None] = mapped_column(Integer)
-    options: Mapped[dict[str, Any]]
-    progress: Mapped[dict[str, Any]]
-    candidate: Mapped[dict[str, Any] | None]  # numbers on the holdout
-    production: Mapped[dict[str, Any] | None]  # those of the version that was live, on the same photos
+    options: Mapped[JsonObject]
+    progress: Mapped[JsonObject]
+    candidate: Mapped[JsonObject | None]  # numbers on the holdout
+    production: Mapped[JsonObject | None]  # those of the version that was live, on the same photos
     version_id: Mapped[int | None] = mapped_column(Id, ForeignKey("model_versions.id"), index=True)
     promoted: Mapped[bool] = mapped_column(Boolean, server_default=false())
     reason: Mapped[str | None]
@@ -287,7 +292,7 @@ class TrainingRunRow(Base):
 
 
 class CorrectionRow(Base):
-    """What a person says is on a photo. Its bytes are kept beside the model versions, by their hash."""
+    """What a person says an image shows. Its bytes are stored beside the model versions, by their hash."""
 
     __tablename__ = "corrections"
 

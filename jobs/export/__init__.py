@@ -3,7 +3,7 @@
 Everything but a DataFrame is streamed: memory does not grow with the number of rows.
 
 In CSV a text that a spreadsheet would run as a formula gets an apostrophe in front, and so does a text that starts with
-an apostrophe: taking one apostrophe off the front of a cell, where there is one, gives back the text exactly
+an apostrophe: taking one apostrophe off the front of a cell, where there is one, restores the text exactly
 (`unguarded`). Numbers stay numbers.
 """
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from jobs.disk import replacing, trouble
 from jobs.errors import OutputError, SettingsInvalid
+from jobs.records import Json
 from jobs.terminal import safe
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def write(results: Iterable[Row], file: Path) -> int:
 def to_pandas(results: Iterable[Row]) -> "pandas.DataFrame":
     """Return a DataFrame with `COLUMNS`, one row per result: text as `string`, `year` as `Int16`, `confidence` as
     `float64` (NaN where there is none), `top` as lists of dicts, `finished_at` as `datetime64[ns, UTC]`. Raises
-    `SettingsInvalid` without the extra `tables`."""
+    `SettingsInvalid` without the extra `tables`.
+    """
     try:
         import pandas
     except ImportError as exc:
@@ -96,7 +98,7 @@ def print_rows(
     return _print_json(rows, out, array=format == "json", ascii_only=out.isatty())
 
 
-def flat(result: Row) -> dict[str, Any]:
+def flat(result: Row) -> Json:
     """Return a result with `error` taken apart into `error_code` and `error_message`."""
     error = result["error"] or {}
     row = {name: value for name, value in result.items() if name != "error"}
@@ -105,7 +107,8 @@ def flat(result: Row) -> dict[str, Any]:
 
 def guarded(value: object) -> object:
     """Return a value as a CSV cell: None empty, numbers as they are, lists and dicts as JSON, text that is safe to
-    open."""
+    open.
+    """
     if value is None or isinstance(value, int | float):
         return value
     text = value if isinstance(value, str) else _json(value)
@@ -204,7 +207,7 @@ def _write_parquet(results: Iterable[Row], stream: BinaryIO) -> int:
     return count
 
 
-def _timed(row: dict[str, Any]) -> dict[str, Any]:
+def _timed(row: Json) -> Json:
     """Return a flat result with its time as a datetime."""
     finished = row["finished_at"]
     return row | {"finished_at": datetime.fromisoformat(finished) if finished else None}

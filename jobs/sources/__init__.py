@@ -36,7 +36,7 @@ def open_source(source: str, *, roots: Sequence[str] | None, max_file_bytes: int
     """Open what `canonical` returned (never a user's text itself: a backslash means something else there).
 
     `roots`: the absolute folders and URL prefixes that may be read; None allows every local folder and supported
-    URL. A local source is judged by its real path, after links. `max_file_bytes`: no larger file is ever read.
+    URL. A local source is checked by its real path, after links. `max_file_bytes`: no larger file is ever read.
 
     Raises `SourceNotAllowed` (outside the roots, a protocol that is not listed, a chained URL), `SourceMissing` (no
     such folder) and `SourceError` (a package for the protocol is not installed). A remote source is not contacted
@@ -71,7 +71,7 @@ def what_it_has(source: Source) -> str:
     """Return what the last scan of a source without images met instead, in words: which suffixes, and how often."""
     if not source.left_out:
         return "it is empty (files whose names start with a dot do not count)"
-    shown = source.left_out.most_common(8)
-    names = [f"{files:,} {'without a suffix' if suffix == NO_SUFFIX else suffix}" for suffix, files in shown]
-    more = [f"{len(source.left_out) - len(shown)} more suffixes"] if len(source.left_out) > len(shown) else []
+    frequent = source.left_out.most_common(8)
+    names = [f"{files:,} {'without a suffix' if suffix == NO_SUFFIX else suffix}" for suffix, files in frequent]
+    more = [f"{len(source.left_out) - len(frequent)} more suffixes"] if len(source.left_out) > len(frequent) else []
     return f"its files are others ({', '.join([*names, *more])})"

@@ -81,7 +81,8 @@ def _file_path(rest: str) -> str:
 
 def parse(source: str) -> Address:
     """Return what `canonical` returned, taken apart; raises `SourceNotAllowed` for a chained URL or one with `..` in
-    it."""
+    it.
+    """
     try:
         raw = decode(source)
     except ValueError as exc:
@@ -125,7 +126,8 @@ def _covers(root: str, address: Address) -> bool:
 
 def permitted_folder(address: Address, roots: Sequence[str] | None) -> bytes:
     """Return the real path of a local source, every link on the way followed; raises `SourceNotAllowed` outside the
-    roots."""
+    roots.
+    """
     try:
         real = os.path.realpath(address.folder)
     except ValueError as exc:
@@ -153,7 +155,8 @@ def _outside(text: str, roots: Sequence[str]) -> str:
 
 def local_root(address: Address, real: bytes) -> int:
     """Return a descriptor of the folder at `real`, reached without following a link: what was permitted is what is
-    opened."""
+    opened.
+    """
     descriptor = os.open("/", _STEP)
     try:
         for name in real.split(b"/"):

@@ -66,7 +66,8 @@ class Source(ABC):
     @abstractmethod
     def read(self, path: str) -> bytes:
         """Return the bytes of the image at an entry's `path`; raises `ImageUnavailable` with the code that its row
-        gets."""
+        gets.
+        """
 
     def close(self) -> None:
         """Close what is open."""
@@ -110,15 +111,18 @@ class TreeSource(Source, Generic[Folder]):
     @abstractmethod
     def _keys(self, folder: Folder, floor: bytes) -> Iterator[bytes]:
         """Yield the sorted keys from `floor` on: a name, with a slash for a folder, else with nothing, OTHER or
-        UNSURE."""
+        UNSURE.
+        """
 
     def _examine(self, path: str) -> tuple[bool, ImageFailure | None]:
         """Of a key that is UNSURE: whether it makes an entry, and the entry's error.
 
-        What cannot be looked at makes one, so that it is told why."""
+        What cannot be examined makes one, so that its row says why.
+        """
         raise NotImplementedError(path)
 
     def scan(self, *, after: str | None = None) -> Generator[Entry, None, None]:
+        """Yield every image once; see `Source.scan`."""
         self.left_out = LeftOut()
         levels: list[_Level[Folder]] = []
         try:
@@ -142,7 +146,8 @@ class TreeSource(Source, Generic[Folder]):
 
     def _until_folder(self, levels: list[_Level[Folder]]) -> Iterator[Entry]:
         """Yield the entries of the deepest level up to its next folder, which is added to `levels`; at its end it
-        goes."""
+        goes.
+        """
         level = levels[-1]
         prefix = level.prefix
         listing = prefix[:-1] or None
@@ -192,7 +197,7 @@ def _unlisted(path: str, reason: str) -> Entry:
 
 
 def why(error: BaseException) -> str:
-    """Return the reason in an exception's own words, without the path, which the row has already."""
+    """Return the reason that an exception gives, without the path, which the row has already."""
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 

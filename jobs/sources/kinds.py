@@ -27,11 +27,9 @@ OTHER_SUFFIXES = "…"
 """Stands for all suffixes past the first hundred different ones."""
 
 _MOST_SUFFIXES = 100
-_COMMON = frozenset((b".jpg", b".JPG", b".png"))  # most files, told at once
-_IMAGES = frozenset(
-    b"jpg jpeg jpe jfif pjpeg png webp gif bmp tif tiff avif heic heif hif jxl mpo".split()  # DESIGN, section 6
-)
-# Never looked into: what they hold is known, be it an image to somebody (a raw photo starts like a TIFF).
+_COMMON = frozenset((b".jpg", b".JPG", b".png"))  # most files, recognized at once
+_IMAGES = frozenset(b"jpg jpeg jpe jfif pjpeg png webp gif bmp tif tiff avif heic heif hif jxl mpo".split())
+# Never looked into: what they hold is known, even if it is an image of a kind (a raw photo starts like a TIFF).
 _OTHERS = frozenset(
     b"""
     txt csv tsv json jsonl ndjson xml yaml yml toml ini cfg conf log md rst html htm mhtml css js ts py pyc ipynb sh bat
@@ -100,7 +98,8 @@ def starts_like_an_image(head: bytes) -> bool:
 
 def suffix(name: bytes) -> str:
     """Return the suffix by which a file that is not an image is counted: `.mp4`, in lower case; `NO_SUFFIX` if it has
-    none."""
+    none.
+    """
     _, dot, last = name.rpartition(b".")
     last = last.lower()
     return f".{last.decode()}" if dot and _READABLE.fullmatch(last) else NO_SUFFIX

@@ -1,5 +1,6 @@
 """Local folders. Everything is opened relative to the source's own descriptor and no link is ever followed by the
-system: a link is resolved here, step by step, and only inside the source."""
+system: a link is resolved here, step by step, and only inside the source.
+"""
 
 import errno
 import os
@@ -40,6 +41,7 @@ class LocalSource(TreeSource[int]):
         self._max_file_bytes = max_file_bytes
 
     def close(self) -> None:
+        """Close the folder."""
         root, self._root = self._root, -1
         if root >= 0:
             os.close(root)
@@ -73,6 +75,7 @@ class LocalSource(TreeSource[int]):
             return True, exc.failure
 
     def read(self, path: str) -> bytes:
+        """Return the bytes of an image; see `Source.read`."""
         limit = self._max_file_bytes
         if path.endswith("/"):
             raise ImageUnavailable(
@@ -163,7 +166,8 @@ class LocalSource(TreeSource[int]):
 
 def _smallest(folder: int, floor: bytes) -> tuple[list[bytes], bool]:
     """Return the smallest keys of a folder from `floor` on, sorted, and whether there are more; at most twice
-    NAMES_HELD in memory. Sorting a full list now and then takes a third of what a heap would."""
+    NAMES_HELD in memory. Sorting a full list now and then takes a third of what a heap would.
+    """
     keys: list[bytes] = []
     bound: bytes | None = None
     full = 2 * NAMES_HELD

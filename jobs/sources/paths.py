@@ -50,7 +50,8 @@ def _read(match: re.Match[str]) -> str:
 
 def is_dotted(path: bytes) -> bool:
     """Return whether the file, or a folder on the way to it, is a dotfile; `.` and `..`, as keys may have them, are
-    none."""
+    none.
+    """
     return (path[:1] == b"." or b"/." in path) and _DOTFILE.search(path) is not None
 
 

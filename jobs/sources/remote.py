@@ -1,5 +1,6 @@
 """Sources behind a URL, through fsspec. Nothing is contacted before the first scan or read, and the filesystem is made
-in the process that uses it: its connections and event loop do not outlive a fork."""
+in the process that uses it: its connections and event loop do not outlive a fork.
+"""
 
 import asyncio
 import os
@@ -34,7 +35,8 @@ _GONE = ("NoSuchKey", "NoSuchBucket", "404")
 
 def open_remote(address: Address, *, max_file_bytes: int) -> Source:
     """Return a source for a URL that is permitted; raises `SourceError` where the package for its protocol is
-    missing."""
+    missing.
+    """
     try:
         fsspec.get_filesystem_class(address.protocol)
     except ImportError as exc:
@@ -102,7 +104,7 @@ class S3Source(Source):
         where = {"StartAfter": after} if after else {}
         while True:
             try:
-                page = self._call("list_objects_v2", Bucket=self._bucket, Prefix=self._prefix, MaxKeys=PAGE, **where)
+                page = self._page(where)
             except Exception as exc:
                 raise SourceMissing(f"{self._text} cannot be listed: {why(exc)}") from exc
             listed = [(item["Key"], item["Size"]) for item in page.get("Contents", ()) if item["Key"] > after]
@@ -112,9 +114,14 @@ class S3Source(Source):
                 return
             where = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def _page(self, where: dict[str, str]) -> Any:
+        arguments = {"Prefix": self._prefix, "MaxKeys": PAGE, **where}
+        return sync(self._filesystem.get().loop, self._request, "list_objects_v2", timeout=SECONDS, **arguments)
+
     def _look(self, names: Sequence[bytes]) -> set[bytes]:
         """Return those that start like an image, by a request of `HEAD_BYTES` bytes each; and those that cannot be
-        read, so that it is told why."""
+        read, so that their rows say why.
+        """
         found: set[bytes] = set()
         for at in range(0, len(names), HEADS_AT_ONCE):
             some = names[at : at + HEADS_AT_ONCE]
@@ -125,10 +132,14 @@ class S3Source(Source):
     async def _heads(self, names: Sequence[bytes]) -> list[bool]:
         return await asyncio.gather(*map(self._looks_like_an_image, names))
 
+    async def _request(self, method: str, **arguments: Any) -> Any:
+        """Send one request of S3's protocol, for which s3fs has no public call: it would look objects up first."""
+        return await self._filesystem.get()._call_s3(method, Bucket=self._bucket, **arguments)  # noqa: SLF001
+
     async def _looks_like_an_image(self, name: bytes) -> bool:
         key, span = self._prefix + _text(name), f"bytes=0-{HEAD_BYTES - 1}"
         try:
-            response = await self._filesystem.get()._call_s3("get_object", Bucket=self._bucket, Key=key, Range=span)
+            response = await self._request("get_object", Key=key, Range=span)
             async with response["Body"] as body:
                 return starts_like_an_image(await body.read())
         except Exception:
@@ -146,7 +157,7 @@ class S3Source(Source):
 
     async def _object(self, key: str) -> bytes:
         """Return an object's bytes in one request; one that is too large is refused before its body is asked for."""
-        response = await self._filesystem.get()._call_s3("get_object", Bucket=self._bucket, Key=key)
+        response = await self._request("get_object", Key=key)
         body = response["Body"]
         try:
             limit = self._max_file_bytes
@@ -162,10 +173,6 @@ class S3Source(Source):
             return b"".join(parts)
         finally:
             body.close()
-
-    def _call(self, method: str, **arguments: Any) -> Any:
-        filesystem = self._filesystem.get()
-        return sync(filesystem.loop, filesystem._call_s3, method, timeout=SECONDS, **arguments)
 
 
 def _s3() -> Any:
@@ -233,26 +240,31 @@ class UrlSource(TreeSource[str]):
         return starts_like_an_image(head), None
 
     def read(self, path: str) -> bytes:
-        limit = self._max_file_bytes
+        """Return the bytes of an image; see `Source.read`."""
         try:
-            relative = _text(decode(path))
-            if ".." in relative.split("/"):
-                raise ImageUnavailable(ImageErrorCode.OUTSIDE_SOURCE, "the path leads out of the source")
-            self._filesystem.get()
-            name = f"{self._base}/{relative}"
-            info = self._call("info", name)
-            if info["type"] == "directory":
-                raise ImageUnavailable(ImageErrorCode.UNSUPPORTED, "a folder, not a file")
-            size = info.get("size")
-            if size is not None and size > limit:
-                raise too_large(size, limit)
-            data: bytes = self._call("cat_file", name, start=0, end=limit + 1) if size != 0 else b""
+            data = self._fetch(_text(decode(path)))
         except ImageUnavailable:
             raise
         except Exception as exc:
             raise _unavailable(exc) from exc
-        if len(data) > limit:
-            raise too_large(None, limit)
+        if len(data) > self._max_file_bytes:
+            raise too_large(None, self._max_file_bytes)
+        return data
+
+    def _fetch(self, path: str) -> bytes:
+        """Return a file's bytes, at most one more than the limit."""
+        limit = self._max_file_bytes
+        if ".." in path.split("/"):
+            raise ImageUnavailable(ImageErrorCode.OUTSIDE_SOURCE, "the path leads out of the source")
+        self._filesystem.get()
+        name = f"{self._base}/{path}"
+        info = self._call("info", name)
+        if info["type"] == "directory":
+            raise ImageUnavailable(ImageErrorCode.UNSUPPORTED, "a folder, not a file")
+        size = info.get("size")
+        if size is not None and size > limit:
+            raise too_large(size, limit)
+        data: bytes = self._call("cat_file", name, start=0, end=limit + 1) if size != 0 else b""
         return data
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.settings import load
 from tests.support.processes import wait_until
-from workers.supervision.children import Watch, is_child
+from workers.supervision.children import ChildMonitor, is_child
 from workers.supervision.shared_memory import Shared
 
 SILENT = 25  # ticks of a second, with a lease of 20 s
@@ -42,10 +42,10 @@ def children() -> Iterator[Callable[..., BaseProcess]]:
         process.join()
 
 
-def ticks(watch: Watch, clock: Clock, count: int) -> None:
+def ticks(monitor: ChildMonitor, clock: Clock, count: int) -> None:
     for _ in range(count):
         clock.now += 1
-        watch.tick()
+        monitor.tick()
 
 
 def test_a_child_whose_threads_cannot_run_is_ended(home, children) -> None:
@@ -57,13 +57,13 @@ def test_a_child_whose_threads_cannot_run_is_ended(home, children) -> None:
 
     child = children(hang)
     wait_until(lambda: shared.slot(3).working and shared.slot(3).pulse)
-    watch = Watch(shared, load(), clock=clock)
-    ticks(watch, clock, 15)
+    monitor = ChildMonitor(shared, load(), clock=clock)
+    ticks(monitor, clock, 15)
     assert is_child(child.pid)
-    ticks(watch, clock, SILENT)
+    ticks(monitor, clock, SILENT)
     child.join(30)
     assert child.exitcode == -signal.SIGKILL
-    watch.tick()
+    monitor.tick()
     assert list(shared.slots()) == []
 
 
@@ -75,10 +75,10 @@ def test_a_child_that_works_on_is_left_alone(home, children) -> None:
             signal.pause()
 
     child = children(work)
-    watch = Watch(shared, load(), clock=clock)
+    monitor = ChildMonitor(shared, load(), clock=clock)
     for _ in range(2 * SILENT):
         pulse = shared.slot(0).pulse
-        ticks(watch, clock, 5)
+        ticks(monitor, clock, 5)
         if not shared.slot(0).working:
             continue
         if clock.now > 100:
@@ -96,10 +96,10 @@ def test_a_parent_that_was_stopped_counts_no_silence(home, children) -> None:
 
     child = children(hang)
     wait_until(lambda: shared.slot(0).working)
-    watch = Watch(shared, load(), clock=clock)
+    monitor = ChildMonitor(shared, load(), clock=clock)
     for _ in range(5):
         clock.now += 1_000
-        watch.tick()
+        monitor.tick()
     assert is_child(child.pid)
 
 
@@ -113,10 +113,10 @@ def test_a_child_that_holds_too_much_is_ended(home, children) -> None:
             del held
 
     child = children(grow)
-    watch = Watch(shared, load(), resident_limit=150 << 20, clock=clock)
+    monitor = ChildMonitor(shared, load(), resident_limit=150 << 20, clock=clock)
 
     def ended() -> bool:
-        watch.tick()
+        monitor.tick()
         return not child.is_alive()
 
     wait_until(ended)
@@ -125,11 +125,11 @@ def test_a_child_that_holds_too_much_is_ended(home, children) -> None:
 
 def test_a_process_that_is_no_child_is_never_ended(home) -> None:
     shared, clock = Shared(), Clock()
-    watch = Watch(shared, load(), resident_limit=1, clock=clock)
+    monitor = ChildMonitor(shared, load(), resident_limit=1, clock=clock)
     slot = shared.slot(0)
     with slot.work():
         assert slot.pid == os.getpid()
-        ticks(watch, clock, 3 * SILENT)
+        ticks(monitor, clock, 3 * SILENT)
     assert list(shared.slots()) == []
 
 
@@ -146,32 +146,32 @@ def test_a_death_while_loading_is_a_suspicion_that_a_check_clears(home, children
         "workers.supervision.children.COMMAND",
         ("sh", "-c", f"test -e {home}/sound || {{ echo 'error: no GPU' >&2; exit 1; }}"),
     )
-    watch = Watch(shared, load(), clock=clock)
-    watch.tick()
-    assert "crashed while it loaded" in (watch.broken or "")
+    monitor = ChildMonitor(shared, load(), clock=clock)
+    monitor.tick()
+    assert "crashed while it loaded" in (monitor.broken or "")
 
     def says(words: str | None) -> bool:
         clock.now += 0.1  # slowly: a check that takes the clock's two minutes is given up
-        watch.tick()
-        return watch.broken == words
+        monitor.tick()
+        return monitor.broken == words
 
     wait_until(lambda: says("no GPU"))
     (home / "sound").touch()
     wait_until(lambda: says(None))
-    watch.close()
+    monitor.close()
 
 
 def test_the_pace_of_late(home) -> None:
     shared, clock = Shared(), Clock()
-    watch = Watch(shared, load(), clock=clock)
-    assert watch.row() == {"broken": None, "images_per_second": None}
+    monitor = ChildMonitor(shared, load(), clock=clock)
+    assert monitor.row() == {"broken": None, "images_per_second": None}
     for index in (0, 1):
         shared.slot(index).count(50)
     clock.now = 10
-    assert watch.row()["images_per_second"] == 10.0
+    assert monitor.row()["images_per_second"] == 10.0
     for _ in range(40):
         clock.now += 2
-        rate = watch.row()["images_per_second"]
+        rate = monitor.row()["images_per_second"]
     assert rate is None
 
 

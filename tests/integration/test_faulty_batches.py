@@ -22,7 +22,7 @@ from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
 from workers.recovery.thread import recover
 from workers.runtime import Runtime
-from workers.supervision.children import Watch
+from workers.supervision.children import ChildMonitor
 from workers.supervision.shared_memory import Shared
 
 Make = Callable[..., Runtime]
@@ -302,7 +302,7 @@ def test_a_worker_row_says_what_it_does(client: Client, runtime: Make, photos: P
 
     worker = runtime("w" * 36, batch_size=2)
     job = listed(client, worker, photos(2, 16))
-    watch = Watch(Shared(), worker.settings)
+    monitor = ChildMonitor(Shared(), worker.settings)
     row = {
         "id": worker.identity,
         "host": "h",
@@ -314,9 +314,9 @@ def test_a_worker_row_says_what_it_does(client: Client, runtime: Make, photos: P
     }
 
     def beat(shared: Shared) -> WorkerStatus:
-        watch._shared = shared
+        monitor._shared = shared
         with client.database.write() as connection:
-            workers.beat(connection, {**row, **watch.row()})
+            workers.heartbeat(connection, {**row, **monitor.row()})
         (found,) = client.workers()
         return found
 

@@ -106,13 +106,13 @@ def test_what_is_taken_into_use_during_a_deletion_stays(
     first = client.submit(str(folder))
     complete(first, worker)
     second = client.submit(str(folder))
-    delete = housekeeping._delete_predictions
+    delete = housekeeping.delete_predictions
 
     def classify_first(*args: Any, **options: Any) -> int:
         assert complete(second, worker).cached == 3
         return delete(*args, **options)
 
-    monkeypatch.setattr(housekeeping, "_delete_predictions", classify_first)
+    monkeypatch.setattr(housekeeping, "delete_predictions", classify_first)
     first.delete()
     assert len([result for result in second.results() if result.label]) == 3
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.local_worker import WorkerProcess, require_model_packages
+from jobs.cli.local_worker import WorkerProcess
 from jobs.errors import WorkerFailed
+from jobs.requirements import require_model_packages
 from tests.support.processes import wait_until
 
 

@@ -112,5 +112,5 @@ def test_a_frozen_broker_holds_up_its_thread_only() -> None:
 def test_nobody_reads() -> None:
     """A child whose parent is gone loses its message."""
     notifier = PipeNotifier(Published())  # type: ignore[arg-type]
-    os.close(notifier._reader)
+    os.close(notifier.reader)
     assert not notifier.notify("workers.scan_job", 1)

@@ -277,16 +277,23 @@ class Cars:
     client: FakeClient = field(default_factory=FakeClient)
     worker: FakeWorker = field(default_factory=FakeWorker)
     became: list[str] | None = None
+    asked: list[str] | None = None
+    answer: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, *arguments: str) -> Run:
         def become(program: Sequence[str]) -> None:
             self.became = list(program)
+
+        def ask(program: Sequence[str]) -> dict[str, Any]:
+            self.asked = list(program)
+            return self.answer
 
         outside = Dependencies(
             client=lambda: self.client,
             local_worker=lambda: self.worker,
             training_worker=lambda: self.worker,
             become=become,
+            ask=ask,
         )
         return CliRunner().invoke(app, list(arguments), obj=outside, catch_exceptions=False)
 

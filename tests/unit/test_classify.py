@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jobs.states import ImageErrorCode
-from model.errors import IMAGE_CODES
+from model import errors
 from workers.classification.probabilities import to_float16
 
 
@@ -22,4 +22,6 @@ def test_every_half_and_what_lies_between_two() -> None:
 
 
 def test_every_code_of_the_model_is_one_of_the_database() -> None:
-    assert set(IMAGE_CODES) <= set(ImageErrorCode)
+    codes = {value for name, value in vars(errors).items() if name.isupper()}
+    assert codes
+    assert codes <= set(ImageErrorCode)

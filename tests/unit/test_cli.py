@@ -377,11 +377,17 @@ def test_model_export_goes_to_a_new_folder(cars: Cars, tmp_path: Path) -> None:
 
 
 def test_evaluate_needs_no_training_packages(cars: Cars, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.cli import local_worker
-
-    monkeypatch.setattr(local_worker, "require_training_packages", pytest.fail)
-    assert cars("model", "evaluate", "v1", "photos").exit_code == 0
-    assert cars.became is not None
+    monkeypatch.setattr("jobs.requirements.require_training_packages", pytest.fail)
+    cars.answer = {
+        "top1": 0.5,
+        "framing": [{"area": 0.25, "top1": 0.4}],
+        "ood_images": {"holdout": {"images": 3, "rejected": 2, "decided_model": 0, "decided_make": 1}},
+    }
+    shown = cars("model", "evaluate", "v1", "photos")
+    assert (shown.exit_code, json.loads(shown.stdout)) == (0, cars.answer)
+    assert cars.asked == ["evaluate", "--split", "all", "--", "v1", "photos"]
+    table = cars("model", "evaluate", "v1", "photos", "--format", "table").stdout
+    assert [word in table for word in ("0.5", "0.25", "holdout")] == [True] * 3
 
 
 def test_doctor_exits_1_when_a_check_failed(cars: Cars) -> None:

@@ -41,20 +41,18 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: scene.now)
     monkeypatch.setattr(supervisor, "is_alive", lambda pid: pid in scene.pids)
     monkeypatch.setattr(supervisor, "kill", scene.killed.extend)
-    monkeypatch.setattr(Supervisor, "_overdue", lambda _: scene.due)
-    monkeypatch.setattr(Supervisor, "_without_lease", lambda _, pids: [pid for pid in pids if pid not in scene.leases])
     return scene
 
 
 @pytest.fixture
 def check(scene: Scene) -> Callable[[float], None]:
     """`check(seconds)`: let so much time go by, with a look each second."""
-    runtime = SimpleNamespace(identity="w", settings=SimpleNamespace(stall_seconds=STALL_SECONDS))
+    work = SimpleNamespace(is_overdue=lambda: scene.due, lease_holders=lambda: scene.leases)
     supervisor = Supervisor(
-        runtime,  # type: ignore[arg-type]
         scene,  # type: ignore[arg-type]
-        queues=["classify"],
+        work,  # type: ignore[arg-type]
         concurrency=1,
+        stall_seconds=STALL_SECONDS,
         pool=lambda: scene.pids,
         start_anew=scene.start_anew,
     )

@@ -130,7 +130,7 @@ def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending
     runtime.slot.count(len(outcomes))
     rate = len(outcomes) / seconds if seconds else 0.0
     logger.info(
-        "batch %d of job %d: %d images, %.0f a second",
+        "batch %d of job %d: %d images, %.0f per second",
         *(claim.id, claim.job_id, len(outcomes), rate),
         extra={"images": len(outcomes), "seconds": round(seconds, 3)},
     )
@@ -142,7 +142,8 @@ def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending
 
 def _load(runtime: Runtime, claim: batches.Claim, version: VersionRecord) -> Loaded:
     """Return the engine of the job's version. While it is loaded, the batch says so: a process that crashes then has
-    not looked at an image yet. Raises VersionUnusable."""
+    not looked at an image yet. Raises VersionUnusable.
+    """
     loading = not runtime.has_loaded(version)
     if loading:
         with runtime.database.write(durable=False) as connection:

@@ -12,7 +12,7 @@ from jobs.db.queries.versions import VersionRecord
 from jobs.errors import SourceError
 from model.errors import ModelError
 from workers.runtime import Runtime
-from workers.self_check import fault_of, words
+from workers.self_check import describe, fault_of
 
 __all__ = ["Broken", "Fault", "ImageAtFault", "MustWait", "VersionUnusable", "diagnose"]
 
@@ -39,15 +39,16 @@ class VersionUnusable(Exception):
 
 def diagnose(runtime: Runtime, version: VersionRecord, error: Exception) -> Fault:
     """Return what `error`, raised in a batch of this model version, says. The engine is given its start-up picture
-    again."""
+    again.
+    """
     if isinstance(error, SourceError):
         return MustWait(str(error))
     if isinstance(error, VersionUnusable):
-        reason = words(error.__cause__ or error)
+        reason = describe(error.__cause__ or error)
     else:
         found = _fault_of(runtime, version)
         if found is None:
-            return ImageAtFault(words(error))
+            return ImageAtFault(describe(error))
         reason = found
     runtime.unload(version.name)
     production = runtime.production()
@@ -61,4 +62,4 @@ def _fault_of(runtime: Runtime, version: VersionRecord) -> str | None:
     try:
         return fault_of(runtime.load(version).engine)
     except Exception as exc:
-        return str(exc) if isinstance(exc, ModelError) else f"its engine cannot be loaded: {words(exc)}"
+        return str(exc) if isinstance(exc, ModelError) else f"its engine cannot be loaded: {describe(exc)}"

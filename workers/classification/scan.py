@@ -26,7 +26,8 @@ CHUNK = 4_096  # rows per transaction, about
 
 def scan_job(runtime: Runtime, job_id: int) -> None:
     """List a slice of the job's source and send a message for the next one; harmless when another process does, or
-    all is listed."""
+    all is listed.
+    """
     if job_id in runtime.scan_backoff.blocked():
         return
     with runtime.database.write() as connection:
@@ -40,7 +41,7 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
             return jobs.renew_scan(connection, job_id, attempt=attempt, seconds=runtime.settings.lease_seconds)
 
     try:
-        # No stall ends it: how long a folder of a million names takes to answer, nobody knows.
+        # No stall ends it: a folder of a million names may take any time to answer.
         with Lease(renew, seconds=runtime.settings.lease_seconds, stall_seconds=float("inf")) as lease:
             done = _slice(runtime, job_id, lease, attempt=attempt)
     except LeaseLost:

@@ -1,1 +1,1 @@
-"""Work that was lost or that no message told of."""
+"""Recovering work that was lost, or for which no message arrived."""

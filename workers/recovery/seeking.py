@@ -1,4 +1,4 @@
-"""The thread in every engine child that finds work no message told of.
+"""The thread in every engine child that finds work for which no message arrived.
 
 Messages may be lost, the broker may hang, and the pool's own pipes may be out of order: whatever happens to them, a
 child that has nothing in hand looks into the database itself.
@@ -38,21 +38,22 @@ class Seeker:
         self._slot = slot
         self._work = work
         self._turn = threading.Lock()
-        self._told = 0  # tasks that wait for their turn: they go first
+        self._waiting = 0  # tasks that wait for their turn: they go first
         self._rounds = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="seek", daemon=True)
 
     def start(self) -> None:
+        """Take a place among the children and start the thread."""
         self._board.enter(self._slot)
         self._thread.start()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """For the main thread: work while this is held."""
-        self._told += 1
+        """For the main thread: take the turn, and work inside."""
+        self._waiting += 1
         with self._turn:
-            self._told -= 1
+            self._waiting -= 1
             self._board.busy(self._slot)
             try:
                 yield
@@ -66,7 +67,7 @@ class Seeker:
 
     def _run(self) -> None:
         while not self._stop.wait(SEEK_SECONDS):
-            while not (self._stop.is_set() or self._board.closing or self._told) and self._seek():
+            while not (self._stop.is_set() or self._board.closing or self._waiting) and self._seek():
                 pass
 
     def _seek(self) -> bool:
@@ -100,5 +101,5 @@ class Seeker:
                 found = training_runs.waiting(connection, patience=PATIENCE)
         if not found:
             return False
-        self._rounds += 1  # each in turn: the first may be one that nobody can do
+        self._rounds += 1  # each in turn: the first may be one that cannot be done
         return bool(work(found[self._rounds % len(found)]))

@@ -19,7 +19,7 @@ from workers import fork_safety
 from workers.classification.finish import finish_job
 from workers.runtime import Runtime
 from workers.supervision import supervisor
-from workers.supervision.children import Watch
+from workers.supervision.children import ChildMonitor
 from workers.supervision.supervisor import Supervisor
 from workers.training.task import notify_runs, reclaim_runs
 
@@ -72,7 +72,9 @@ def _give_up(runtime: Runtime) -> None:
 
 
 def recover_runs(runtime: Runtime, *, idle: bool, trains: bool, last_notified: dict[int, float]) -> None:
-    """The same for training runs; only a worker that trains sends messages for them: nobody else would receive one."""
+    """The same for training runs; only a worker that trains sends messages for them: no other worker would receive
+    one.
+    """
     reclaim_runs(runtime, _is_alive)
     if trains:
         notify_runs(runtime, last_notified, idle=idle, patience=0.0 if runtime.settings.embedded else PATIENCE)
@@ -122,7 +124,7 @@ def _notify_batches(runtime: Runtime, concurrency: int) -> None:
         patience = EMBEDDED_PATIENCE if runtime.settings.embedded else PATIENCE
         overdue = batches.sent_for(connection, patience=patience, limit=concurrency)
     for _ in range(overdue):
-        runtime.notify(CLASSIFY_BATCH, 0)
+        runtime.notify(CLASSIFY_BATCH)
 
 
 class Recovery:
@@ -135,20 +137,20 @@ class Recovery:
         *,
         is_idle: Callable[[], bool],
         row: Mapping[str, Any],
-        watch: Watch,
+        monitor: ChildMonitor,
         listener: Listener | None = None,
     ) -> None:
         self._runtime = runtime
         self._listener = listener
         self._supervisor = supervisor
-        self._watch = watch
-        self._told_broken: str | None = None
+        self._monitor = monitor
+        self._last_broken: str | None = None
         self._is_idle = is_idle
         self._row = dict(row)
         self._scans_notified: dict[int, float] = {}
         self._runs_notified: dict[int, float] = {}
         self._due = 0.0
-        self._beat_due = 0.0
+        self._heartbeat_due = 0.0
         self._listed = False
         self._retired = False
         self._stop = threading.Event()
@@ -156,6 +158,7 @@ class Recovery:
         self._thread = threading.Thread(target=self._run, name="recover", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         fork_safety.protect(self._runtime.database)
         self._thread.start()
 
@@ -170,7 +173,7 @@ class Recovery:
         self._stop.set()
         self._wake()
         self._thread.join()
-        self._watch.close()
+        self._monitor.close()
         if self._listener is not None:
             self._listener.close()
         self._forget()
@@ -193,7 +196,7 @@ class Recovery:
             self._pause()
 
     def _pause(self) -> None:
-        """Wait for the next tick, or until somebody wakes this thread."""
+        """Wait for the next tick, or until this thread is woken."""
         readers: list[int | Listener] = [self._wake_reader]
         if self._listener is not None:
             readers.append(self._listener)
@@ -209,17 +212,17 @@ class Recovery:
 
     def _tick(self) -> None:
         try:
-            self._watch.tick()
+            self._monitor.tick()
             if self._retired:
                 self._supervisor.ending()
                 self._forget()
                 _reclaim(self._runtime)
                 return
-            if self._watch.broken is None:
+            if self._monitor.broken is None:
                 self._supervisor.check()  # first, and only reading: a child may block every write
-            self._beat()
+            self._heartbeat()
             concurrency = self._row["concurrency"]
-            can_work = self._watch.broken is None and self._is_idle()
+            can_work = self._monitor.broken is None and self._is_idle()
             recover(self._runtime, idle=can_work, concurrency=concurrency, last_notified=self._scans_notified)
             trains = "train" in self._row["queues"].split(",")
             recover_runs(self._runtime, idle=self._is_idle(), trains=trains, last_notified=self._runs_notified)
@@ -228,13 +231,13 @@ class Recovery:
         except Exception:
             logger.exception("recovery failed; it continues at the next tick")
 
-    def _beat(self) -> None:
-        if time.monotonic() < self._beat_due and self._watch.broken == self._told_broken:
+    def _heartbeat(self) -> None:
+        if time.monotonic() < self._heartbeat_due and self._monitor.broken == self._last_broken:
             return
-        self._told_broken = self._watch.broken
-        self._beat_due = time.monotonic() + HEARTBEAT_SECONDS
+        self._last_broken = self._monitor.broken
+        self._heartbeat_due = time.monotonic() + HEARTBEAT_SECONDS
         with self._runtime.database.write(durable=False) as connection:
-            workers.heartbeat(connection, {**self._row, **self._watch.row()})
+            workers.heartbeat(connection, {**self._row, **self._monitor.row()})
         self._listed = True
 
     def _forget(self) -> None:

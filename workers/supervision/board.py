@@ -36,6 +36,7 @@ class Board:
 
     @property
     def closing(self) -> bool:
+        """Whether the worker is to end."""
         return self._memory[0] == 1
 
     def enter(self, slot: int) -> None:
@@ -43,6 +44,7 @@ class Board:
         _RECORD.pack_into(self._memory, self._offset(slot), os.getpid(), 0.0, time.monotonic())
 
     def busy(self, slot: int) -> None:
+        """Note that the child works from now on."""
         pid, _, looked_at = _RECORD.unpack_from(self._memory, self._offset(slot))
         _RECORD.pack_into(self._memory, self._offset(slot), pid, time.monotonic(), looked_at)
 

@@ -9,15 +9,15 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from jobs.settings import Settings, environment
 from workers.self_check import COMMAND, ending
 from workers.supervision import memory
 from workers.supervision.shared_memory import Shared, Slot
 
-__all__ = ["Watch"]
+__all__ = ["ChildMonitor"]
 
 logger = logging.getLogger(__name__)
 RATE_SECONDS: Final = 30.0
@@ -27,7 +27,7 @@ RECHECK_SECONDS: Final = 5.0
 LONGEST_RECHECK: Final = 300.0
 
 
-class Watch:
+class ChildMonitor:
     """Called at each tick of the parent's recovery thread. `resident_limit`: bytes of RAM a child may hold, where its
     own limit cannot work: CUDA reserves addresses without end.
     """
@@ -66,7 +66,7 @@ class Watch:
                 self._pulses.pop(slot, None)
         self._recheck.tick()
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Mapping[str, str | float | None]:
         """Return what the heartbeat row says beside who the worker is."""
         now, images = self._clock(), self._shared.images
         self._counts.append((now, images))

@@ -15,10 +15,10 @@ try:
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["child_limit", "limited", "resident"]
+__all__ = ["child_limit", "limited", "machine_memory", "resident"]
 
 FLOOR: Final = 2 << 30  # an engine and the decoders beside it need as much at times
-PARENT_SHARE: Final = 0.1
+PARENT_FRACTION: Final = 0.1
 UNLIMITED: Final = 1 << 60
 CGROUPS: Final = Path("/sys/fs/cgroup")
 PROC: Final = Path("/proc")
@@ -28,11 +28,12 @@ def child_limit(settings: Settings, *, children: int) -> int:
     """Return bytes a child may use: CARS_CHILD_MEMORY, else its part of what the control group or the machine has."""
     if settings.child_memory is not None:
         return int(settings.child_memory)
-    whole = min(_of_cgroup(), _of_machine())
-    return max(FLOOR, int(whole * (1 - PARENT_SHARE) / max(1, children)))
+    whole = min(_of_cgroup(), machine_memory())
+    return max(FLOOR, int(whole * (1 - PARENT_FRACTION) / max(1, children)))
 
 
-def _of_machine() -> int:
+def machine_memory() -> int:
+    """Return the bytes of RAM that this machine has."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
@@ -83,7 +84,7 @@ def limited(limit: int | None) -> Iterator[None]:
 
 
 def resident(pid: int) -> int:
-    """Return bytes of a process's own memory that are in RAM; 0 where that cannot be told."""
+    """Return bytes of a process's own memory that are in RAM; 0 where that is unknown."""
     for line in _lines(PROC / str(pid) / "status"):
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024

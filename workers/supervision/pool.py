@@ -27,6 +27,7 @@ class ProcessLock:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the lock is there
 
     def acquire(self, block: bool = True) -> bool:
+        """Lock; return False where that would have to wait and `block` is not set."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX if block else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -34,6 +35,7 @@ class ProcessLock:
         return True
 
     def release(self) -> None:
+        """Unlock."""
         fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def __enter__(self) -> bool:
@@ -49,7 +51,7 @@ class _BlockingPool(Pool):
     def _setup_queues(self) -> None:
         super()._setup_queues()
         for queue in (self._inqueue, self._outqueue):
-            queue._rlock, queue._wlock = ProcessLock(), ProcessLock()
+            queue._rlock, queue._wlock = ProcessLock(), ProcessLock()  # noqa: SLF001 - the locks are what is replaced
 
 
 class TaskPool(prefork.TaskPool):
@@ -60,10 +62,11 @@ class TaskPool(prefork.TaskPool):
     def on_terminate(self) -> None:
         """Children ignore the SIGTERM that the pool would end them with."""
         if self._pool is not None:
-            kill(child.pid for child in self._pool._pool)
+            kill(child.pid for child in self._pool._pool)  # noqa: SLF001 - billiard has no public list
         super().on_terminate()
 
     def terminate_job(self, pid: int, _signal: Any = None) -> None:
+        """Kill a child: it ignores SIGTERM."""
         kill([pid])
 
 

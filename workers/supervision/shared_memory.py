@@ -37,6 +37,7 @@ class Shared:
 
     @broken.setter
     def broken(self, reason: str | None) -> None:
+        """Write why the worker takes no batches."""
         text = " ".join((reason or "").split()).encode()[: _TEXT - 8]
         self._memory[8 : 8 + len(text)] = text
         struct.pack_into("<q", self._memory, 0, len(text))
@@ -70,11 +71,12 @@ class Slot:
 
     @property
     def pid(self) -> int:
+        """The process that has the slot; 0: none."""
         return self._get(_PID)
 
     @property
     def working(self) -> bool:
-        """Whether it holds a batch."""
+        """Whether it works on a batch."""
         return bool(self._get(_WORKING))
 
     @property

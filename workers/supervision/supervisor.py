@@ -14,18 +14,44 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+from jobs.db.database import Database
 from jobs.db.queries import batches, jobs, training_runs
-from workers.runtime import Runtime
 from workers.supervision.board import Board
 from workers.supervision.pool import kill
 
-__all__ = ["Supervisor", "is_alive", "reap", "run_again"]
+__all__ = ["OpenWork", "Supervisor", "is_alive", "reap", "run_again"]
 
 logger = logging.getLogger(__name__)
 PATIENCE = 10.0
 START_SECONDS = 60.0  # how long a child may take until it looks for work, on a machine that is busy
 ENDING_SECONDS = 10.0  # after the work in hand is done, a worker that is to end has so long for it
 MAX_KILLS = 2  # children in a row that did nothing: then it is the parent that is out of order
+
+
+class OpenWork:
+    """What the database says of a worker's work."""
+
+    def __init__(self, database: Database, *, identity: str, queues: Sequence[str]) -> None:
+        self._database = database
+        self._prefix = f"{identity}:"
+        self._queues = queues
+
+    def is_overdue(self) -> bool:
+        """Return whether there is work in these queues that no process has begun for a while."""
+        with self._database.read() as connection:
+            return bool(
+                ("classify" in self._queues and batches.sent_for(connection, patience=PATIENCE, limit=1))
+                or ("control" in self._queues and jobs.waiting_scans(connection, patience=PATIENCE))
+                or ("train" in self._queues and training_runs.waiting(connection, patience=PATIENCE))
+            )
+
+    def lease_holders(self) -> set[int]:
+        """Return the pids of this worker's processes that have a lease."""
+        with self._database.read() as connection:
+            owners = {owner for _, _, owner in batches.leased_by(connection, self._prefix)}
+            owners |= set(jobs.scanning_owners(connection, self._prefix))
+            owners |= {owner for _, owner in training_runs.leased_by(connection, self._prefix)}
+        return {int(owner.removeprefix(self._prefix)) for owner in owners}
 
 
 class Supervisor:
@@ -37,21 +63,20 @@ class Supervisor:
 
     def __init__(
         self,
-        runtime: Runtime,
         board: Board,
+        work: OpenWork,
         *,
-        queues: Sequence[str],
         concurrency: int,
+        stall_seconds: float,
         pool: Callable[[], Sequence[int]],
         start_anew: Callable[[], object],
     ) -> None:
-        self._runtime = runtime
         self._board = board
-        self._queues = queues
+        self._work = work
+        self._stall_seconds = stall_seconds
         self._concurrency = concurrency
         self._pool = pool
         self._start_anew = start_anew
-        self._prefix = f"{runtime.identity}:"
         self._seen: dict[int, float] = {}  # pid: when it was seen first
         self._full_at = time.monotonic()  # when the pool had all of its children
         self._killed_at = float("-inf")
@@ -70,11 +95,13 @@ class Supervisor:
             self._full_at = now
         useless, doubtful = self._useless(now)
         missing = now - self._full_at > PATIENCE
-        if not ((useless or doubtful or missing) and self._overdue()):
+        if not ((useless or doubtful or missing) and self._work.is_overdue()):
             if now - self._killed_at > 3 * PATIENCE:
                 self._kills = 0
             return
-        useless += self._without_lease(doubtful)
+        if doubtful:
+            holders = self._work.lease_holders()
+            useless += [pid for pid in doubtful if pid not in holders]
         if missing or (useless and self._kills >= MAX_KILLS * self._concurrency):
             logger.error("there is work, and no process comes up that takes it: this worker starts anew")
             self._start_anew()
@@ -86,8 +113,8 @@ class Supervisor:
 
     def _useless(self, now: float) -> tuple[list[int], list[int]]:
         """Return the pids of children that do nothing, and of those that do one thing for so long that it needs a
-        lease."""
-        stall_seconds = self._runtime.settings.stall_seconds
+        lease.
+        """
         records = {child.pid: child for child in self._board.children()}
         idle, doubtful = [], []
         for pid, seen_at in self._seen.items():
@@ -95,7 +122,7 @@ class Supervisor:
             if child is None:
                 idle += [pid] if now - seen_at > START_SECONDS else []
             elif child.busy_since:
-                doubtful += [pid] if now - child.busy_since > stall_seconds else []
+                doubtful += [pid] if now - child.busy_since > self._stall_seconds else []
             elif now - child.looked_at > PATIENCE:
                 idle.append(pid)
         return idle, doubtful
@@ -112,23 +139,6 @@ class Supervisor:
         if now - self._ending_since > 2 * ENDING_SECONDS:
             logger.error("this worker does not end by itself")
             self._start_anew()
-
-    def _overdue(self) -> bool:
-        with self._runtime.database.read() as connection:
-            return bool(
-                ("classify" in self._queues and batches.sent_for(connection, patience=PATIENCE, limit=1))
-                or ("control" in self._queues and jobs.waiting_scans(connection, patience=PATIENCE))
-                or ("train" in self._queues and training_runs.waiting(connection, patience=PATIENCE))
-            )
-
-    def _without_lease(self, pids: Sequence[int]) -> list[int]:
-        if not pids:
-            return []
-        with self._runtime.database.read() as connection:
-            owners = {owner for _, _, owner in batches.leased_by(connection, self._prefix)}
-            owners |= set(jobs.scanning_owners(connection, self._prefix))
-            owners |= {owner for _, owner in training_runs.leased_by(connection, self._prefix)}
-        return [pid for pid in pids if f"{self._prefix}{pid}" not in owners]
 
 
 def is_alive(pid: int) -> bool:

@@ -64,8 +64,9 @@ class TrainingAttempt:
             logger.info("run %d: production has changed meanwhile; the new one is evaluated", self._run.id)
 
     def _start(self) -> str | Path:
-        """Return the recipe's word, the file or the version folder that training starts from. Raises VersionNotFound
-        and its like."""
+        """Return `imagenet` or `scratch`, the file or the version folder that training starts from. Raises
+        VersionNotFound and its like.
+        """
         init = self._run.init
         return str(init) if init in {"imagenet", "scratch"} else self._place(init)
 
@@ -81,7 +82,8 @@ class TrainingAttempt:
 
     def _ood_images(self) -> OodImages | None:
         """Return the photos that show no car, if the run was given some. Raises DatasetError and the errors of
-        `_place`."""
+        `_place`.
+        """
         place = self._run.options.get("other")
         if place is None:
             return None
@@ -102,7 +104,8 @@ class TrainingAttempt:
 
     def _dataset(self, start: str | Path) -> Dataset:
         """Return the labelled photos with people's corrections, in the classes of the version that training starts from
-        if it knows all of them: so it stays able to name the others."""
+        if it knows all of them: so it stays able to name the others.
+        """
         options = self._run.options
         real = permitted_folder(parse(self._run.dataset), self._settings.roots)
         card = cards.read(start) if isinstance(start, Path) and start.is_dir() else None
@@ -275,7 +278,7 @@ def _min_photos(options: Mapping[str, Any]) -> int | None:
 
 def _permitted(file: Path, *, roots: Sequence[str] | None) -> None:
     """A CSV or a link may name files anywhere; workers read inside the roots only. Raises SourceNotAllowed, with the
-    name as it is listed: what a link points to is not told.
+    name as it is listed: the target of a link is not disclosed.
     """
     if roots is not None:
         permitted_folder(Address(str(file), "", "", os.fsencode(file)), roots)

@@ -64,7 +64,7 @@ class RunMonitor:
         if whole:
             self._progress["epochs_run"] = self._progress.get("epochs_run", 0) + 1
             logger.info(
-                "run %d: epoch %d of %d: loss %.3f, validation %.3f, accuracy %.1f %%, %.3g images a second%s",
+                "run %d: epoch %d of %d: loss %.3f, validation %.3f, accuracy %.1f %%, %.3g images per second%s",
                 *(self._claim.id, progress.epoch, progress.epochs, progress.train_loss, progress.valid_loss),
                 *(100 * (progress.accuracy or 0), progress.images_per_second, _of_limit(progress)),
             )
@@ -120,7 +120,7 @@ class RunMonitor:
 
 
 def _of_limit(progress: RunProgress) -> str:
-    """How near the training comes to the speed of the network alone, in words."""
+    """Return how near the training comes to the speed of the network alone, as text."""
     limit = progress.network_images_per_second
     return f", {progress.images_per_second / limit:.0%} of the network's own limit of {limit:.3g}" if limit else ""
 

@@ -1,13 +1,14 @@
 """Commands about model versions: models; model show, promote, rollback, history, import, export, retire, evaluate."""
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from jobs.cli.context import dependencies
-from jobs.cli.output.formats import FormatOption, RecordFormatOption, notice, print_record, print_rows
+from jobs.cli.output.formats import Format, FormatOption, RecordFormatOption, notice, print_record, print_rows
 from jobs.cli.output.groups import Group
 from jobs.cli.output.table import Column, moment, percent, plain
 from jobs.disk import check_writable
@@ -107,7 +108,7 @@ def import_(
     folder: Annotated[str, typer.Argument(help="A published version: card.json, weights, ONNX graph.")],
 ) -> None:
     """Check a version from a folder and add it to the registry."""
-    from jobs.cli.local_worker import require_model_packages
+    from jobs.requirements import require_model_packages
 
     require_model_packages()
     dependencies(ctx).become(["import", "--", folder])
@@ -124,7 +125,7 @@ def export(
         raise OutputError(f"{output} is there already: give the name of a new folder")
     if wrong := check_writable(output.absolute().parent):
         raise OutputError(f"{output} cannot be written: {wrong}")
-    from jobs.cli.local_worker import require_model_packages
+    from jobs.requirements import require_model_packages
 
     require_model_packages()
     dependencies(ctx).become(["export", "--", version, str(output)])
@@ -156,8 +157,26 @@ def evaluate(
     """Evaluate a version on labelled images: accuracy, calibration, decisions, loose framing (in full as JSON)."""
     if split not in ("train", "calibration", "holdout", "all"):
         raise typer.BadParameter(f"{split!r}: choose of train, calibration, holdout, all", param_hint="--split")
-    from jobs.cli.local_worker import require_model_packages
+    from jobs.requirements import require_model_packages
 
     require_model_packages()
-    options = ["--split", split, *(["--other", other] if other else []), *(["--format", form.value] if form else [])]
-    dependencies(ctx).become(["evaluate", *options, "--", version, dataset])
+    options = ["--split", split, *(["--other", other] if other else [])]
+    _print_evaluation(dependencies(ctx).ask(["evaluate", *options, "--", version, dataset]), form)
+
+
+def _print_evaluation(found: Json, form: Format | None) -> None:
+    """Print one object; on a terminal its numbers, and below them tables of what has several."""
+    print_record(found, form, columns=_columns(k for k, value in found.items() if not isinstance(value, list | dict)))
+    if (form or (Format.TABLE if sys.stdout.isatty() else Format.JSON)) is not Format.TABLE:
+        return
+    typer.echo("\nas framing loosens (area: how much of the picture the car's own photo covers)")
+    print_rows(found["framing"], _columns(found["framing"][0]), form)
+    if ood_images := found.get("ood_images"):
+        typer.echo("\nimages that show no car of the classes")
+        columns = ["split", "images", "rejected", "decided_model", "decided_make", "model_fraction"]
+        rows = [{"split": split} | numbers for split, numbers in ood_images.items()]
+        print_rows(rows, _columns(columns), form)
+
+
+def _columns(names: Iterable[str]) -> list[Column[Json]]:
+    return [Column(name) for name in names]

@@ -31,7 +31,7 @@ def worker(
     names = [name.strip() for name in queues.split(",") if name.strip()]
     if not names or not set(names) <= set(QUEUES):
         raise typer.BadParameter(f"{queues!r}: choose of {', '.join(QUEUES)}", param_hint="--queues")
-    from jobs.cli.local_worker import require_model_packages
+    from jobs.requirements import require_model_packages
 
     require_model_packages()
     options = ["--queues", ",".join(names)]

@@ -142,7 +142,7 @@ def release(connection: Connection, claim: Claim, *, waiting: str | None = None)
 
 
 def set_loading(connection: Connection, claim: Claim, loading: bool) -> None:
-    """Whether the batch's worker is loading the model version and has not looked at an image yet."""
+    """Write whether the batch's worker is loading the model version and has not read an image yet."""
     connection.execute(update(BatchRow).where(_is_current(claim)).values(loading=loading))
 
 
@@ -268,7 +268,7 @@ def reclaim(connection: Connection, batch_id: int, *, job_id: int, owner: str | 
 
 
 def _put_off(connection: Connection, batch_id: int, job_id: int) -> None:
-    """Let nobody claim this batch, nor those of its job that are in the window, for a while."""
+    """Keep this batch, and those of its job that are in the window, from being claimed for a while."""
     waited = jobs.wait_for(connection, job_id, "a worker's process crashed while it loaded the model version")
     window = and_(BatchRow.job_id == job_id, BatchRow.state == BatchState.SENT)
     again = {"state": BatchState.SENT, "owner": None, "loading": False}

@@ -141,7 +141,8 @@ def lock_running(connection: Connection, job_id: int) -> bool:
 
 def claim_scan(connection: Connection, job_id: int, *, owner: str, seconds: float) -> int | None:
     """Take the lease of the job's scan; returns the attempt number, or None where there is nothing to scan or another
-    has it."""
+    has it.
+    """
     free = or_(JobRow.scan_expires_at.is_(None), JobRow.scan_expires_at < now())
     return connection.scalar(
         update(JobRow)
@@ -177,7 +178,8 @@ def release_scan(connection: Connection, job_id: int, *, attempt: int, done: boo
 
 def waiting_scans(connection: Connection, *, patience: float) -> list[int]:
     """Return the jobs whose scan no process has leased: not begun for `patience` seconds, between slices, or of a
-    crashed worker."""
+    crashed worker.
+    """
     return list(
         connection.scalars(
             select(JobRow.id)
@@ -356,7 +358,8 @@ def count_ended_before(connection: Connection, moment: datetime) -> int:
 
 def lock_ended(connection: Connection, job_id: int) -> bool:
     """Return whether the job is there and has ended, and stays so until the end of the transaction: its row is
-    locked."""
+    locked.
+    """
     row = lock(connection, job_id)
     return row is not None and JobState(row.state).terminal
 

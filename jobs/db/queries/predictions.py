@@ -72,7 +72,8 @@ def known(connection: Connection, version_id: int, hashes: Collection[bytes]) ->
 
 def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) -> bool:
     """Keep these predictions from being deleted until the end of the transaction, and from a deletion that is under way
-    for good; False when one is gone already."""
+    for good; False when one is gone already.
+    """
     if not hashes:
         return True
     mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(hashes))
@@ -165,7 +166,8 @@ def delete_unused(connection: Connection, places: Sequence[Sequence[Any]], *, si
 def begin_deletion(connection: Connection) -> None:
     """Let commits know, from now until the transaction ends, that predictions are being deleted.
 
-    In SQLite `wait_for_commits` and `renew_deletion` do that, for some minutes each."""
+    In SQLite `wait_for_commits` and `renew_deletion` do that, for some minutes each.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock_shared(DELETING)))
 
@@ -185,8 +187,9 @@ def wait_for_commits(connection: Connection) -> datetime:
 
 
 def renew_deletion(connection: Connection) -> bool:
-    """Return whether commits have been told all the time since `wait_for_commits`; they will be for some minutes
-    more."""
+    """Return whether commits have been informed all the time since `wait_for_commits`; they will be for some minutes
+    more.
+    """
     if connection.dialect.name == "postgresql":  # for as long as the transaction of `begin_deletion`
         return True
     if not _is_deleting(connection):
@@ -220,7 +223,8 @@ def _referred() -> Select[*tuple[Any, ...]]:
 def _streamed(connection: Connection, keys: CompoundSelect[*tuple[Any, ...]]) -> CursorResult[Any]:
     """Return the places of those of the keys that have a prediction, in their order: hashes in their own order would
     lead all over the disk. A place is the row's `ctid`, which PostgreSQL reaches without an index; in SQLite the
-    key."""
+    key.
+    """
     found = keys.subquery()
     same = (PredictionRow.version_id == found.c[0]) & (PredictionRow.content_hash == found.c[1])
     query: Select[*tuple[Any, ...]]

@@ -35,6 +35,7 @@ class Filter:
     status: str | None = None
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:
+        """Yield what a row must fulfil."""
         names = {
             "label": PredictionRow.label,
             "make": PredictionRow.make,

@@ -144,7 +144,7 @@ def renew(connection: Connection, claim: Claim, *, seconds: float) -> bool:
 
 
 def cancel_requested(connection: Connection, claim: Claim) -> bool | None:
-    """Return whether somebody wants it to stop; None when the lease was lost."""
+    """Return whether it was asked to stop; None when the lease was lost."""
     return connection.scalar(select(TrainingRunRow.cancel_requested).where(_is_current(claim)))
 
 
@@ -190,7 +190,7 @@ def cancel(connection: Connection, run_id: int) -> None:
 
 
 def waiting(connection: Connection, *, patience: float) -> list[int]:
-    """Run that nobody has and that are not to wait, made at least `patience` seconds ago, oldest first."""
+    """List the runs that no process has and that need not wait, made at least `patience` seconds ago, oldest first."""
     queued = and_(TrainingRunRow.finished_at.is_(None), _due())
     old = TrainingRunRow.created_at < later(-patience)
     return list(connection.scalars(select(TrainingRunRow.id).where(queued, old).order_by(TrainingRunRow.id).limit(20)))
