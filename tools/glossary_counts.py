@@ -30,7 +30,7 @@ LEFT_OUT = (
 WORDS: dict[str, str] = {
     "ring, rung, bell, doorbell": r"(?<![a-z])(?:ring|rings|ringing|rang|rung|(?:door)?bells?)(?![a-z])",
     "held (of a lease)": r"(?<![a-z])held(?![a-z]|[ _-]out)",
-    "give back, take back": r"\b(?:giv(?:e|es|en|ing)|gave|tak(?:e|es|en|ing)|took)[ _]back\b",
+    "give back, take back": r"(?<![a-z])(?:giv(?:e|es|en|ing)|gave|tak(?:e|es|en|ing)|took)[ _](?:\w+[ _]){0,2}?back\b",
     "death": r"(?<![a-z])deaths?(?![a-z])",
     "Learning, Watch": r"(?-i:(?<!Algorithmic )\bLearning\b(?! from a teacher| rate)|\bWatch\b)",
     "judge": r"(?<![a-z])judg(?:e|es|ed|ing|e?ment)(?![a-z])",
