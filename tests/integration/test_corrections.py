@@ -58,17 +58,17 @@ def test_a_corrected_photo_is_learned_although_it_is_gone(
     client.label(str(folder / "1.png"), "Lada Niva 1977", new_class=True)
     shutil.rmtree(folder)
     data = write_folders(tmp_path / "data", photos=8)
-    judged = open_dataset(data).of("holdout")
-    client.label(str(judged[0].file), ACURA)
+    evaluated = open_dataset(data).of("holdout")
+    client.label(str(evaluated[0].file), ACURA)
     copy = tmp_path / "copy.png"
-    picture(BMW, int(next(photo for photo in judged if photo.file.parent.name == BMW).file.stem), side=48).save(copy)
+    picture(BMW, int(next(photo for photo in evaluated if photo.file.parent.name == BMW).file.stem), side=48).save(copy)
     client.label(str(copy), BMW)
     run = client.train(data, recipe="scratch", force=True, plan={**TINY, "phases": [{"epochs": 1, "lr_max": 0.001}]})
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
     assert status.state == "published", status.error
     assert any("Lada Niva 1977" in note for note in status.notes)
-    assert "2 corrections taken, 1 of them to photos that are only judged on" in status.notes
+    assert "2 corrections taken, 1 of them to photos that are only evaluated on" in status.notes
     assert any(note.startswith("1 corrections are left out: the same picture") for note in status.notes)
     assert client.model_card(status.model_version)["data"]["images"] == 4 * 8 + 1
 
