@@ -14,7 +14,7 @@ from tests.support.teachers import write_teacher
 
 
 @pytest.mark.slow
-def test_one_command_trains_judges_and_says_so(run_cars: Callable[..., Any], home: Path, tmp_path: Path) -> None:
+def test_one_command_trains_evaluates_and_says_so(run_cars: Callable[..., Any], home: Path, tmp_path: Path) -> None:
     data = write_folders(tmp_path / "data", photos=8)
     env = {"OMP_NUM_THREADS": "1"}
     done = run_cars("train", data, "--recipe", "finetune", "--epochs", "1", "--wait", env=env, timeout=280)

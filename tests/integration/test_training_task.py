@@ -135,7 +135,7 @@ def test_a_worker_that_stops_gives_its_run_back(client: Client, runtime: Callabl
     closing = when(run, lambda status: status.epoch == 1, lambda: True)
     assert train_model(first, int(run.id), closing=closing)
     assert (run.status().state, run.status().epochs_run) == ("queued", 1)
-    closing = when(run, lambda status: status.stage == "judging", lambda: True)
+    closing = when(run, lambda status: status.stage == "evaluating", lambda: True)
     assert train_model(second, int(run.id), closing=closing)
     assert (run.status().state, run.status().epochs_run) == ("queued", 2)
     assert versions(client) == before
@@ -425,7 +425,7 @@ def test_a_fault_that_does_not_pass_ends_the_run_at_last(
 
 
 @embedded
-def test_what_production_was_judged_on_is_not_learned(
+def test_what_production_was_evaluated_on_is_not_learned(
     client: Client, runtime: Callable[..., Runtime], data: Path, tmp_path: Path
 ) -> None:
     worker = runtime(engine="onnx")
