@@ -128,7 +128,7 @@ def test_the_rate_finder_finds_the_same_after_a_kill(dataset: Dataset, imagenet:
     assert _same(whole, rest)
 
 
-def test_a_run_goes_on_with_labels_that_are_listed_in_another_order(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_run_continues_with_labels_that_are_listed_in_another_order(dataset: Dataset, tmp_path: Path) -> None:
     turned = replace(dataset, photos=dataset.photos[::-1])
     for data in (dataset, turned):
         table = load_table(data, "train", 8, folder=tmp_path, device=torch.device("cpu"))
@@ -187,7 +187,7 @@ def test_finetuning_learns_and_reports(dataset: Dataset, imagenet: Path, tmp_pat
     json.dumps(trained.report, allow_nan=False)
 
 
-def test_a_partial_start_is_told_settled_once_and_kept_in_the_card(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_partial_start_is_noted_estimated_once_and_kept_in_the_card(dataset: Dataset, tmp_path: Path) -> None:
     state = {"conv1.weight": torch.randn(64, 3, 7, 7) / 12, "conv1.bias": torch.randn(64)}
     file = tmp_path / "stem.safetensors"
     save_file(state, file)

@@ -95,7 +95,7 @@ def test_the_scores_of_known_cars() -> None:
     assert np.isfinite(ood_scores(np.array([[1e4, -1e4], [-1e4, -1e4]]), 0.05)["energy"]).all()
 
 
-# Sure of the first class both times: only how large the logits are tells a known car from something else.
+# Sure of the first class both times: only how large the logits are tells a car of the classes from something else.
 _KNOWN, _STRANGE = [20.0, 0.0, 0.0, 0.0], [4.0, -16.0, -16.0, -16.0]
 
 

@@ -135,11 +135,11 @@ def test_one_that_only_lacks_its_end_marker_is_whole(options: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.98])
-def test_one_that_ends_early_is_truncated(options: dict[str, Any], share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.9, 0.98])
+def test_one_that_ends_early_is_truncated(options: dict[str, Any], fraction: float) -> None:
     for seed in range(6):
         data = _encoded(_photo(seed), **options)
-        assert _code(data[: int(len(data) * share)]) == "truncated"
+        assert _code(data[: int(len(data) * fraction)]) == "truncated"
 
 
 @pytest.mark.parametrize("filling", [b"\0" * 40, b"\xff" * 3, b"\0"])
