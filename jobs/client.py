@@ -20,18 +20,8 @@ from jobs.training_run import TrainingRun
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from jobs import records
     from jobs.db.database import Database
-    from jobs.records import (
-        CheckResult,
-        Correction,
-        FailedImage,
-        JobStatus,
-        Json,
-        ModelVersion,
-        Promotion,
-        TrainingStatus,
-        WorkerStatus,
-    )
     from jobs.results import ResultFilters, Results
     from jobs.settings import Settings
 
@@ -68,8 +58,6 @@ class Client:
         """The database, migrated if it is the embedded one, else checked (once per client)."""
         return self._backend.database
 
-    # Jobs and results
-
     def submit(
         self,
         source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -101,7 +89,7 @@ class Client:
         found.status()
         return found
 
-    def jobs(self, *, state: str | None = None, limit: int | None = None) -> Iterator[JobStatus]:
+    def jobs(self, *, state: str | None = None, limit: int | None = None) -> Iterator[records.JobStatus]:
         """Yield the statuses of jobs, newest first."""
         return job.listing(self._backend, state=state, limit=limit)
 
@@ -132,24 +120,22 @@ class Client:
             return self._handle(job).results(**wanted)
         return results.find(self._backend, None, **wanted)
 
-    def errors(self, job: str | Job) -> Iterator[FailedImage]:
+    def errors(self, job: str | Job) -> Iterator[records.FailedImage]:
         """Yield the job's failed images."""
         return self._handle(job).errors()
 
     def _handle(self, job: str | Job) -> Job:
         return job if isinstance(job, Job) else Job(self._backend, str(job))
 
-    # Model versions
-
-    def models(self) -> list[ModelVersion]:
+    def models(self) -> list[records.ModelVersion]:
         """List the registered model versions, newest first."""
         return model_registry.listing(self.database)
 
-    def model(self, name: str = "production") -> ModelVersion:
+    def model(self, name: str = "production") -> records.ModelVersion:
         """Return a version. Raises VersionNotFound."""
         return model_registry.find(self.database, name)
 
-    def model_card(self, name: str = "production") -> Json:
+    def model_card(self, name: str = "production") -> records.Json:
         """Return a version's card with its registry fields. Raises VersionNotFound."""
         return model_registry.card(self.database, name)
 
@@ -165,11 +151,9 @@ class Client:
         """Go back to the version that was production before; return its name. Raises NotPossible."""
         return model_registry.rollback(self.database)
 
-    def history(self) -> list[Promotion]:
+    def history(self) -> list[records.Promotion]:
         """List which version was in production from when until when, oldest first."""
         return model_registry.history(self.database)
-
-    # Training and corrections
 
     def train(
         self,
@@ -221,11 +205,11 @@ class Client:
         run.status()
         return run
 
-    def trainings(self, *, limit: int | None = None) -> Iterator[TrainingStatus]:
+    def trainings(self, *, limit: int | None = None) -> Iterator[records.TrainingStatus]:
         """Yield the statuses of training runs, newest first."""
         return training_run.listing(self._backend, limit=limit)
 
-    def label(self, image: str, label: str, *, new_class: bool = False) -> Correction:
+    def label(self, image: str, label: str, *, new_class: bool = False) -> records.Correction:
         """Correct an image, `JOB:PATH` or a file, for the next training; return the correction.
 
         The image's bytes are stored. Raises NotPossible for a class that no version knows unless it is a `new_class`,
@@ -233,7 +217,7 @@ class Client:
         """
         return corrections.add(self._backend, image, label, new_class=new_class)
 
-    def labels(self) -> Iterator[Correction]:
+    def labels(self) -> Iterator[records.Correction]:
         """Yield all corrections."""
         return corrections.listing(self._backend)
 
@@ -248,9 +232,7 @@ class Client:
         """Write all corrections to a CSV; return their number."""
         return corrections.export_file(self._backend, Path(file))
 
-    # Operations
-
-    def workers(self) -> list[WorkerStatus]:
+    def workers(self) -> list[records.WorkerStatus]:
         """List the workers that were seen in the last week; alive when their heartbeat is under 15 s old."""
         return workers.listing(self._backend)
 
@@ -258,7 +240,7 @@ class Client:
         """Bring the database to this release's schema; see `jobs.db.migrate.migrate`."""
         return migrate.migrate(self._backend.unprepared_database)
 
-    def check(self) -> list[CheckResult]:
+    def check(self) -> list[records.CheckResult]:
         """Run the checks of `cars doctor`."""
         from jobs.doctor import checkup  # it loads Celery
 

@@ -104,7 +104,7 @@ def _workers(backend: Backend) -> CheckResult:
         alive = workers.alive(connection)
     detail = ", ".join(f"{row.host}:{row.pid} ({row.device}, {row.queues})" for row in alive) or "none alive"
     if backend.settings.embedded and not alive:
-        return _check("workers", True, "none alive; `cars classify` brings its own, `cars worker` starts one")
+        return _check("workers", True, "none alive; `cars classify` starts its own, `cars worker` starts one")
     return _check("workers", bool(alive), detail, "start one with `cars worker`")
 
 

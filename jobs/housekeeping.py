@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, select
 
 from jobs.db.database import Database
+from jobs.db.paging import pages
 from jobs.db.queries import jobs, predictions
 from jobs.errors import DatabaseUnavailable
 
@@ -40,10 +41,14 @@ def delete(database: Database, job_id: int) -> bool:
 
 def prune(database: Database, older_than: timedelta) -> dict[str, int]:
     """Delete jobs that ended longer ago, and the predictions that no image refers to; return the number of each."""
-    moment, removed, after = datetime.now().astimezone() - older_than, 0, 0
-    while ids := _ended_before(database, moment, after=after):
+    moment, removed = datetime.now().astimezone() - older_than, 0
+
+    def ended_before(after: int | None, limit: int) -> list[int]:
+        with database.read() as connection:
+            return jobs.ended_before(connection, moment, after=after or 0, limit=limit)
+
+    for ids in pages(ended_before, key=lambda job_id: job_id, size=JOBS_AT_A_TIME):
         removed += sum(_delete_job(database, job_id) for job_id in ids)
-        after = ids[-1]
     with _deletion(database) as (connection, since), predictions.unused(connection) as found:
         return {"jobs": removed, "predictions": delete_predictions(database, found, since=since)}
 
@@ -56,11 +61,6 @@ def would_prune(database: Database, older_than: timedelta) -> dict[str, int]:
             "jobs": jobs.count_ended_before(connection, moment),
             "predictions": predictions.count_unused(connection, without_jobs_before=moment),
         }
-
-
-def _ended_before(database: Database, moment: datetime, *, after: int) -> list[int]:
-    with database.read() as connection:
-        return jobs.ended_before(connection, moment, after=after, limit=JOBS_AT_A_TIME)
 
 
 def _delete_job(database: Database, job_id: int) -> bool:
@@ -95,11 +95,11 @@ def _deletion(database: Database) -> Iterator[tuple[Connection, datetime]]:
 
 
 def delete_predictions(database: Database, found: CursorResult[Any], *, since: datetime) -> int:
-    """Delete the predictions whose places are `found`, but for those taken into use `since`; returns how many."""
+    """Delete the predictions whose places are `found`, but for those taken into use `since`; return their number."""
     slices, gone = _Slices(database), 0
     while places := found.fetchmany(slices.rows):
         with slices.transaction() as (connection, _):
-            if not predictions.renew_deletion(connection):  # this machine slept: the next `prune` goes on
+            if not predictions.renew_deletion(connection):  # this machine slept: the next `prune` continues
                 return gone
             gone += predictions.delete_unused(connection, places, since=since)
             found.connection.execute(select(1))  # raises, and nothing is deleted, if commits have not been told

@@ -115,7 +115,7 @@ def rollback(database: Database) -> str:
                 live.append((row.version_id, row.name))
         live = [one for one in live[:-1] if one[0] not in retired] + live[-1:]
         if len(live) < 2:
-            raise NotPossible("there is no earlier version to go back to; `cars model history` shows what was live")
+            raise NotPossible("there is no earlier version to go back to; `cars model history` lists the promotions")
         version_id, name = live[-2]
         versions.promote(connection, version_id, reason="rollback")
         return name

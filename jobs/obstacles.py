@@ -24,14 +24,14 @@ BROKER_PATIENCE = 10.0
 class Obstacles:
     """Looks at one job again and again.
 
-    `workers` lists them as of now; with `brings_worker` none is needed, for whoever waits starts one.
+    `workers` lists them as of now; with `starts_worker` none need be alive, for whoever waits starts one.
     """
 
     def __init__(
-        self, settings: Settings, workers: Callable[[], Sequence[WorkerStatus]], *, brings_worker: bool = False
+        self, settings: Settings, workers: Callable[[], Sequence[WorkerStatus]], *, starts_worker: bool = False
     ) -> None:
         self._workers = workers
-        self._brings_worker = brings_worker
+        self._starts_worker = starts_worker
         self._broker = _BrokerCheck(settings)
         self._seen: tuple[str, int] | None = None
         self._moved_at = time.monotonic()
@@ -39,7 +39,7 @@ class Obstacles:
 
     def look(self, status: JobStatus) -> str | None:
         """Return what to tell the person about the job, which has this status; None when all is well."""
-        idle = None if self._brings_worker else why_nobody_classifies(self._workers())
+        idle = None if self._starts_worker else why_nobody_classifies(self._workers())
         self.worker_alive = idle is None
         if idle is not None:
             return idle

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import URL
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 __all__ = ["redacted"]
 
@@ -22,7 +24,7 @@ def redacted(url: str | URL) -> str:
 
     A text that is not a URL, such as a path, stays as it is.
     """
-    text = url.render_as_string(hide_password=True) if isinstance(url, URL) else url
+    text = url if isinstance(url, str) else url.render_as_string(hide_password=True)
     if not _SCHEME.match(text):
         return text
     return _PARAMETER.sub(_hidden, _PASSWORD.sub(r"\1:***@", text, count=1))

@@ -1,4 +1,4 @@
-"""The workers by their heartbeats: which are alive, and whether one of them takes the work."""
+"""The workers by their heartbeats: which are alive, and whether one of them takes batches or training runs."""
 
 from __future__ import annotations
 

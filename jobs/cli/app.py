@@ -43,7 +43,7 @@ COMMANDS = {
         "Jobs", "jobs", "wait", "Wait for a job to end, with its progress; exits 1 when it failed or was canceled."
     ),
     "cancel": _Command(
-        "Jobs", "jobs", "cancel", "Cancel a job; results it has already are kept. Cancelling again does no harm."
+        "Jobs", "jobs", "cancel", "Cancel a job; results it has already are kept. Canceling again is harmless."
     ),
     "retry": _Command(
         "Jobs",
@@ -99,7 +99,7 @@ COMMANDS = {
         "Operations", "workers", "list_workers", "List the workers of the last week: where they run, and what they do."
     ),
     "beat": _Command(
-        "Operations", "operations", "beat", "Tick the schedules until it is stopped; any number of these does no harm."
+        "Operations", "operations", "beat", "Tick the schedules until it is stopped; any number of them is harmless."
     ),
     "migrate": _Command(
         "Operations",

@@ -193,7 +193,7 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
     other.mkdir()
     reclaim_runs(worker, lambda _owner: True)
     assert run.status().state == "queued"
-    assert len(list(folder.iterdir())) == 2  # the run goes on from there
+    assert len(list(folder.iterdir())) == 2  # the run continues from there
     if end == "canceled":
         run.cancel()
     elif end == "failed":
@@ -304,7 +304,7 @@ def test_a_users_own_cars_keep_their_parts(client: Client, runtime: Callable[...
 @pytest.mark.parametrize(
     ("options", "few"), [({"drop_small_classes": True}, True), ({"drop_small_classes": False}, False)]
 )
-def test_a_run_that_an_earlier_release_enqueued_goes_on(
+def test_a_run_that_an_earlier_release_enqueued_continues(
     options: dict[str, Any], few: bool, client: Client, runtime: Callable[..., Runtime], tmp_path: Path
 ) -> None:
     data = write_folders(tmp_path / "data", photos=8, labels=tuple(COLORS)[:3])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from jobs.db.paging import pages
 from jobs.db.queries import corrections
 from jobs.disk import replacing
 from jobs.errors import ImageNotFound
@@ -65,15 +66,12 @@ def _chosen(runtime: Runtime, folder: Path) -> Mapping[str, str]:
 
 
 def _all(runtime: Runtime) -> dict[str, str]:
-    found: dict[str, str] = {}
-    after = 0
-    while True:
+    def fetch(after: int | None, limit: int) -> Sequence[corrections.CorrectionRecord]:
         with runtime.database.read() as connection:
-            rows = corrections.page(connection, after=after, limit=PAGE)
-        found |= {row.content_hash.hex(): row.label for row in rows}
-        if len(rows) < PAGE:
-            return found
-        after = rows[-1].id
+            return corrections.page(connection, after=after or 0, limit=limit)
+
+    found = pages(fetch, key=lambda row: row.id, size=PAGE)
+    return {row.content_hash.hex(): row.label for rows in found for row in rows}
 
 
 def _is_usable(store: CorrectionPhotoStore, name: str, file: Path, monitor: RunMonitor) -> bool:

@@ -71,7 +71,7 @@ def _run(
 ) -> tuple["JobHandle", "JobStatus"]:
     """Submit the folder and see the job to its end; return it with its last status."""
     job = client.submit(source_of(folder), model=model, top_k=top_k)  # first: what is wrong with it is said at once
-    obstacles = Obstacles(client.settings, client.workers, brings_worker=True)
+    obstacles = Obstacles(client.settings, client.workers, starts_worker=True)
 
     def watch(status: "JobStatus") -> str | None:
         _see_to_work(client, worker)

@@ -162,7 +162,7 @@ def wait(
 
 
 def cancel(ctx: typer.Context, job: JobArgument) -> None:
-    """Cancel a job; results it has already are kept. Cancelling again does no harm."""
+    """Cancel a job; results it has already are kept. Canceling again is harmless."""
     with dependencies(ctx).client() as client:
         ended = client.job(job).cancel()
     notice(f"job {job} {ended.state.replace('_', ' ')}: {ended.ok:,} of {ended.total:,} images have a result")

@@ -85,19 +85,19 @@ def promote(ctx: typer.Context, version: NameArgument) -> None:
     """Make a version the one that new jobs use; running jobs keep theirs."""
     with dependencies(ctx).client() as client:
         client.promote(version)
-    notice(f"{version} is live for new jobs; to undo: cars model rollback")
+    notice(f"{version} is in production for new jobs; to undo: cars model rollback")
 
 
 @group.command("rollback")
 def rollback(ctx: typer.Context) -> None:
-    """Go back to the version that was live before, and print its name."""
+    """Go back to the version that was in production before, and print its name."""
     with dependencies(ctx).client() as client:
         typer.echo(client.rollback())
 
 
 @group.command("history")
 def history(ctx: typer.Context, form: FormatOption = None) -> None:
-    """Show which version was live when."""
+    """Show which version was in production when."""
     with dependencies(ctx).client() as client:
         print_rows(client.history(), _HISTORY, form)
 

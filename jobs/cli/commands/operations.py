@@ -7,6 +7,7 @@ import typer
 from jobs.cli.context import dependencies
 from jobs.cli.output.formats import FormatOption, notice, print_rows
 from jobs.cli.output.table import Column
+from jobs.queues import QUEUES
 from jobs.records import CheckResult
 
 __all__ = ["beat", "doctor", "migrate", "worker"]
@@ -27,10 +28,9 @@ def worker(
     beat: Annotated[bool, typer.Option("--beat", help="Tick the schedules too.")] = False,
 ) -> None:
     """Work on jobs until it is stopped (Ctrl-C or SIGTERM: finishes what it has in hand)."""
-    known = ("control", "classify", "train")
     names = [name.strip() for name in queues.split(",") if name.strip()]
-    if not names or not set(names) <= set(known):
-        raise typer.BadParameter(f"{queues!r}: choose of {', '.join(known)}", param_hint="--queues")
+    if not names or not set(names) <= set(QUEUES):
+        raise typer.BadParameter(f"{queues!r}: choose of {', '.join(QUEUES)}", param_hint="--queues")
     from jobs.requirements import require_model_packages
 
     require_model_packages()
@@ -41,7 +41,7 @@ def worker(
 
 
 def beat(ctx: typer.Context) -> None:
-    """Tick the schedules until it is stopped; any number of these does no harm."""
+    """Tick the schedules until it is stopped; any number of them is harmless."""
     dependencies(ctx).become(["beat"])
 
 
