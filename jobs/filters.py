@@ -41,7 +41,7 @@ def make_filter(database: Database, job_id: int | None, /, **given: Any) -> Filt
     return Filter(job_id=job_id, **given | _spellings(database, given))
 
 
-def _spellings(database: Database, given: dict[str, Any]) -> dict[str, Any]:
+def _spellings(database: Database, given: dict[str, Any]) -> dict[str, Any]:  # a user's arguments, of many types
     """Return the names that were given, as they are registered and stored."""
     named = {name: given[name] for name in _NAMES if name in given}
     for name, text in named.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
 
 from sqlalchemy import (
     JSON,
@@ -27,6 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from jobs.records import Json
 
 __all__ = [
     "Base",
@@ -64,8 +65,7 @@ class Utc(TypeDecorator[datetime]):
 
 
 Id = BigInteger().with_variant(Integer, "sqlite")
-JsonObject: TypeAlias = dict[str, Any]  # whatever JSON has
-Json = JSON().with_variant(JSONB(), "postgresql")
+JsonColumn = JSON().with_variant(JSONB(), "postgresql")
 
 
 class Base(DeclarativeBase):
@@ -85,7 +85,7 @@ class Base(DeclarativeBase):
         str: Text,
         bytes: LargeBinary,
         float: Float(53),
-        JsonObject: Json,
+        Json: JsonColumn,
     }
 
 
@@ -99,7 +99,7 @@ class VersionRow(Base):
     state: Mapped[str] = mapped_column(String(20))
     location: Mapped[str] = mapped_column(String(20))  # "bundled" with the program, or in the "store"
     digest: Mapped[str] = mapped_column(String(64))  # SHA-256 of card.json, which holds the hashes of the other files
-    card: Mapped[JsonObject]
+    card: Mapped[Json]
     registered_at: Mapped[datetime]
 
 
@@ -141,7 +141,7 @@ class JobRow(Base):
     canceled: Mapped[int] = mapped_column(Integer, server_default="0")
     cached: Mapped[int] = mapped_column(Integer, server_default="0")  # of ok: predicted before
     skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are not images
-    skipped_suffixes: Mapped[JsonObject] = mapped_column(server_default="{}")  # how many of them have which
+    skipped_suffixes: Mapped[Json] = mapped_column(server_default="{}")  # how many of them have which
     error: Mapped[str | None]
     waiting: Mapped[str | None]  # why nothing of it can be done at present
     waiting_since: Mapped[datetime | None]
@@ -273,10 +273,10 @@ class TrainingRunRow(Base):
     recipe: Mapped[str] = mapped_column(String(40))
     init: Mapped[str]  # scratch, imagenet, a version's name, or the path of a file
     epochs: Mapped[int | None] = mapped_column(Integer)
-    options: Mapped[JsonObject]
-    progress: Mapped[JsonObject]
-    candidate: Mapped[JsonObject | None]  # numbers on the holdout
-    production: Mapped[JsonObject | None]  # those of the version that was live, on the same photos
+    options: Mapped[Json]
+    progress: Mapped[Json]
+    candidate: Mapped[Json | None]  # numbers on the holdout
+    production: Mapped[Json | None]  # those of the version that was live, on the same photos
     version_id: Mapped[int | None] = mapped_column(Id, ForeignKey("model_versions.id"), index=True)
     promoted: Mapped[bool] = mapped_column(Boolean, server_default=false())
     reason: Mapped[str | None]

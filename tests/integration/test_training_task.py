@@ -135,7 +135,7 @@ def test_a_worker_that_stops_gives_its_run_back(client: Client, runtime: Callabl
     closing = when(run, lambda status: status.epoch == 1, lambda: True)
     assert train_model(first, int(run.id), closing=closing)
     assert (run.status().state, run.status().epochs_run) == ("queued", 1)
-    closing = when(run, lambda status: status.stage == "judging", lambda: True)
+    closing = when(run, lambda status: status.stage == "evaluating", lambda: True)
     assert train_model(second, int(run.id), closing=closing)
     assert (run.status().state, run.status().epochs_run) == ("queued", 2)
     assert versions(client) == before
