@@ -187,7 +187,7 @@ def test_finetuning_learns_and_reports(dataset: Dataset, imagenet: Path, tmp_pat
     json.dumps(trained.report, allow_nan=False)
 
 
-def test_a_partial_start_is_told_settled_once_and_kept_in_the_card(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_partial_start_is_noted_estimated_once_and_kept_in_the_card(dataset: Dataset, tmp_path: Path) -> None:
     state = {"conv1.weight": torch.randn(64, 3, 7, 7) / 12, "conv1.bias": torch.randn(64)}
     file = tmp_path / "stem.safetensors"
     save_file(state, file)

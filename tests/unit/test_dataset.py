@@ -397,7 +397,7 @@ def test_photos_that_a_version_was_evaluated_on_stay_in_the_holdout(tmp_path: Pa
     again = open_dataset(root, split_seed=seed, holdout=held)
     assert _holdout(again, LABELS[0]) == _holdout(dataset, LABELS[0])  # no photo that may have been learned joins them
     assert held & _holdout(again, LABELS[1])
-    assert len(_holdout(again, LABELS[1])) == 6  # one is too few for 60
+    assert len(_holdout(again, LABELS[1])) == 6  # one is too few to evaluate 60 by
     assert len(_holdout(again, LABELS[2])) == 2
     assert len(again.of("calibration")) == 3 + 6 + 2
 

@@ -130,7 +130,7 @@ def test_of_another_resnet_no_block_is_taken() -> None:
     assert len(filled.unused) > 100
 
 
-def test_settling_changes_the_statistics_and_not_the_function() -> None:
+def test_estimating_changes_the_statistics_and_not_the_function() -> None:
     network = build(3)
     filled = fill(network, folded(made(resnet18())), head=False)
     photos = [torch.rand(16, 3, 64, 64) for _ in range(2)]

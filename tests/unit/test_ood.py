@@ -23,11 +23,11 @@ def _card() -> Card:
     return parse_card(json.dumps(card_fields()).encode())
 
 
-def _logits(labels: Array, *, peak: float, level: float = 0.0, seed: int = 0) -> Array:
-    """Logits around `level` whose label stands out by `peak`."""
+def _logits(labels: Array, *, margin: float, level: float = 0.0, seed: int = 0) -> Array:
+    """Logits around `level` whose label stands out by `margin`."""
     random = np.random.default_rng(seed)
     logits = level + random.normal(scale=0.1, size=(len(labels), len(CLASSES)))
-    logits[np.arange(len(labels)), labels] += peak
+    logits[np.arange(len(labels)), labels] += margin
     return logits.astype(np.float32)
 
 
@@ -72,14 +72,14 @@ def test_too_few_photos_tell_no_limit() -> None:
 
 def test_a_version_evaluated_on_few_photos_rejects_nothing(card: Card) -> None:
     labels = np.arange(40) % 4
-    assert fit_decision_rule(card, _logits(labels, peak=8), labels, samples=None).card.thresholds.ood is None
+    assert fit_decision_rule(card, _logits(labels, margin=8), labels, samples=None).card.thresholds.ood is None
 
 
 def test_the_score_that_tells_the_sample_pictures_apart_is_the_one_to_reject_by(card: Card) -> None:
     labels = np.arange(200) % 4
-    logits = _logits(labels, peak=8)
-    unsure = _logits(labels[:20], peak=1, level=20, seed=1)  # logits larger than any car's, and none stands out
-    low = _logits(labels[:20], peak=8, level=-5, seed=1)
+    logits = _logits(labels, margin=8)
+    unsure = _logits(labels[:20], margin=1, level=20, seed=1)  # logits larger than any car's, and none stands out
+    low = _logits(labels[:20], margin=8, level=-5, seed=1)
     of_shape = {"max_softmax", "centered_logit", "logit_margin"}  # which a level added to all logits does not change
     assert _ood(fit_decision_rule(card, logits, labels, samples=unsure).card).score in of_shape
     assert _ood(fit_decision_rule(card, logits, labels, samples=low).card).score == "max_logit"
@@ -90,8 +90,8 @@ def test_thresholds_are_fitted_on_the_photos_that_pass() -> None:
     """Four of 400 photos are strange: low logits, and yet the network is as sure of a wrong class as can be."""
     labels = np.arange(400) % 4
     said = np.where(np.arange(400) < 4, (labels + 2) % 4, labels)
-    logits = _logits(said, peak=5)
-    logits[:4] = _logits(said[:4], peak=9, level=-8)
+    logits = _logits(said, margin=5)
+    logits[:4] = _logits(said[:4], margin=9, level=-8)
     thresholds = {"model": 0.0, "make": 0.0, "target_precision": 0.98}
     asked = parse_card(json.dumps(card_fields(thresholds=thresholds)).encode())
     found = fit_decision_rule(asked, logits, labels, samples=None).card
