@@ -94,7 +94,7 @@ def warm_worker(home: Path, server: Mapping[str, str] | None = None) -> Iterator
 
 
 def job_rate(client: Client, photos: list[Path]) -> float:
-    """Images a second from submission to the end; every photo must be new to the database."""
+    """Return images per second from submission to the end; every photo must be new to the database."""
     start = time.perf_counter()
     status = client.submit(str(photos[0].parent)).wait()
     seconds = time.perf_counter() - start
@@ -103,7 +103,7 @@ def job_rate(client: Client, photos: list[Path]) -> float:
 
 
 def fastai_rate(photos: list[Path], network: Any, size: int) -> float:
-    """Images a second of `Learner.get_preds` on a `test_dl`."""
+    """Return images per second of `Learner.get_preds` on a `test_dl`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of fastai's own imports
         from fastai.vision.all import (
@@ -130,7 +130,7 @@ def fastai_rate(photos: list[Path], network: Any, size: int) -> float:
 
 
 def decode_seconds(photos: list[Path], size: int) -> float:
-    """Seconds an image on one core, from the file to the array."""
+    """Return seconds per image on one core, from the file to the array."""
     start = time.perf_counter()
     for path in photos:
         decode(path.read_bytes(), size)
@@ -138,7 +138,7 @@ def decode_seconds(photos: list[Path], size: int) -> float:
 
 
 def inference_seconds(engine: Engine) -> float:
-    """Seconds an image with all cores, in the pipeline's batches."""
+    """Return seconds per image with all cores, in the pipeline's batches."""
     batch = getattr(engine, "preferred_batch", 16)
     images = np.random.default_rng(0).integers(0, 256, (batch, engine.input_size, engine.input_size, 3), np.uint8)
     engine.logits(images)

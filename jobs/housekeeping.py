@@ -109,7 +109,7 @@ def delete_predictions(database: Database, found: CursorResult[Any], *, since: d
 class _Slices:
     """Transactions of as many rows as go in `SLICE_SECONDS` on this machine.
 
-    None waits for the disk with its locks held: if the server loses power the last ones are to be repeated, as after
+    None waits for the disk while it has locks: if the server loses power, the last ones are to be repeated, as after
     any interruption.
     """
 

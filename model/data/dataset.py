@@ -129,7 +129,7 @@ def open_dataset(
 
     `path` is a folder of the Stanford Cars devkit (`cars_train`, `devkit`), a CSV with the columns `file,label` or
     `file,make,model` (perhaps `body`, `year`) and perhaps `split`, a folder with a `labels.csv`, or a folder of one
-    subfolder a class. Splits that the data names are kept; missing ones are drawn from `train` by class and
+    subfolder per class. Splits that the data names are kept; missing ones are drawn from `train` by class and
     `split_seed`, near-duplicates staying together. With `split_seed` None nothing is drawn and one class is enough:
     the data is only to be evaluated on.
 

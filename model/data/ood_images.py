@@ -55,7 +55,7 @@ def open_ood_images(folder: Path) -> OodImages:
     """Return the photos of a folder with a `labels.csv` (file, what, split) and the files in it or in `images/`.
 
     Raises DatasetError if the table cannot be read, a file is missing, a split is empty or is none of calibration and
-    holdout, or both splits show the same kind of thing: a limit fitted to it would be no surprise there.
+    holdout, or both splits show the same kind of thing: a threshold fitted to it would prove nothing there.
     """
     table = folder / LABELS
     try:

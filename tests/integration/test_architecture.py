@@ -1,11 +1,13 @@
-"""docs/architecture.md names every package of the project and its tests, and no folder that does not exist."""
+"""docs/architecture.md names every package, no folder that does not exist, and the floors of the contracts."""
 
 import re
+import tomllib
 
 from tests.support.processes import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "architecture.md").read_text()
 TREE = re.search(r"^## The tree\n+```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+FLOORS = re.search(r"^## Floors\n.*?^```\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 WHOLE = ("jobs", "model", "workers", "tests")
 
 
@@ -32,3 +34,14 @@ def test_every_package_has_a_line() -> None:
 
 def test_every_line_is_of_a_folder_that_exists() -> None:
     assert [name for name in sorted(named_folders()) if not (CHECKOUT / name).is_dir()] == []
+
+
+def test_the_floors_are_those_of_the_contracts() -> None:
+    assert FLOORS
+    written: dict[str, list[set[str]]] = {}
+    for line in FLOORS[1].splitlines():
+        package, modules = line[:8].strip(), set(line[8:].split())
+        written.setdefault(package or next(reversed(written)), []).append(modules)
+    contracts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = {contract["containers"][0]: contract["layers"] for contract in contracts if contract["type"] == "layers"}
+    assert written == {package: [set(re.findall(r"\w+", layer)) for layer in layers[package]] for package in layers}

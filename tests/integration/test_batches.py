@@ -241,7 +241,7 @@ def test_everything_at_once(client: Client, runtime: Make, photos: Photos, monke
         except BaseException as exc:
             errors.append(exc)
 
-    def take_one_back() -> None:
+    def reclaim_one() -> None:
         with makers[3].database.read() as connection:
             leased = batches.leased_by(connection, "")
         for batch_id, job_id, owner in leased[:1]:
@@ -250,7 +250,7 @@ def test_everything_at_once(client: Client, runtime: Make, photos: Photos, monke
         recover(makers[3], idle=True)
 
     threads = [threading.Thread(target=repeat, args=(lambda one=one: classify_batch(one),)) for one in makers[:3]]
-    threads.append(threading.Thread(target=repeat, args=(take_one_back,)))
+    threads.append(threading.Thread(target=repeat, args=(reclaim_one,)))
     for thread in threads:
         thread.start()
     jobs[3].cancel()

@@ -128,7 +128,7 @@ def test_shuffled_labels_are_rejected(client: Client, runtime: Callable[..., Run
 
 
 @server
-def test_a_worker_that_stops_gives_its_run_back(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
+def test_a_worker_that_stops_releases_its_run(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
     first, second = runtime("a", engine="onnx"), runtime("b", engine="onnx")
     before = versions(client)
     run = client.train(data, recipe="scratch", force=True, plan=TINY)

@@ -1,21 +1,15 @@
-"""Words that the project no longer uses do not come back where they are gone."""
+"""Words that the project no longer uses do not come back."""
 
 import pytest
 
 from tests.support.processes import CHECKOUT
 from tools.glossary_counts import ALLOWED, finds, tracked
 
-# Folders and files from which the old words are gone.
-DONE = (
-    *("benchmarks/delete.py", "benchmarks/scale.py", "benchmarks/small_jobs.py", "tests/acceptance/test_readme.py"),
-    *("CHANGELOG.md", "CONTRIBUTING.md", "README.md", "docker-compose.yml", "docs", "examples", "migrations"),
-)
-pytestmark = pytest.mark.skipif(not (CHECKOUT / ".git").exists(), reason="the files of the project are asked of git")
+pytestmark = pytest.mark.skipif(not (CHECKOUT / ".git").exists(), reason="git names the files of the project")
 
 
 def test_no_old_word_is_used() -> None:
-    found = [f"{find.file}:{find.line}: {find.word}: {find.text}" for find in finds() if find.file.startswith(DONE)]
-    assert found == []
+    assert [f"{find.file}:{find.line}: {find.word}: {find.text}" for find in finds()] == []
 
 
 @pytest.mark.parametrize("place", sorted({place for place, _pattern, _why in ALLOWED}))

@@ -27,7 +27,7 @@ def picture(label: str, seed: int, *, side: int = 40) -> Image.Image:
 
 
 def write_folders(root: Path, *, photos: int = 12, labels: tuple[str, ...] = tuple(COLORS), first: int = 0) -> Path:
-    """A folder a class, each with so many PNG files, numbered from ``first``; returns ``root``."""
+    """Write one folder per class, each with this many PNG files, numbered from `first`; return `root`."""
     for label in labels:
         (root / label).mkdir(parents=True)
         for number in range(first, first + photos):

@@ -22,7 +22,7 @@ def weights(classes: int) -> np.ndarray[Any, np.dtype[np.float32]]:
 def graph(classes: int, *, size: int | str = 24, softmax: bool = False, **changes: Any) -> onnx.ModelProto:
     """float32 (N, 3, S, S) → logits (N, classes).
 
-    ``changes``: the input's `shape` or `kind`, and the `axes` of its sides.
+    `changes`: the input's `shape` or `kind`, and the `axes` of its sides.
     """
     kind = changes.get("kind", TensorProto.FLOAT)
     nodes = [
@@ -47,7 +47,7 @@ def graph(classes: int, *, size: int | str = 24, softmax: bool = False, **change
 def write_teacher(
     file: Path, classes: Sequence[str], *, model: onnx.ModelProto | None = None, size: int = 24, **changes: Any
 ) -> Path:
-    """Writes ``file`` and the JSON beside it, whose fields ``changes`` replace, or leave out where None."""
+    """Write `file` and the JSON beside it, whose fields `changes` replace, or leave out where None."""
     onnx.save(model or graph(len(classes), size=size), file)
     told = {
         "classes": list(classes),

@@ -1,7 +1,6 @@
 """Which files are images, by name and by first bytes."""
 
 import io
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -9,6 +8,7 @@ from PIL import Image
 from jobs.sources.kinds import HEAD_BYTES, NO_SUFFIX, OTHER_SUFFIXES, Kind, LeftOut, kind, merged, suffix
 from jobs.sources.kinds import starts_like_an_image as starts
 from model.data.readers import IMAGE_SUFFIXES
+from tests.support.processes import CHECKOUT
 
 IMAGES = "jpg jpeg jpe jfif pjpeg png webp gif bmp tif tiff avif heic heif hif jxl mpo"
 
@@ -85,7 +85,7 @@ def test_the_photos_of_a_data_set_have_the_same_suffixes() -> None:
     assert {f".{ending}" for ending in IMAGES.split()} == IMAGE_SUFFIXES
 
 
-def test_the_list_is_that_of_the_design(shared: Path) -> None:
-    written = (shared / "DESIGN.md").read_text()
-    line = next(line for line in written.splitlines() if line.startswith("Which files are images"))
+def test_the_list_is_that_of_the_docs() -> None:
+    page = (CHECKOUT / "docs" / "commands.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("Files are images"))
     assert [f".{ending}" for ending in IMAGES.split()] == line.partition("`")[2].partition("`")[0].split()

@@ -84,7 +84,7 @@ class Supervisor:
         self._ending_since: float | None = None
 
     def check(self) -> None:
-        """Replace a child that does nothing while there is work that is overdue, or this process, if that is no use.
+        """Replace a child that does nothing while there is work that is overdue, or else this process.
 
         Raises DatabaseError.
         """

@@ -181,7 +181,7 @@ def _pending_of(job_id: int, first: int, last: int) -> ColumnElement[bool]:
 def _fail(
     connection: Connection, job_id: int, which: ColumnElement[bool], *, code: ImageErrorCode, message: str
 ) -> int:
-    """Fail pending images of a running job and count them; the caller holds the job's lock. How many."""
+    """Fail pending images of a running job, count them, and return how many; the caller has locked the job."""
     failed = connection.execute(
         update(ImageRow)
         .where(which)

@@ -258,7 +258,7 @@ def finishable(connection: Connection) -> list[int]:
 def wait_for(connection: Connection, job_id: int, reason: str) -> float:
     """Say why nothing of a running job can be done at present; for how many seconds that has been so.
 
-    While another worker holds a batch of it, it does not wait.
+    While another worker has a batch of it, it does not wait.
     """
     leased = select(BatchRow.id).where(BatchRow.job_id == job_id, BatchRow.state == BatchState.LEASED).exists()
     running = and_(JobRow.id == job_id, JobRow.state.in_([JobState.QUEUED, JobState.RUNNING]), ~leased)
