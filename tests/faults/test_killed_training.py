@@ -1,4 +1,4 @@
-"""A training worker dies in its third of five epochs; no other epoch is run again, and there is one version."""
+"""A training worker crashes in its third of five epochs; no other epoch is run again, and there is one version."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_cancel(client: Client, runtime: Callable[..., Runtime], data: Path) -> 
 
 
 @server
-def test_a_run_that_was_taken_back_is_left_alone(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
+def test_a_run_that_was_reclaimed_is_left_alone(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
     worker = runtime(engine="onnx")
     run = client.train(data, recipe="scratch", plan=TINY)
 
@@ -207,7 +207,7 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
 
 
 def killed_while_removing(worker: Runtime, run: TrainingRun) -> None:
-    """The run ends, and its process dies when it has removed one file of what the run has left."""
+    """The run ends, and its process crashes when it has removed one file of what the run has left."""
     remove = shutil.rmtree
 
     def die(folder: Path, **options: Any) -> None:
@@ -223,7 +223,7 @@ def killed_while_removing(worker: Runtime, run: TrainingRun) -> None:
 
 
 def give_up(client: Client, run: TrainingRun) -> None:
-    """Its process dies, time and again."""
+    """Its process crashes, time and again."""
     with client.database.write() as connection:
         for _ in range(training_runs.MAX_CRASHES):
             assert training_runs.claim(connection, int(run.id), owner="w:1", seconds=60)
