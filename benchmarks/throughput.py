@@ -1,8 +1,8 @@
-"""Images a second of whole jobs on this machine's CPU, against fastai's own inference and against the roofline.
+"""Images per second of whole jobs on this machine's CPU, against fastai's own inference and against the roofline.
 
     PYTHONPATH=. python -P -m benchmarks.throughput [--labelled FOLDER] [--repeat 3]
 
-FOLDER holds labelled photos (a CSV `file,label,split`, or a folder a class): they are resized to three camera formats
+FOLDER holds labelled photos (a CSV `file,label,split`, or a folder per class): they are resized to three camera formats
 for the speed, and serve as they are for the accuracy. All figures are of one run on the same photos:
 
 - job: submit to completed on the embedded default, the worker warm;
@@ -98,7 +98,7 @@ def job_rate(client: Client, photos: list[Path]) -> float:
     start = time.perf_counter()
     status = client.submit(str(photos[0].parent)).wait()
     seconds = time.perf_counter() - start
-    assert (status.ok, status.cached) == (len(photos), 0), status
+    assert (status["ok"], status["cached"]) == (len(photos), 0), status
     return len(photos) / seconds
 
 
@@ -184,19 +184,19 @@ def main() -> None:
     engine = open_engine("onnx", "cpu", BUNDLED, card)
     network = load_weights(BUNDLED, card).eval()
     dataset = open_dataset(arguments.labelled)
-    judged = [photo for photo in dataset.photos if photo.split in {"holdout", "calibration"}] or list(dataset.photos)
+    evaluated = [photo for photo in dataset.photos if photo.split in {"holdout", "calibration"}] or list(dataset.photos)
     print(f"{card.name} at {card.image_size} px, {available_cores()} cores", flush=True)
     with tempfile.TemporaryDirectory(prefix="cars-throughput-") as temporary:
         for size, count in FORMATS.items():
             speed(
                 Path(temporary),
-                [photo.file for photo in judged],
+                [photo.file for photo in evaluated],
                 size,
                 count,
                 arguments.repeat,
                 (card, engine, network),
             )
-    compare(dataset, judged, card, engine, network)
+    compare(dataset, evaluated, card, engine, network)
 
 
 def speed(
@@ -217,22 +217,22 @@ def speed(
         rounds["roofline"].append(1 / (decoding / available_cores() + inference))
     middle = {name: statistics.median(values) for name, values in rounds.items()}
     against = statistics.median(a / b for a, b in zip(rounds["job"], rounds["fastai"], strict=True))
-    share = statistics.median(a / b for a, b in zip(rounds["job"], rounds["roofline"], strict=True))
+    fraction = statistics.median(a / b for a, b in zip(rounds["job"], rounds["roofline"], strict=True))
     figures = {name: round(value, 1) for name, value in middle.items()}
     print(json.dumps({"photos": f"{size[0]}×{size[1]}", **figures}, ensure_ascii=False))
     print(f"  {against:.2f}× fastai (at least {WANTED[size]}×)")
-    print(f"  {share:.2f} of the roofline (at least {WANTED_OF_ROOFLINE})")
+    print(f"  {fraction:.2f} of the roofline (at least {WANTED_OF_ROOFLINE})")
     sys.stdout.flush()
 
 
-def compare(dataset: Dataset, judged: list[Photo], card: Card, engine: Engine, network: Any) -> None:
+def compare(dataset: Dataset, evaluated: list[Photo], card: Card, engine: Engine, network: Any) -> None:
     """Print what int8 and reduced decoding cost in accuracy."""
     position = {name: index for index, name in enumerate(card.classes)}
-    truth = [position[dataset.classes[photo.label]] for photo in judged]
-    data = [photo.file.read_bytes() for photo in judged]
+    truth = [position[dataset.classes[photo.label]] for photo in evaluated]
+    data = [photo.file.read_bytes() for photo in evaluated]
     full = accuracy((decode_fully(d, card.image_size) for d in data), torch_logits(network, card), truth)
     served = accuracy((decode(d, card.image_size) for d in data), engine.logits, truth)
-    print(f"top-1 on {len(judged)} labelled photos: float32 and full decoding {full:.2f} %, as served {served:.2f} %")
+    print(f"top-1 on {len(evaluated)} photos: float32 and full decoding {full:.2f} %, as served {served:.2f} %")
     print(f"  a loss of {full - served:.2f} points (at most {WANTED_POINTS})")
 
 

@@ -87,15 +87,15 @@ class _OpenPart(_Part):
     __pydantic_extra__: dict[str, JsonValue]
 
 
-Words = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
 class ClassParts(_Part):
     """The parts of a class as the data named them. Its name is these, joined by blanks."""
 
-    make: Words
-    model: Words
-    body: Words | None
+    make: Name
+    model: Name
+    body: Name | None
     year: Annotated[int, Field(ge=FIRST_YEAR, le=LAST_YEAR)] | None
 
     @property
@@ -113,7 +113,7 @@ class Preprocessing(_Part):
     std: Annotated[Triple, Field(description="all above 0")]
 
     @model_validator(mode="after")
-    def _spread(self) -> "Preprocessing":
+    def _positive_std(self) -> "Preprocessing":
         if min(self.std) <= 0:
             raise ValueError("std must be above 0 in every channel")
         return self
@@ -127,7 +127,7 @@ class OodThreshold(_Part):
 
 
 class Confusable(_Part):
-    """Pairs of classes that are taken for each other, worst first, and the least probability for `model` in them."""
+    """Pairs of classes that are taken for each other, worst first, and the probability that `model` needs in them."""
 
     pairs: Annotated[tuple[tuple[str, str], ...], Field(min_length=1, max_length=1000)]
     model: Threshold
@@ -200,7 +200,7 @@ class CardDraft(_Part):
     format: Literal[3]
     name: str
     architecture: Literal["resnet34"]
-    classes: tuple[Words, ...]
+    classes: tuple[Name, ...]
     class_parts: dict[str, ClassParts] = {}
     image_size: Annotated[int, Field(ge=4, le=1024)]
     preprocessing: Preprocessing
@@ -342,7 +342,7 @@ def read_bytes(folder: Path) -> bytes:
         return read_regular(folder / CARD, limit=CARD_BYTES)
     except OSError as exc:
         raise CardInvalid(
-            f"{folder} is no model version: {CARD} cannot be read ({exc.strerror}). Give a published version's folder."
+            f"{folder} is not a model version: {CARD} cannot be read ({exc.strerror}); give a version's folder"
         ) from exc
 
 
@@ -377,12 +377,12 @@ def read_verified(folder: Path, card: CardDraft, file: str) -> bytes:
     try:
         data = read_regular(path)
     except OSError as exc:
-        raise ArtifactCorrupt(f"{path} cannot be read ({exc.strerror}). Import version {card.name} again.") from exc
+        raise ArtifactCorrupt(f"{path} cannot be read ({exc.strerror}); import version {card.name} again") from exc
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
         raise ArtifactCorrupt(
-            f"{path} is damaged or was replaced: its SHA-256 is {found}, the card says {expected}. "
-            "Import the version again."
+            f"{path} is damaged or was replaced: its SHA-256 is {found}, the card says {expected}; "
+            "import the version again"
         )
     inspect(path, data)
     return data
@@ -408,7 +408,7 @@ def _refuse_newer(document: JsonValue, origin: object) -> None:
     if isinstance(found, int) and found > CARD_FORMAT:
         raise CardInvalid(
             f"{origin} has format {found}, which a newer release of car-classifier has written; this one reads "
-            f"formats 1 to {CARD_FORMAT}. Install the newer release to use this version."
+            f"formats 1 to {CARD_FORMAT}; install the newer release to use this version"
         )
 
 

@@ -64,14 +64,14 @@ def ood_scores(logits: NDArray[np.floating], temperature: float) -> dict[Score, 
     margin: the maximum less the mean of the next nine.
     """
     raw = np.asarray(logits, dtype=np.float64)
-    peak = raw.max(axis=1)
-    below = raw - peak[:, None]
+    largest = raw.max(axis=1)
+    below = raw - largest[:, None]
     return {
         "max_softmax": 1 / np.exp(below / temperature).sum(axis=1),
-        "max_logit": peak,
-        "energy": peak + np.log(np.exp(below).sum(axis=1)),
-        "centered_logit": peak - raw.mean(axis=1),
-        "logit_margin": peak - _next_mean(raw),
+        "max_logit": largest,
+        "energy": largest + np.log(np.exp(below).sum(axis=1)),
+        "centered_logit": largest - raw.mean(axis=1),
+        "logit_margin": largest - _next_mean(raw),
     }
 
 

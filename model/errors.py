@@ -43,7 +43,7 @@ class ModelError(Exception):
 
 
 class CardInvalid(ModelError):
-    """The card is missing, is no JSON, or breaks the schema; the text names the field."""
+    """The card is missing, is not JSON, or breaks the schema; the text names the field."""
 
 
 class ArtifactCorrupt(ModelError):

@@ -36,8 +36,8 @@ def refuse_pickle(path: Path) -> None:
             start = file.read(4)
     if path.suffix.lower() in _PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
         raise ArtifactUnsafe(
-            f"{path} may hold a pickle, which can run code when loaded; it was not opened. Weights are taken as "
-            ".safetensors, graphs as .onnx: publish the model with `cars train`, or convert the file where it was made."
+            f"{path} may hold a pickle, which can run code when loaded; it was not opened; weights are taken as "
+            ".safetensors, graphs as .onnx: publish the model with `cars train`, or convert the file where it was made"
         )
 
 
@@ -62,7 +62,7 @@ def inspect_safetensors(path: Path, data: bytes) -> None:
         header.pop("__metadata__", None)
         spans = [_span(entry) for entry in header.values()]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-        raise ArtifactCorrupt(f"{path} is not a safetensors file: {exc}. Import the version again.") from exc
+        raise ArtifactCorrupt(f"{path} is not a safetensors file: {exc}; import the version again") from exc
     spans.sort()
     ends = [0, *(end for _, end in spans)]
     starts = [*(start for start, _ in spans), len(data) - 8 - length]
@@ -92,12 +92,12 @@ def inspect_onnx(path: Path, data: bytes) -> None:
     try:
         model = onnx.ModelProto.FromString(data)
     except Exception as exc:
-        raise ArtifactCorrupt(f"{path} is not an ONNX graph: {exc}. Import the version again.") from exc
+        raise ArtifactCorrupt(f"{path} is not an ONNX graph: {exc}; import the version again") from exc
     for tensor in _tensors(model):
         if tensor.data_location == _EXTERNAL or tensor.external_data:
             raise ArtifactUnsafe(
-                f"{path} keeps the tensor {tensor.name!r} in another file, which could be any file of this machine. "
-                "Export the graph with its weights inside."
+                f"{path} keeps the tensor {tensor.name!r} in another file, which could be any file of this machine; "
+                "export the graph with its weights inside"
             )
         _check_tensor(path, tensor)
     _check_operators(path, model, known=onnx.defs.has)
@@ -111,15 +111,15 @@ def _check_tensor(path: Path, tensor: Any) -> None:
         return
     announced = prod(tensor.dims)
     if tensor.HasField("raw_data"):
-        held, unit = len(tensor.raw_data), _ONNX_WIDTHS.get(tensor.data_type, 0)
-        fits = held == announced * unit
+        present, unit = len(tensor.raw_data), _ONNX_WIDTHS.get(tensor.data_type, 0)
+        fits = present == announced * unit
     else:
-        held = max(len(getattr(tensor, field)) for field in _ONNX_FIELDS)
-        fits = announced <= held <= 2 * announced  # a complex number is two
+        present = max(len(getattr(tensor, field)) for field in _ONNX_FIELDS)
+        fits = announced <= present <= 2 * announced  # a complex number is two
     if not fits or min(tensor.dims, default=0) < 0:
         raise ArtifactUnsafe(
-            f"{path} has a tensor {tensor.name!r} of the shape {list(tensor.dims)[:8]}, which its data do not fill. "
-            "Export the graph with its weights inside."
+            f"{path} has a tensor {tensor.name!r} of the shape {list(tensor.dims)[:8]}, which its data do not fill; "
+            "export the graph with its weights inside"
         )
 
 

@@ -83,16 +83,16 @@ def what_is_wrong(name: str) -> str | None:
     if len(name) > LONGEST_NAME:
         return f"it has {len(name)} characters, and {LONGEST_NAME} are the most"
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
-        return "it has a control character, or bytes that are no UTF-8"
+        return "it has a control character, or bytes that are not UTF-8"
     return None
 
 
 @lru_cache(maxsize=4096)
 def parse(name: str) -> Label:
-    """Return the parts of a class name; any text is accepted, and what cannot be told is left out.
+    """Return the parts of a class name; any text is accepted, and what cannot be recognized is left out.
 
     The make is the first word (or a known make of several), the year a last word of four digits, the body the words
-    before it. Where the name goes on after the body (`Infiniti G Coupe IPL 2012`) the last body in it counts.
+    before it. Where the name continues after the body (`Infiniti G Coupe IPL 2012`) the last body in it counts.
     """
     words = name.split()
     year = _year(words)

@@ -39,7 +39,7 @@ def load_weights(folder: Path, card: CardDraft) -> nn.Module:
         network.load_state_dict(state, strict=True, assign=True)
     except (RuntimeError, SafetensorError) as exc:
         raise ArtifactCorrupt(
-            f"{folder / WEIGHTS} does not hold the weights of a ResNet34 with {len(card.classes)} classes: {exc}. "
-            "Fetch or import the version again."
+            f"{folder / WEIGHTS} does not hold the weights of a ResNet34 with {len(card.classes)} classes: {exc}; "
+            "fetch or import the version again"
         ) from exc
     return network.eval()

@@ -107,7 +107,7 @@ def decode(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[n
     JPEG is decoded at a reduced scale never below `size`; EXIF orientation is applied; transparency is laid on white;
     16-bit samples keep their upper 8 bits; of an animation the first frame counts. Faults in metadata do not matter.
     Raises ImageError: `undecodable`, `truncated`, `damaged`, `unsupported`, or `too_large` where more than `max_pixels`
-    would be held at once (before decoding).
+    would be in memory at once (before decoding).
     """
     return open_picture(data, size, max_pixels=max_pixels).decode()
 
@@ -121,19 +121,19 @@ def open_picture(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Pic
     image = _open(data, max_pixels=max_pixels)
     width, height = image.size
     if width < 1 or height < 1:
-        raise ImageError(UNDECODABLE, f"The image has {width} x {height} pixels.")
+        raise ImageError(UNDECODABLE, f"the image has {width} x {height} pixels")
     reduced = image.draft(None, (size, size)) if image.format in ("JPEG", "MPO") else None
-    held = image.width * image.height
+    in_memory = image.width * image.height
     if reduced and not _is_reducible(data):
-        held = width * height
-    _check_pixels((width, height), held, max_pixels=max_pixels)
-    return Picture(image, data, size, held, reduced and reduced[1])
+        in_memory = width * height
+    _check_pixels((width, height), in_memory, max_pixels=max_pixels)
+    return Picture(image, data, size, in_memory, reduced and reduced[1])
 
 
 def _open(data: bytes, *, max_pixels: int) -> Image.Image:
     brands = isobmff_brands(data)
     if brands & HEIF_BRANDS and not brands & AVIF_BRANDS and "HEIF" not in _PLUGINS:
-        raise ImageError(UNSUPPORTED, "The file is a HEIC image, which needs the package pillow-heif; install it.")
+        raise ImageError(UNSUPPORTED, "the file is a HEIC image, which needs the package pillow-heif; install it")
     formats = (("AVIF",) if brands & AVIF_BRANDS else _PLUGINS) if brands else FORMATS
     try:
         return Image.open(io.BytesIO(data), formats=formats)
@@ -158,23 +158,23 @@ def _open_jxl(data: bytes, size: int, *, max_pixels: int) -> Picture:
     try:
         width, height = jxl.pixel_size(data)
     except ValueError as exc:
-        raise ImageError(UNDECODABLE, f"The JPEG XL image cannot be decoded: {exc}.") from exc
+        raise ImageError(UNDECODABLE, f"the JPEG XL image cannot be decoded: {exc}") from exc
     _check_pixels((width, height), width * height, max_pixels=max_pixels)
     return Picture(None, data, size, width * height, None)
 
 
-def _check_pixels(size: tuple[int, int], held: int, *, max_pixels: int) -> None:
+def _check_pixels(size: tuple[int, int], in_memory: int, *, max_pixels: int) -> None:
     width, height = size
-    if held > max_pixels:
-        of_it = "" if held == width * height else f", {held:,} at the scale at which it is decoded"
-        raise _too_many(f"The image has {width} x {height} = {width * height:,} pixels{of_it}", max_pixels=max_pixels)
+    if in_memory > max_pixels:
+        of_it = "" if in_memory == width * height else f", {in_memory:,} at the scale at which it is decoded"
+        raise _too_many(f"the image has {width} x {height} = {width * height:,} pixels{of_it}", max_pixels=max_pixels)
 
 
 def _too_many(said: str, *, max_pixels: int) -> ImageError:
     claimed = re.match(r"Image size \((\d+) pixels\)", said)
-    said = f"The image claims to have {int(claimed[1]):,} pixels" if claimed else said
+    said = f"the image claims to have {int(claimed[1]):,} pixels" if claimed else said
     advice = f"at most {max_pixels:,} are decoded (CARS_MAX_PIXELS); make it smaller, or raise that setting"
-    return ImageError(TOO_LARGE, f"{said}; {advice}.")
+    return ImageError(TOO_LARGE, f"{said}; {advice}")
 
 
 def _squish(image: Image.Image, size: int, box: tuple[float, float, float, float] | None) -> NDArray[np.uint8]:
@@ -246,10 +246,10 @@ def _failure(exc: Exception, data: bytes) -> ImageError:
     if isinstance(exc, ImageError):
         return exc
     if isinstance(exc, MemoryError):
-        return ImageError(TOO_LARGE, "The image needs more memory than there is; make it smaller.")
+        return ImageError(TOO_LARGE, "the image needs more memory than there is; make it smaller")
     if isinstance(exc, EOFError) or "truncated" in text.lower() or is_cut_off(data):
         return ImageError(TRUNCATED, CUT_OFF)
-    return ImageError(UNDECODABLE, f"The picture cannot be decoded: {text.rstrip('.')}.")
+    return ImageError(UNDECODABLE, f"the picture cannot be decoded: {text.rstrip('.')}")
 
 
 def _raise_pillows_limit(max_pixels: int) -> None:

@@ -60,7 +60,7 @@ class Store:
                 "give this one another name"
             )
         with self._unavailable():
-            self._mend_local(folder, card) if self._local else self._mend_remote(folder, card)
+            self._repair_local(folder, card) if self._local else self._repair_remote(folder, card)
         return digest
 
     def digest(self, name: str) -> str | None:
@@ -122,14 +122,14 @@ class Store:
                 if _has_only(
                     root / card.name, card
                 ):  # a version that has lost its card, which says last that it is there
-                    self._mend_local(folder, card)
+                    self._repair_local(folder, card)
                     (copy / CARD).replace(root / card.name / CARD)
                 else:
                     raise ArtifactExists(
-                        f"{root / card.name} exists and is no model version ({exc.strerror}); move it away"
+                        f"{root / card.name} exists and is not a model version ({exc.strerror}); move it away"
                     ) from exc
 
-    def _mend_local(self, folder: Path, card: Card) -> None:
+    def _repair_local(self, folder: Path, card: Card) -> None:
         stored = (self._local or Path()) / card.name
         for file in card.files:
             with suppress(ModelError, FileNotFoundError):
@@ -140,7 +140,7 @@ class Store:
                 (Path(draft) / "file").write_bytes(read_verified(folder, card, file))
                 (Path(draft) / "file").replace(stored / file)
 
-    def _mend_remote(self, folder: Path, card: Card) -> None:
+    def _repair_remote(self, folder: Path, card: Card) -> None:
         files, root = self._remote()
         for file in card.files:
             content = read_verified(folder, card, file)
@@ -170,7 +170,7 @@ class Store:
                 files.get_file(url, str(target / file))
         except FileNotFoundError as exc:
             raise ArtifactCorrupt(
-                f"{self.url} has no complete version {name}: {exc}. Publish or import it again."
+                f"{self.url} has no complete version {name}: {exc}; publish or import it again"
             ) from exc
         _verified(target, digest)
 
@@ -182,10 +182,10 @@ class Store:
         except (ModelError, FileNotFoundError):
             raise
         except ImportError as exc:
-            raise StoreUnavailable(f"{self.url} needs a driver: {exc}. For s3:// install the extra `s3`.") from exc
+            raise StoreUnavailable(f"{self.url} needs a driver: {exc}; for s3:// install the extra `s3`") from exc
         except Exception as exc:
             raise StoreUnavailable(
-                f"the model store {self.url} cannot be used: {exc}. Check CARS_MODELS, its credentials and permissions."
+                f"the model store {self.url} cannot be used: {exc}; check CARS_MODELS, its credentials and permissions"
             ) from exc
 
 
@@ -196,7 +196,7 @@ def _has_only(folder: Path, card: Card) -> bool:
 
 
 def _keep(sound: Path, cached: Path) -> None:
-    """Put a verified copy in its place. One that is there is mended file by file: others may be reading it."""
+    """Put a verified copy in its place. One that is there is repaired file by file: others may be reading it."""
     try:
         sound.rename(cached)
     except OSError:
@@ -225,7 +225,7 @@ def _check(name: str) -> None:
 
 def _verified(folder: Path, digest: str) -> Path:
     if not (folder / CARD).is_file():
-        raise ArtifactCorrupt(f"{folder} has no {CARD}: the version is not there. Import it again.")
+        raise ArtifactCorrupt(f"{folder} has no {CARD}: the version is not there; import it again")
     found = cards.digest(folder)
     if found != digest:
         raise ArtifactCorrupt(f"{folder / CARD} is not the card that was registered: SHA-256 {found}, not {digest}")

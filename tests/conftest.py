@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,6 @@ from tests.support import processes
 from tests.support.backends import Backend
 from tests.support.processes import CHECKOUT, WorkerProcess
 from tests.support.servers import Postgres, Redis
-from tests.support.threads import one_torch_thread
-
-__all__ = ["one_torch_thread"]
 
 _LOGS = pytest.StashKey[list[Path]]()
 
@@ -114,6 +111,17 @@ def server_backend(
     return _backend("server", tmp_path, home, (migrated_pg_url, broker_url), monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """Let torch compute in one thread: small networks are faster so, and tests run beside each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def shared() -> Path:
     """Return the folder of labelled photos and awkward images beside the checkout; skip the test without it."""
@@ -175,7 +183,7 @@ def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Let a failed test show what its workers wrote."""
     report = yield
     if report.failed:

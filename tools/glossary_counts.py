@@ -28,40 +28,37 @@ LEFT_OUT = (
 
 # What is counted: the old words, each with a regular expression (searched in every line, upper and lower case alike).
 WORDS: dict[str, str] = {
-    "ring, rung, bell, doorbell": r"\b(?:re)?(?:ring|rings|ringing|rang|rung)\b|bell\b|\b_?ring_|rung_",
-    "held, holds (of a lease)": r"\bheld\b|_held\b|\bheld_",
-    "give back, take back": r"\b(?:giv(?:e|es|en|ing)|gave|tak(?:e|es|en|ing)|took)[ _]back\b|\bput[ _]back\b",
-    "death": r"\bdeaths?\b|MAX_DEATHS|\bdeath_",
-    "Learning": r"(?-i:\bLearning\b(?! from a teacher| rate))",
-    "Watch": r"(?-i:\bWatch\b)",
-    "judge": r"\b_?judg(?:e|es|ed|ing|ement)\b|\bjudge_",
-    "kept photos": r"\bkept[ _]photos?\b",
-    "strangers": r"stranger",
-    "known car, least": (
-        r"\bknown[ _]?cars?\b|\bKnownCar\b|\blooks_unknown\b|\bknown_scores?\b|\bfit_least\b|\bleast\b(?<!at least)"
+    "ring, rung, bell, doorbell": r"(?<![a-z])(?:ring|rings|ringing|rang|rung|(?:door)?bells?)(?![a-z])",
+    "held (of a lease)": r"(?<![a-z])held(?![a-z]|[ _-]out)",
+    "give back, take back": r"\b(?:giv(?:e|es|en|ing)|gave|tak(?:e|es|en|ing)|took)[ _]back\b",
+    "death": r"(?<![a-z])deaths?(?![a-z])",
+    "Learning, Watch": r"(?-i:\bLearning\b(?! from a teacher| rate)|\bWatch\b)",
+    "judge": r"(?<![a-z])judg(?:e|es|ed|ing|e?ment)(?![a-z])",
+    "kept photo": r"\bkept[ _]photos?\b|KeptPhoto",
+    "stranger": r"stranger",
+    "known car": r"\bknown[ _]?cars?\b|\bKnownCar\b|\blooks_unknown\b|\bknown_scores?\b|\bfit_least\b",
+    "fields of a plan: peak, spread, views …": (
+        r"[\"'](?:peak|spread|warm_up|average|mixing|views|least|stages|test_sizes)[\"']|\bpeak_rates\b|\bwarm_up\b"
+        r"|\.(?:peak|spread|mixing|views|least|test_sizes)\b"
     ),
-    "peak, spread, warm_up, views (in a plan)": (
-        r"\bpeak\b(?! memory)|\bspread\b|\bwarm_up\b|\bviews\b|[\"']average[\"']|\.average\b|\baverage=|\bmixing\b"
-        r"|\btest_sizes\b"
+    "views (of a photo)": r"\bviews\b|\bMakeViews\b|\b(?:random|same|training) view\b",
+    "share (as a number)": (
+        r"\bshares? (?:of the|of its|from 0)|\b(?:a|as) shares?\b|epoch_share\b|\bshare: float|_share\("
     ),
-    "view (of a photo)": r"\b(?:random|one|same|training|each|other) views?\b|\bMakeViews\b|\bViews\b",
-    "shares, share (as a number)": (
-        r"\bshares\b(?! (?:a|the|no|their|memory|with))|\bshare of\b|\ba share\b|_share\b|\bshare:"
-    ),
-    "mark (for digest or mark as)": r"\bmark\b(?<!pytest\.mark)(?!\.)|\bmarks\b",
-    "door": r"\bdoors?\b",
-    "last words": r"\b(?:last|first) words?\b|\bwithout a word\b|\bword(?:'s)? good\b",
+    "mark (for a digest)": r"\bmarks?\b(?= =|\)|,|\()|\b_mark\b|\bthe mark\b",
+    "door": r"(?<![a-z])doors?(?![a-z])",
+    "last words": r"\b(?:last|first)[ _]words\b|\bwithout a word\b|\bword(?:'s)? good\b",
     "is no X": (
-        r"(?<!there )(?<!where )\b(?:is|are|was|were|be) no "
+        r"(?<!there[ _])(?<!where[ _])(?<![a-z])(?:is|are|was|were|be)[ _]no[ _]"
         r"(?!longer|more\b|better|worse|larger|smaller|other|different|less)\w"
     ),
     "an X a Y": (
         r"\b(?:seconds?|images?|photos?|rows?|batch(?:es)?|files?|engines?|process(?:es)?|lines?|one|messages?|class(?:es)?"
-        r"|folders?|entry|entries|cost|bytes?|children|tests?|statements?|MiB|MB) an? (?:second|minute|hour|image|batch"
-        r"|job|device|class|line|worker|row|photo|child|engine|processor|core|page|value|listing|subfolder|file|GPU"
-        r"|machine|process|epoch)\b"
+        r"|folders?|subfolders?|entry|entries|cost|bytes?|children|tests?|statements?|MiB|MB) an? (?:second|minute|hour"
+        r"|image|batch|job|device|class|line|worker|row|photo|child|engine|processor|core|page|value|listing|subfolder"
+        r"|file|GPU|machine|process|epoch)\b"
     ),
-    "goes on": r"\bgo(?:es)? on\b|\bgoing on\b|\bgone on\b|\bwent on\b",
+    "goes on": r"(?<![a-z])(?:go|goes|going|gone)[ _]on(?![a-z])",
     "how many (as what is returned)": r"[;.] [Hh]ow many\.",
     "except … as error": r"\bexcept\b.* as error\b",
     "double backticks": r"(?<!`)``\w",
@@ -75,8 +72,20 @@ class Find(NamedTuple):
     text: str
 
 
-# Lines that keep an old word, and why: (file or folder, pattern of the line).
-ALLOWED: tuple[tuple[str, str, str], ...] = ()
+# Lines that keep an old word: (file or folder, pattern of the line, why).
+ALLOWED: tuple[tuple[str, str, str], ...] = (
+    ("model/old_formats.py", "", "reads the fields of earlier releases"),
+    ("tests/unit/test_old_formats.py", "", "tests that reading"),
+    ("tests/integration/test_training.py", r"\bplan(\[| \|=)", "writes a plan as an earlier release did"),
+    ("tests/integration/test_training_task.py", r"^    \"(sizes|test_sizes|views|stages)\":", "the same"),
+    ("tests/integration/test_migrations.py", "deaths", "the column of schema 0005"),
+    ("model/", r"held", "memory or a photo of the holdout; there are no leases in `model`"),
+    ("tests/unit/test_dataset.py", r"held", "photos of the holdout"),
+    ("tests/", r"held = (\[|bytearray)|held\.append|del held|len\(held\)|as held|\(held,", "memory, or a locked file"),
+    ("jobs/sources/local.py", "NAMES_HELD", "names in memory"),
+    ("jobs/db/database.py", "marks", "the question marks of a statement"),
+    ("tests/unit/test_cards.py", "doors=5", "the doors of a car"),
+)
 
 
 def tracked() -> list[str]:

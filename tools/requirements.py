@@ -3,9 +3,10 @@
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 
-def requirements(project: dict, extra: str) -> set[str]:
+def requirements(project: dict[str, Any], extra: str) -> set[str]:
     """Return the requirements of the project with `extra`, and of extras that it names (`name[a,b]`)."""
     found = set(project["dependencies"])
     for line in project["optional-dependencies"][extra]:

@@ -1,4 +1,4 @@
-"""Labelled photos: the Stanford Cars devkit, a folder a class, or a CSV of files and labels, split three ways.
+"""Labelled photos: the Stanford Cars devkit, a folder per class, or a CSV of files and labels, split three ways.
 
 `train` is learned from, `calibration` fits temperature and thresholds and chooses between recipes, `holdout` is only
 ever reported on.
@@ -79,10 +79,10 @@ class Dataset:
         Raises DatasetError if the data has a class that `classes` lacks.
         """
         position = {name: index for index, name in enumerate(classes)}
-        strangers = [name for name in self.classes if name not in position]
-        if strangers:
+        unknown = [name for name in self.classes if name not in position]
+        if unknown:
             raise DatasetError(
-                f"the data has {len(strangers)} classes that the model does not know: {some(strangers)}. Rename "
+                f"the data has {len(unknown)} classes that the model does not know: {some(unknown)}; rename "
                 "them to the model's class names or leave their photos out; to have a model that knows them, train on "
                 "this data."
             )
@@ -102,9 +102,9 @@ class Dataset:
         away. Raises DatasetError for a class that the data does not have, and ImageError.
         """
         position = {name: index for index, name in enumerate(self.classes)}
-        strangers = sorted({label for label in corrections.values() if label not in position})
-        if strangers:
-            raise DatasetError(f"corrections name classes that the data does not have: {some(strangers)}")
+        unknown = sorted({label for label in corrections.values() if label not in position})
+        if unknown:
+            raise DatasetError(f"corrections name classes that the data does not have: {some(unknown)}")
         digests = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in corrections}
         right = {digests[file]: position[label] for file, label in corrections.items()}
         known = {photo.digest for photo in self.photos}
@@ -135,9 +135,9 @@ def open_dataset(
 
     Classes with fewer than `min_photos` different photos to learn from are left out, and so are those in `leave_out`.
 
-    `holdout` has digests of photos that an earlier version was only judged on: where `holdout` is drawn they come into
-    it, and no others of a class in which they are half of what is drawn. `permitted` is asked about every file before
-    it is looked at, and raises for one that may not be.
+    `holdout` has digests of photos that an earlier version was only evaluated on: where `holdout` is drawn they come
+    into it, and no others of a class in which they are half of what is drawn. `permitted` is asked about every file
+    before it is looked at, and raises for one that may not be.
 
     Raises DatasetError: nothing there, one class, a class too small to split, a class name that no version can have,
     labels of missing files, an unknown split, or more than 1 % unreadable photos.
@@ -150,12 +150,18 @@ def open_dataset(
     if len(unreadable) > UNREADABLE_FRACTION * len(listed):
         raise DatasetError(
             f"{len(unreadable)} of {len(listed)} photos in {path} cannot be read, more than 1 %: "
-            f"{some([f'{file.name} ({reason})' for file, reason in unreadable])}. Repair or remove them."
+            f"{some([f'{file.name} ({reason})' for file, reason in unreadable])}; repair or remove them"
         )
     readable = [(entry, found) for entry, found in opened if not isinstance(found, str)]
     if split_seed is not None:
         readable, left_out = split_by_class(
-            path, readable, seed=split_seed, draw=drawn, held=holdout, min_photos=min_photos, leave_out=leave_out
+            path,
+            readable,
+            seed=split_seed,
+            draw=drawn,
+            earlier_holdout=holdout,
+            min_photos=min_photos,
+            leave_out=leave_out,
         )
     else:
         left_out = Counter(entry.label for entry, _ in readable if entry.label in leave_out)
@@ -174,23 +180,21 @@ def open_dataset(
 def _check_listing(path: Path, listed: Sequence[Listed], *, least_classes: int) -> None:
     if not listed:
         raise DatasetError(
-            f"{path} holds no labelled photos. Put each class's photos in a subfolder named like the class."
+            f"{path} holds no labelled photos; put each class's photos in a subfolder named like the class"
         )
     names = sorted({entry.label for entry in listed})
     for name in names:
         if wrong := what_is_wrong(name):
-            raise DatasetError(f"{path}: {name[:60]!r} cannot name a class: {wrong}. Rename it.")
+            raise DatasetError(f"{path}: {name[:60]!r} cannot name a class: {wrong}; rename it")
     _check_classes(path, names, least=least_classes)
     missing = [str(entry.file) for entry in listed if not entry.file.is_file()]
     if missing:
         raise DatasetError(
-            f"{path}: {len(missing)} labels name files that are not there: {some(missing)}. Correct the labels."
+            f"{path}: {len(missing)} labels name files that are not there: {some(missing)}; correct the labels"
         )
     twice = [str(file) for file, times in Counter(entry.file for entry in listed).items() if times > 1]
     if twice:
-        raise DatasetError(
-            f"{path}: {len(twice)} files are labelled more than once: {some(twice)}. Keep one line each."
-        )
+        raise DatasetError(f"{path}: {len(twice)} files are labelled more than once: {some(twice)}; keep one line each")
 
 
 def _check_classes(
@@ -201,8 +205,8 @@ def _check_classes(
     if left_out:
         few = [f"{name} ({count})" for name, count in left_out.items()]
         raise DatasetError(
-            f"{path}: {len(classes)} classes are left, and at least {least} are needed. Left out, with how many photos "
-            f"each has to learn from: {some(few)}. Add photos, or leave out fewer classes."
+            f"{path}: {len(classes)} classes are left, and at least {least} are needed; left out, with how many photos "
+            f"each has to learn from: {some(few)}; add photos, or leave out fewer classes"
         )
     raise DatasetError(f"{path} has one class ({some(classes)}); telling cars apart needs at least two")
 
@@ -229,13 +233,13 @@ def _look(file: Path, *, compare: bool = True) -> Likeness:
     return likeness(digest, Image.fromarray(small)) if compare else Likeness(digest)
 
 
-def _repeats(judged: Sequence[Path], files: Sequence[Path]) -> tuple[Path, ...]:
-    """Return those of `files` that show the same picture as a photo of `judged`, or as one of `files` that does."""
+def _repeats(evaluated: Sequence[Path], files: Sequence[Path]) -> tuple[Path, ...]:
+    """Return those of `files` that show the same picture as a photo of `evaluated`, or as one of `files` that does."""
     if not files:
         return ()
     with ThreadPoolExecutor(_threads()) as pool:
-        groups = groups_of(list(pool.map(_look, [*judged, *files])))
-    return tuple(file for file, first in zip(files, groups[len(judged) :], strict=True) if first < len(judged))
+        groups = groups_of(list(pool.map(_look, [*evaluated, *files])))
+    return tuple(file for file, first in zip(files, groups[len(evaluated) :], strict=True) if first < len(evaluated))
 
 
 def _threads() -> int:

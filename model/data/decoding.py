@@ -14,6 +14,8 @@ from PIL import Image
 
 from model.preprocess import MAX_PIXELS, decode
 
+__all__ = ["Images", "decode_files"]
+
 Images = npt.NDArray[np.uint8]
 
 

@@ -30,7 +30,7 @@ class Likeness:
 
 def likeness(digest: str, picture: Image.Image) -> Likeness:
     """Return the likeness of an RGB picture whose bytes have this digest."""
-    import imagehash  # of the extra `train`; judging a version on labelled photos does without
+    import imagehash  # of the extra `train`; evaluating a version on labelled photos does without
 
     pixels = np.asarray(picture.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX), dtype=np.float32).reshape(-1)
     pixels = pixels - pixels.mean()

@@ -1,4 +1,4 @@
-"""The forms a labelled data set may have: the Stanford Cars devkit, a CSV, a folder a class.
+"""The forms a labelled data set may have: the Stanford Cars devkit, a CSV, a folder per class.
 
 The devkit: Krause, Stark, Deng and Fei-Fei, "3D Object Representations for Fine-Grained Categorization", 3DRR 2013.
 """
@@ -69,8 +69,8 @@ def read_listing(path: Path, permitted: Permitted) -> tuple[list[Listed], list[s
         listed = _read_folders(path, permitted)
     else:
         raise DatasetError(
-            f"{path} is no data set. Give a folder with one subfolder a class, a CSV with the columns file,label or "
-            "file,make,model, or the folder that holds the Stanford Cars `cars_train` and `devkit`."
+            f"{path} is not a data set; give a folder with one subfolder per class, a CSV with the columns file,label "
+            "or file,make,model, or the folder that holds the Stanford Cars `cars_train` and `devkit`"
         )
     return listed, _class_order(path, {entry.label for entry in listed}, permitted)
 
@@ -86,7 +86,7 @@ def _class_order(path: Path, present: set[str], permitted: Permitted) -> list[st
     try:
         names = json.loads(file.read_text("utf-8"))
     except ValueError as exc:
-        raise DatasetError(f"{file} is no JSON list of class names: {exc}") from exc
+        raise DatasetError(f"{file} is not a JSON list of class names: {exc}") from exc
     if not isinstance(names, list) or not present <= set(map(str, names)):
         raise DatasetError(f"{file} lacks classes that the labels use: {some(sorted(present - set(map(str, names))))}")
     if len(set(map(str, names))) < len(names):
@@ -145,7 +145,7 @@ def _parts(row: Mapping[str, str | None], where: str) -> Label:
         raise DatasetError(f"{where}: {','.join(map(str, row.values()))!r} needs a make and a model")
     if year and not (year.isascii() and year.isdigit() and FIRST_YEAR <= int(year) <= LAST_YEAR):
         raise DatasetError(
-            f"{where}: {year!r} is no year from {FIRST_YEAR} to {LAST_YEAR}; leave it empty, or put what it says into "
+            f"{where}: {year!r} is not a year from {FIRST_YEAR} to {LAST_YEAR}; leave it empty, or put what it says in "
             "the column `model`"
         )
     return joined(make, model, body or None, int(year) if year else None)
@@ -158,11 +158,12 @@ def _refuse_ambiguous(path: Path, listed: Iterable[Listed]) -> None:
         first = seen.setdefault(entry.label, entry)
         if first.parts != entry.parts:
             raise DatasetError(
-                f"{path} takes {entry.label!r} apart in two ways: {_told(first)} and {_told(entry)}. Correct one."
+                f"{path} takes {entry.label!r} apart in two ways: {_named_parts(first)} and {_named_parts(entry)}; "
+                "correct one"
             )
 
 
-def _told(entry: Listed) -> str:
+def _named_parts(entry: Listed) -> str:
     parts = entry.parts
     named = {"make": parts.make, "model": parts.model, "body": parts.body, "year": parts.year} if parts else {}
     return ", ".join(f"{column} {value}" for column, value in named.items() if value is not None) + (

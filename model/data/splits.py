@@ -25,7 +25,7 @@ def split_by_class(
     *,
     seed: int,
     draw: bool,
-    held: Set[str] = frozenset(),
+    earlier_holdout: Set[str] = frozenset(),
     min_photos: int | None = None,
     leave_out: Set[str] = frozenset(),
 ) -> tuple[list[tuple[Listed, Likeness]], dict[str, int]]:
@@ -46,7 +46,7 @@ def split_by_class(
     splits = [entry.split or "train" for entry, _ in readable]
     digests = [found.digest for _, found in readable]
     for label in labels:
-        for split, index in _drawn(groups.get(label, ()), digests, wanted, seed=seed, held=held):
+        for split, index in _drawn(groups.get(label, ()), digests, wanted, seed=seed, earlier_holdout=earlier_holdout):
             splits[index] = split
     filled = [
         (entry._replace(split=split), found)
@@ -57,7 +57,7 @@ def split_by_class(
 
 
 def _drawable(readable: Readable) -> Groups:
-    """Return near-duplicates of each class that may be drawn; one picture under two labels is no fair question."""
+    """Return near-duplicates of each class that may be drawn; one picture under two labels is not a fair question."""
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups_of([found for _, found in readable])):
         members.setdefault(group, []).append(index)
@@ -81,13 +81,13 @@ def _learnable(readable: Readable) -> Groups:
 def _too_small(path: Path, small: Sequence[str], *, needed: int, drawn: bool) -> str:
     what = f"are too small to split in {needed}, near-duplicates counted once" if drawn else "have no photo in `train`"
     return (
-        f"{path}: {len(small)} classes {what}: {some(small)}. Add photos, or train without these classes "
-        f"(`--min-photos {needed}`)."
+        f"{path}: {len(small)} classes {what}: {some(small)}; add photos, or train without these classes "
+        f"(`--min-photos {needed}`)"
     )
 
 
 def _drawn(
-    groups: Sequence[list[int]], digests: Sequence[str], wanted: Sequence[str], *, seed: int, held: Set[str]
+    groups: Sequence[list[int]], digests: Sequence[str], wanted: Sequence[str], *, seed: int, earlier_holdout: Set[str]
 ) -> Iterator[tuple[str, int]]:
     """Return the drawn split of each photo of a class that does not stay in `train`; each split gets a group at least.
 
@@ -95,15 +95,15 @@ def _drawn(
     `calibration` are taken from its two ends: what leaves one does not come into the other.
     """
 
-    def is_held(group: list[int]) -> bool:
-        return any(digests[index] in held for index in group)
+    def was_in_holdout(group: list[int]) -> bool:
+        return any(digests[index] in earlier_holdout for index in group)
 
     def order(group: list[int]) -> tuple[bool, bytes]:
         content = min(digests[index] for index in group)
-        return is_held(group), hashlib.sha256(f"{seed} {content}".encode()).digest()
+        return was_in_holdout(group), hashlib.sha256(f"{seed} {content}".encode()).digest()
 
     queue = sorted(groups, key=order)
-    known = sum(len(group) for group in queue if is_held(group))
+    known = sum(len(group) for group in queue if was_in_holdout(group))
     for still_needed, split in zip(range(len(wanted), 0, -1), wanted, strict=True):
         size = max(1, round(_SHARES[split] * sum(map(len, groups))))
         if split == "holdout" and 2 * known >= size:

@@ -46,8 +46,8 @@ def open_engine(spec: str, device: str, folder: Path, card: CardDraft) -> Engine
         factory = cast("Callable[..., Engine]", getattr(import_module(module), name))
     except ImportError as exc:
         raise DeviceUnavailable(
-            f"engine {spec!r} cannot be used: {exc}. Install the extra `cpu` (onnx) or `gpu` (torch), or set "
-            "CARS_ENGINE=auto; an engine of your own must be importable by its module's name."
+            f"engine {spec!r} cannot be used: {exc}; install the extra `cpu` (onnx) or `gpu` (torch), or set "
+            "CARS_ENGINE=auto; an engine of your own must be importable by its module's name"
         ) from exc
     except AttributeError as exc:
         raise DeviceUnavailable(f"engine {spec!r} cannot be used: module {module} has no {name}") from exc

@@ -21,7 +21,7 @@ class OnnxEngine:
     preferred_batch = 16
 
     def __init__(self, *, card: CardDraft, folder: Path, device: str = "cpu", threads: int | None = None) -> None:
-        """Load from verified bytes; `threads` within an operator: one a physical core if not given; `device`: the CPU.
+        """Load from verified bytes; `threads` within an operator: one per physical core unless given; `device`: CPU.
 
         Raises ArtifactCorrupt or ArtifactUnsafe.
         """
@@ -43,7 +43,7 @@ class OnnxEngine:
         except Exception as exc:
             if type(exc).__module__.startswith("onnxruntime"):
                 raise ArtifactCorrupt(
-                    f"onnxruntime cannot load {folder / file}: {exc}. Import the version again."
+                    f"onnxruntime cannot load {folder / file}: {exc}; import the version again"
                 ) from exc
             raise
         _check(session, folder / file, card)

@@ -71,6 +71,6 @@ def _find(device: str) -> torch.device:
     if found.type == "cuda" and not (works and (found.index or 0) < torch.cuda.device_count()):
         raise DeviceUnavailable(
             f"{device} is not available: torch {torch.__version__} sees {torch.cuda.device_count() if works else 0} "
-            "CUDA devices. Set CARS_DEVICE=cpu, or install the CUDA build of torch and a driver."
+            "CUDA devices; set CARS_DEVICE=cpu, or install the CUDA build of torch and a driver"
         )
     return found

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["ECE_BINS", "expected_calibration_error", "log_softmax", "negative_log_likelihood", "simulated_error_limit"]
+
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
 Hits = npt.NDArray[np.bool_]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 __all__ = ["PAIRS", "confusable_pairs", "members"]
 
-PAIRS = 20  # how many of the worst are told and held to a threshold of their own
+PAIRS = 20  # how many of the worst are named and have a threshold of their own
 
 Pairs = tuple[tuple[int, int], ...]
 

@@ -128,9 +128,9 @@ def _fit(card: CardDraft, answers: _Answers, quantile: float) -> CardDraft:
 
 
 def _confused(answers: _Answers) -> npt.NDArray[np.bool_]:
-    """Return the photos of confusable classes, by pairs that the other half of the photos tells.
+    """Return the photos of confusable classes, by the pairs of the other half of the photos.
 
-    Those that a half tells itself are the ones it has mistakes in: its own precision there is worse than any other's.
+    The pairs of the same half are the ones it has mistakes in: its own precision there is worse than any other's.
     """
     order = np.random.default_rng(0).permutation(len(answers.labels))
     halves, inside = np.array_split(order, 2), np.zeros(len(order), dtype=np.bool_)

@@ -13,6 +13,17 @@ import numpy.typing as npt
 from model.cards import Score
 from model.decision import ood_scores
 
+__all__ = [
+    "DEFAULT_SCORE",
+    "LARGEST_FRACTION",
+    "SCORES",
+    "ScoreComparison",
+    "auroc",
+    "compare_scores",
+    "fit_ood_threshold",
+    "sample_photographs",
+]
+
 Floats = npt.NDArray[np.floating]
 
 SCORES: tuple[Score, ...] = get_args(Score)

@@ -15,6 +15,8 @@ from model.evaluation.calibration import ECE_BINS
 from model.evaluation.results import ClassResult, Confusion, RiskPoint
 from model.figures import BLUE, RED, save_figure
 
+__all__ = ["draw"]
+
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
 

@@ -1,7 +1,7 @@
 """Confidence thresholds that keep a promised precision.
 
 A threshold is fitted on photos the network was not trained on, as the lowest one whose precision there is convincing:
-not the observed share of right answers has to reach the target, but the lower end of its one-sided 90 % Wilson
+not the observed fraction of right answers has to reach the target, but the lower end of its one-sided 90 % Wilson
 interval (Wilson, JASA 1927). Among many candidate thresholds the luckiest would otherwise win, and on new photos the
 promise would be broken about every second time. How wide that interval must be is found by halving: thresholds fitted
 on one half of the photos have to keep the promise on the other half.
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
+__all__ = ["NEVER", "TARGET_PRECISION", "fit_threshold", "lower_bound"]
 
 Floats = npt.NDArray[np.floating]
 Hits = npt.NDArray[np.bool_]
@@ -22,10 +24,10 @@ _Z90 = 1.2816  # the standard normal's 90th percentile
 
 def lower_bound(right: Floats, total: Floats, *, z: float = _Z90) -> Floats:
     """Return the lower end of the one-sided Wilson interval of `right / total`, elementwise."""
-    share = right / total
-    center = share + z**2 / (2 * total)
-    spread = z * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return np.asarray((center - spread) / (1 + z**2 / total))
+    fraction = right / total
+    center = fraction + z**2 / (2 * total)
+    half_width = z * np.sqrt(fraction * (1 - fraction) / total + z**2 / (4 * total**2))
+    return np.asarray((center - half_width) / (1 + z**2 / total))
 
 
 def fit_threshold(confidence: Floats, hit: Hits, *, target: float = TARGET_PRECISION, z: float = _Z90) -> float:

@@ -1,4 +1,4 @@
-"""What a file is that is no image, or none that is decoded: told by its first bytes, so that its row says it."""
+"""What a file is that is not an image, or not one that is decoded: recognized by its first bytes, for its row."""
 
 import re
 from typing import Final
@@ -89,21 +89,21 @@ def _boxes_end(data: bytes) -> int:
 def no_image(data: bytes) -> ImageError:
     """Return the error of a file in which no image was found."""
     if not data:
-        return ImageError(UNDECODABLE, "The file is empty.")
+        return ImageError(UNDECODABLE, "the file is empty")
     for offset, magic, kind, advice in _FORMATS:
         if data.startswith(magic, offset):
-            return ImageError(UNSUPPORTED, f"The file is {kind}{advice and '; '}{advice}.")
+            return ImageError(UNSUPPORTED, f"the file is {kind}{advice and '; '}{advice}")
     if data[4:8] == b"ftyp":
         return _iso_media(data)
     if data.startswith(_PNG_AS_TEXT):
-        return ImageError(DAMAGED, "The PNG was transferred as if it were text; copy the file again in binary mode.")
+        return ImageError(DAMAGED, "the PNG was transferred as if it were text; copy the file again in binary mode")
     if is_cut_off(data):
         return ImageError(TRUNCATED, CUT_OFF)
     if not data.strip(b"\0"):
-        return ImageError(UNDECODABLE, "The file is nothing but zeros; copy it again from where it came.")
+        return ImageError(UNDECODABLE, "the file is nothing but zeros; copy it again from where it came")
     if text := _text(data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")):
-        return ImageError(UNDECODABLE, f"The file is {text}.")
-    return ImageError(UNDECODABLE, "The file is not an image, or its header is damaged.")
+        return ImageError(UNDECODABLE, f"the file is {text}")
+    return ImageError(UNDECODABLE, "the file is not an image, or its header is damaged")
 
 
 def _iso_media(data: bytes) -> ImageError:
@@ -112,17 +112,17 @@ def _iso_media(data: bytes) -> ImageError:
         name = "AVIF" if brands & AVIF_BRANDS else "HEIC"
         if is_cut_off(data):
             return ImageError(TRUNCATED, CUT_OFF)
-        return ImageError(UNDECODABLE, f"The {name} image is damaged; copy the file again from where it came.")
+        return ImageError(UNDECODABLE, f"the {name} image is damaged; copy the file again from where it came")
     main = data[8:12]
     if main == b"crx ":
-        return ImageError(UNSUPPORTED, f"The file is a camera's raw file; {_CONVERT}.")
+        return ImageError(UNSUPPORTED, f"the file is a camera's raw file; {_CONVERT}")
     if main.startswith(_VIDEOS):
-        return ImageError(UNSUPPORTED, "The file is a video or a sound.")
-    return ImageError(UNSUPPORTED, f"The file is a media file of the kind {main.decode('ascii', 'replace')!r}.")
+        return ImageError(UNSUPPORTED, "the file is a video or a sound")
+    return ImageError(UNSUPPORTED, f"the file is a media file of the kind {main.decode('ascii', 'replace')!r}")
 
 
 def _text(head: bytes) -> str:
-    """Return what a text is, and what to do; empty where it is no text."""
+    """Return what a text is, and what to do; empty where it is not text."""
     lower = head[:200].lower()
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
         return "a Git LFS pointer, not the image itself; fetch it: git lfs pull"

@@ -19,8 +19,8 @@ from model.errors import DAMAGED, TRUNCATED, ImageError
 
 __all__ = ["CUT_OFF", "load", "read_header"]
 
-CUT_OFF: Final = "The file ends before its picture does; copy it again."
-_DAMAGED: Final = "The picture's data are damaged: {}; copy the file again from where it came."
+CUT_OFF: Final = "the file ends before its picture does; copy it again"
+_DAMAGED: Final = "the picture's data are damaged: {}; copy the file again from where it came"
 _ZEROED: Final = "a part of them was overwritten with zeros"
 _LIKE_TEXT: Final = "line ends were changed in them, as if they were text"
 

@@ -1,4 +1,4 @@
-"""The size of a JPEG XL image (ISO 18181), told before its decoder, which decodes all at once, sees a byte of it."""
+"""The size of a JPEG XL image (ISO 18181), read before its decoder, which decodes all at once, sees a byte of it."""
 
 from typing import Final
 

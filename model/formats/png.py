@@ -12,7 +12,7 @@ _ORIENTATION: Final = b"eXIf"
 
 def without_metadata(data: bytes) -> bytes | None:
     """Return the PNG with the chunks that make its picture alone, and its EXIF data where they are sound (they say
-    which way is up); None if there is nothing to leave out, or it is no PNG.
+    which way is up); None if there is nothing to leave out, or it is not a PNG.
     """
     if not data.startswith(SIGNATURE):
         return None

@@ -27,7 +27,7 @@ _FIRST_LOOKUP: Final = 8
 _FIRST_LOOKUP_BYTES: Final = 256 << 10
 _INLINE_BYTES: Final = 4096  # a smaller file is decoded sooner than another thread has woken up
 _BATCH: Final = 16
-_NO_NUMBERS: Final = (UNSUPPORTED, "The model finds no finite numbers for this picture; try another version.")
+_NO_NUMBERS: Final = (UNSUPPORTED, "the model finds no finite numbers for this picture; try another version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds of one call. Threads of 0: one a core; give more `read_threads` where reading waits for a network.
+    """Bounds of one call. Threads of 0: one per core; give more `read_threads` where reading waits for a network.
 
-    Memory is bounded by `ahead` images read and not yet inferred, `ahead_bytes` of their files (and one file a reader
+    Memory is bounded by `ahead` images read and not yet inferred, `ahead_bytes` of their files (and one file per reader
     above it), and `max_pixels` being decoded at once (images under a megapixel are not counted).
     """
 
@@ -73,7 +73,7 @@ def classify(
     `read` is called from several threads. An exception of it with the attributes `code` and `message` is that image's
     error; any other, and any of `engine` or `known`, ends the call, after the threads have ended. `known` gets SHA-256
     digests and returns those that need no inference; it is called from the calling thread, once for `limits.lookup`
-    images or so. The same bytes are inferred once a call, which keeps 4 C bytes an image until its end. `on_progress`
+    images or so. The same bytes are inferred once per call, which keeps 4 C bytes per image. `on_progress`
     is called from any of the threads whenever an image was read, decoded or inferred. Closing the generator stops
     the threads.
     """
@@ -102,10 +102,10 @@ class _Run:
         self._batch: int = getattr(engine, "preferred_batch", _BATCH)
         decoders = limits.decode_threads or available_cores(hyperthreads=True)
         readers = limits.read_threads or max(1, decoders // 2)
-        self._share = max(1, limits.ahead_bytes // (4 * readers))
+        self._bytes_per_group = max(1, limits.ahead_bytes // (4 * readers))
         self._read_together = max(4, limits.ahead // (4 * readers))
         self._done: SimpleQueue[ReadDone | list[Decoded] | BaseException] = SimpleQueue()
-        reader = Reader(read, share=self._share, on_progress=self._on_progress)
+        reader = Reader(read, most_bytes=self._bytes_per_group, on_progress=self._on_progress)
         self._decoder = decoder = Decoder(
             size=engine.input_size, max_pixels=limits.max_pixels, on_progress=self._on_progress
         )
@@ -113,12 +113,12 @@ class _Run:
         self._decoding = Stage(decoder, threads=decoders, name="cars-decode", done=self._done)
         self._unread: deque[Item] = deque()
         self._more = True
-        self._images_reading = self._groups_reading = self._images_decoding = self._bytes_held = 0
+        self._images_reading = self._groups_reading = self._images_decoding = self._bytes_in_memory = 0
         self._looked_up = False
         self._files: list[File] = []
         self._decoded: deque[Decoded] = deque()
         self._waiting: dict[bytes, list[int]] = {}
-        self._settled: dict[bytes, Outcome] = {}
+        self._finished: dict[bytes, Outcome] = {}
         self._outcomes: list[Outcome] = []
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -162,7 +162,7 @@ class _Run:
             and self._groups_reading < 2 * self._reading.threads
             and self._images_reading + len(self._files) + self._images_decoding + len(self._decoded)
             < self._limits.ahead
-            and self._bytes_held + self._groups_reading * self._share < self._limits.ahead_bytes
+            and self._bytes_in_memory + self._groups_reading * self._bytes_per_group < self._limits.ahead_bytes
         ):
             group = self._next_group()
             if group:
@@ -193,7 +193,7 @@ class _Run:
         if isinstance(done, ReadDone):
             self._images_reading -= len(done)
             self._groups_reading -= 1
-            self._bytes_held += sum(len(file.data) for file in done.files)
+            self._bytes_in_memory += sum(len(file.data) for file in done.files)
             self._files += done.files
             self._outcomes += [Outcome(key, error=error) for key, error in done.failed]
             if done.left:
@@ -202,18 +202,18 @@ class _Run:
             return
         self._images_decoding -= len(done)
         for image in done:
-            self._bytes_held -= image.held
+            self._bytes_in_memory -= image.file_bytes
             if image.error is None:
                 self._decoded.append(image)
             else:
-                self._settle(image.digest, error=image.error)
+                self._finish(image.digest, error=image.error)
 
     def _look_up(self) -> None:
         """Pass on what nobody has inferred yet; bytes met before in this call share the outcome of the first."""
         new: dict[bytes, File] = {}
         for file in self._files:
-            if file.digest in self._settled:
-                before = self._settled[file.digest]
+            if file.digest in self._finished:
+                before = self._finished[file.digest]
                 self._outcomes.append(Outcome(file.key, file.digest, before.logits, before.error))
             elif file.digest in self._waiting:
                 self._waiting[file.digest].append(file.key)
@@ -221,12 +221,12 @@ class _Run:
                 self._waiting[file.digest] = [file.key]
                 new[file.digest] = file
                 continue
-            self._bytes_held -= len(file.data)
+            self._bytes_in_memory -= len(file.data)
         self._files = []
         self._looked_up = True
         for digest in self._known(set(new)) & new.keys() if new else ():
-            self._bytes_held -= len(new.pop(digest).data)
-            self._settle(digest)
+            self._bytes_in_memory -= len(new.pop(digest).data)
+            self._finish(digest)
         self._images_decoding += len(new)
         large = [file for file in new.values() if len(file.data) > _INLINE_BYTES]
         for group in groups_to_decode(large):
@@ -243,11 +243,11 @@ class _Run:
         self._on_progress()
         finite = np.asarray(np.isfinite(logits).all(axis=1))
         for image, row, good in zip(group, logits, finite, strict=True):
-            self._settle(image.digest, logits=row if good else None, error=None if good else _NO_NUMBERS)
+            self._finish(image.digest, logits=row if good else None, error=None if good else _NO_NUMBERS)
 
-    def _settle(
+    def _finish(
         self, digest: bytes, *, logits: NDArray[np.float32] | None = None, error: tuple[str, str] | None = None
     ) -> None:
         outcomes = [Outcome(key, digest, logits, error) for key in self._waiting.pop(digest)]
-        self._settled[digest] = outcomes[0]
+        self._finished[digest] = outcomes[0]
         self._outcomes += outcomes

@@ -52,10 +52,10 @@ class ReadDone:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A file after decoding: `pixels` uint8 (S, S, 3) or an error (code, message). `held`: the bytes it gave back."""
+    """A file after decoding: `pixels` uint8 (S, S, 3) or an error (code, message). `file_bytes`: the file's size."""
 
     digest: bytes
-    held: int
+    file_bytes: int
     pixels: NDArray[np.uint8] | None
     error: tuple[str, str] | None = None
 
@@ -124,16 +124,16 @@ class Stage:
 
 
 class Reader:
-    """Reads and hashes the items of a group; stops early at `share` bytes, so that huge files do not pile up."""
+    """Reads and hashes the items of a group; stops early at `most_bytes` bytes, so that huge files do not pile up."""
 
-    def __init__(self, read: Callable[[str], bytes], *, share: int, on_progress: Callable[[], None]) -> None:
-        self._read, self._share, self._on_progress = read, share, on_progress
+    def __init__(self, read: Callable[[str], bytes], *, most_bytes: int, on_progress: Callable[[], None]) -> None:
+        self._read, self._most_bytes, self._on_progress = read, most_bytes, on_progress
 
     def __call__(self, items: Sequence[Item], stopping: threading.Event) -> ReadDone:
         """Return what was read of `items`. An exception with `code` and `message` fails its image; others leave."""
-        done, held = ReadDone(), 0
+        done, size = ReadDone(), 0
         for index, item in enumerate(items):
-            if held >= self._share or stopping.is_set():
+            if size >= self._most_bytes or stopping.is_set():
                 done.left = items[index:]
                 break
             try:
@@ -141,7 +141,7 @@ class Reader:
             except Exception as exc:
                 done.failed.append((item.key, _image_error(exc)))
             else:
-                held += len(data)
+                size += len(data)
                 done.files.append(File(item.key, data, hashlib.sha256(data).digest()))
             self._on_progress()
         return done

@@ -102,8 +102,8 @@ def fit_decision_rule(
     """Fit temperature and thresholds to these photos, which must be of `calibration`.
 
     `samples` are the logits of pictures that show no car of the classes: the score that tells them apart best is the
-    one that out-of-distribution images are told by. The thresholds of `model` and `make` are fitted on the photos that
-    it lets pass, and `model` so that few of `ood_logits` reach it.
+    one that out-of-distribution images are recognized by. The thresholds of `model` and `make` are fitted on the photos
+    that it lets pass, and `model` so that few of `ood_logits` reach it.
     """
     card = card.model_copy(update={"temperature": fit_temperature(logits, labels)})
     card = card.with_thresholds(ood=_fit_ood(logits, samples, card.temperature))
@@ -156,7 +156,7 @@ def _flipped_top1(engine: Engine, part: EvalSplit, logits: Floats) -> float:
 def _onnx_file(
     engine: Engine, exported: Exported, splits: Mapping[str, EvalSplit], logits: Mapping[str, Floats]
 ) -> EngineFile:
-    """Return what the shipped graph and the reduced decoding cost against float32 and full decoding, as shares of
+    """Return what the shipped graph and the reduced decoding cost against float32 and full decoding, as fractions of
     top-1.
     """
     top1 = {split: _top1(logits[split], part.labels) for split, part in splits.items()}
@@ -186,14 +186,14 @@ def _torch_file(folder: Path, card: CardDraft, exported: Exported, holdout: Eval
     finally:
         engine.unload()
     delta = top1 - _top1(exported.reference["holdout"], holdout.labels)
-    told = {
+    fields = {
         "file": WEIGHTS,
         "precision": "float16",
         "top1_delta": delta,
         "top1": {"holdout": top1},
         "measured_on": "cpu",
     }
-    return EngineFile.model_validate(told)
+    return EngineFile.model_validate(fields)
 
 
 def _top1(logits: Floats, labels: Labels) -> float:

@@ -21,6 +21,19 @@ from model.publishing.onnx_graph import INPUT, OUTPUT, Weights, build_graph
 from model.publishing.quantize import CALIBRATIONS, quantize
 from model.training.errors import PublishingFailed
 
+__all__ = [
+    "LARGEST_LOSS",
+    "PREPROCESSING",
+    "Candidate",
+    "Exported",
+    "check_parity",
+    "choose_quantization",
+    "export",
+    "float_graph",
+    "graph_logits",
+    "to_float16",
+]
+
 Floats = npt.NDArray[np.float32]
 
 PREPROCESSING = Preprocessing(resize="squish", resample="bicubic", mean=MEAN, std=STD)
@@ -32,7 +45,7 @@ _PARITY = 1e-3  # of the largest logit: float32 sums taken in another order diff
 class Candidate:
     """An int8 graph beside the float32 one on `calibration`, by the name of its way to quantize.
 
-    `top1_delta`: the difference of top-1, as a share. `divergence`: the mean Kullback-Leibler divergence of its
+    `top1_delta`: the difference of top-1, as a fraction. `divergence`: the mean Kullback-Leibler divergence of its
     probabilities from float32's, in nats.
     """
 

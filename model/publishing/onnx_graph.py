@@ -3,6 +3,11 @@
 Batch norms are folded into the convolutions before them, which is exact at inference and leaves the quantizer one
 tensor a layer. Normalization stays a step of its own: folding it into the first convolution would turn that
 convolution's zero padding from "the mean color" into "black".
+
+`torch.onnx.export` was tried on the bundled weights at 144 px (torch 2.15): `dynamo=False` gives the same nodes,
+size (85.5 MB, 21.6 MB as int8) and speed (25.7 against 25.5 images per second of one core, 51.3 against 51.6 as int8).
+But that exporter is deprecated, its successor needs onnxscript, and the names by which the quantizer leaves nodes out,
+and the weights stored as float16, would have to be put into its result afterwards.
 """
 
 from __future__ import annotations
@@ -14,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["BATCH_NORM_EPSILON", "INPUT", "IR_VERSION", "OPSET", "OUTPUT", "Weights", "build_graph", "fold_batch_norm"]
 
 Weights = Mapping[str, npt.NDArray[np.generic]]
 FloatArray = npt.NDArray[np.float32]

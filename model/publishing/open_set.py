@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the result as JSON and return the exit status: 0 done, 1 failed."""
     parser = argparse.ArgumentParser(description="Measure how well cars of unseen classes are told from known ones.")
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("run", type=Path, help="a folder for the run; started again with it, the run goes on")
+    parser.add_argument("run", type=Path, help="a folder for the run; started again with it, the run continues")
     parser.add_argument("out", type=Path, help="the JSON file to write, for `publish_weights --held-out`")
     parser.add_argument("--classes", type=int, default=10, help="how many classes are held out")
     parser.add_argument("--epochs", type=int, default=20)

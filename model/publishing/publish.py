@@ -54,14 +54,14 @@ def publish(
 ) -> Card:
     """Write the version folder `out` and return its card. It appears whole or not at all.
 
-    `state`: a ResNet34's tensors by torchvision's names, one output a class of `dataset`. `image_size`: one, or
+    `state`: a ResNet34's tensors by torchvision's names, one output per class of `dataset`. `image_size`: one, or
     several, of which the smallest is taken that is nearly the best on `calibration`. `recipe`: what the card says of
     the training, with a `name`.
     `name`: the version's, the folder's unless given. `training_plots` are put among the version's;
     `unseen_classes` is what `evaluate_unseen_classes` found, for the card. `ood_images` show no car of the classes: the
     decision `unknown` is fitted to them, and measured on them.
     The int8 variant is chosen on `calibration`, and temperature and thresholds are fitted there with the logits of the
-    engine as shipped; every headline number is that engine's on `holdout`, one view, which decides nothing.
+    engine as shipped; every headline number is that engine's on `holdout`, not augmented, which decides nothing.
 
     Raises ArtifactExists if `out` is there, PublishingFailed for unusable weights, DatasetError for an empty split.
     """

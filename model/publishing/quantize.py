@@ -15,6 +15,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from model.publishing.onnx_graph import INPUT
 
+__all__ = ["CALIBRATIONS", "Calibration", "Images", "quantize"]
+
 Images = npt.NDArray[np.uint8]
 
 # Normalization keeps full precision: it is cheap, and its output is the range that the first convolution needs.

@@ -22,6 +22,16 @@ from model.training.precision import wait_for
 from model.training.progress import RunProgress
 from model.training.recipes import Plan
 
+__all__ = [
+    "AugmentCallback",
+    "Bfloat16Autocast",
+    "EmaCallback",
+    "InMemoryLRFinder",
+    "ProgressCallback",
+    "TimingCallback",
+    "TrainingStopped",
+]
+
 _REPORT_SECONDS = 2.0  # between two reports within an epoch
 _LARGEST_SPAN = 1 / 30  # of a run's steps, that the moving average reaches back; chosen by trial
 _SEEDS_APART = 100_003  # a prime, so that the epochs of runs with seeds side by side draw other numbers

@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from model.training.errors import TrainingFailed
 from model.training.progress import RunProgress
 
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+
 _INDEX = "checkpoint.json"
 _EMA = "average."  # the prefix of its tensors, as in every release
 

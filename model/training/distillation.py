@@ -29,11 +29,11 @@ from model.training.errors import TrainingFailed
 __all__ = ["Sidecar", "Teacher", "open_teacher", "sidecar_of"]
 
 _SIDECAR_BYTES = 8 << 20
-_NAMES_TOLD = 3
+_NAMES_LISTED = 3
 _PART = 16  # photos that a graph is run on at once
 
 Unit = Annotated[float, Field(ge=0, le=1)]
-Spread = Annotated[float, Field(gt=0, le=1.01)]  # 128 / 255 and the like; more is another scale
+Deviation = Annotated[float, Field(gt=0, le=1.01)]  # 128 / 255 and the like; more is another scale
 
 
 class Sidecar(BaseModel):
@@ -44,7 +44,7 @@ class Sidecar(BaseModel):
     classes: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=2)]
     size: Annotated[int, Field(ge=4, le=1024)]
     mean: tuple[Unit, Unit, Unit]
-    std: tuple[Spread, Spread, Spread]
+    std: tuple[Deviation, Deviation, Deviation]
     source: Annotated[str, Field(min_length=1, max_length=2000)]
     licence: Annotated[str, Field(min_length=1, max_length=2000)]
     temperature: Annotated[float, Field(gt=0, le=1000)] = 1.0
@@ -67,17 +67,17 @@ class Teacher:
 
     @property
     def identity(self) -> str:
-        """A hash of all that decides about its logits: the graph and what is told about it."""
+        """A hash of all that decides about its logits: the graph and what its JSON file says."""
         return hashlib.sha256(f"{self.sha256} {self.sidecar.model_dump_json()}".encode()).hexdigest()
 
     @property
     def origin(self) -> dict[str, JsonValue]:
         """What the card of a student says of it."""
-        told = self.sidecar.model_dump(mode="json", include={"source", "licence", "size", "temperature"})
-        return {"name": self.name, "sha256": self.sha256, **told}
+        fields = self.sidecar.model_dump(mode="json", include={"source", "licence", "size", "temperature"})
+        return {"name": self.name, "sha256": self.sha256, **fields}
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """What the log says of it."""
         return f"{self.name} ({self.sha256[:12]}…) at {self.size} px, licence: {self.sidecar.licence}"
 
@@ -87,8 +87,8 @@ class Teacher:
         if isinstance(self.runs, OnnxEngine):
             found = self.runs.logits((array.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8))
         else:
-            told = self.sidecar.mean, self.sidecar.std
-            mean, std = (np.array(part, np.float32).reshape(1, 3, 1, 1) for part in told)
+            fields = self.sidecar.mean, self.sidecar.std
+            mean, std = (np.array(part, np.float32).reshape(1, 3, 1, 1) for part in fields)
             found = self.runs.logits((array - mean) / std)
         if found.ndim != 2 or found.shape[1] != len(self.order):
             raise ValueError(f"it gives an array of shape {found.shape}, not one logit for each of {len(self.order)}")
@@ -166,7 +166,7 @@ class _Graph:
         if output.type != "tensor(float)" or last == 0 or (isinstance(last, int) and last != count):
             raise TrainingFailed(
                 f"the teacher {file} gives {output.name}: {output.type} {output.shape}; a teacher gives logits, "
-                f"tensor(float) [N, {count}], one a class of {sidecar_of(file).name}"
+                f"tensor(float) [N, {count}], one per class of {sidecar_of(file).name}"
             )
         return str(output.name)
 
@@ -176,14 +176,14 @@ def _version(folder: Path, classes: Sequence[str]) -> Teacher:
     card = cards.verify(folder)
     if "onnx" not in card.engines:
         raise TrainingFailed(f"the version {card.name} has no ONNX graph, so it cannot teach; take another")
-    told = card.recipe.model_dump(mode="json")
+    fields = card.recipe.model_dump(mode="json")
     sidecar = Sidecar(
         classes=card.classes,
         size=card.image_size,
         mean=card.preprocessing.mean,
         std=card.preprocessing.std,
         source=f"the version {card.name} (recipe {card.recipe.name})",
-        licence=str(told.get("licence") or "as the version's own"),
+        licence=str(fields.get("licence") or "as the version's own"),
         temperature=card.temperature,
     )
     return Teacher(
@@ -209,7 +209,7 @@ def _read_sidecar(file: Path) -> Sidecar:
     except ValidationError as exc:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in exc.errors()[:5])
         raise TrainingFailed(
-            f"{beside} does not describe a teacher: {wrong}. It needs {needs}; mean and std are on the scale 0 to 1"
+            f"{beside} does not describe a teacher: {wrong}; it needs {needs}; mean and std are on the scale 0 to 1"
         ) from exc
     except (ValueError, RecursionError) as exc:
         raise TrainingFailed(f"{beside} is not JSON: {exc}") from exc
@@ -241,8 +241,8 @@ def _order(mine: Sequence[str], classes: Sequence[str], *, name: str) -> npt.NDA
 
 
 def _some(labels: Sequence[str]) -> str:
-    more = f" and {len(labels) - _NAMES_TOLD} more" if len(labels) > _NAMES_TOLD else ""
-    return ", ".join(map(repr, labels[:_NAMES_TOLD])) + more
+    more = f" and {len(labels) - _NAMES_LISTED} more" if len(labels) > _NAMES_LISTED else ""
+    return ", ".join(map(repr, labels[:_NAMES_LISTED])) + more
 
 
 def _try(teacher: Teacher) -> None:
@@ -255,7 +255,7 @@ def _try(teacher: Teacher) -> None:
             raise
         raise TrainingFailed(f"the teacher {teacher.name} fails on two pictures of {teacher.size} px: {exc}") from exc
     if found.shape != (2, len(teacher.order)) or not bool(torch.isfinite(found).all()):
-        raise TrainingFailed(f"the teacher {teacher.name} does not give one finite logit a class and picture")
+        raise TrainingFailed(f"the teacher {teacher.name} does not give one finite logit per class and picture")
     sums = found.sum(dim=1) * teacher.sidecar.temperature
     if bool((found >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
         raise TrainingFailed(f"the teacher {teacher.name} gives probabilities: export it without the softmax")

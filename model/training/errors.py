@@ -6,7 +6,7 @@ __all__ = ["PublishingFailed", "TrainingFailed"]
 
 
 class TrainingFailed(ModelError):
-    """A run cannot start or go on; the text says what to change."""
+    """A run cannot start or continue; the text says what to change."""
 
 
 class PublishingFailed(ModelError):

@@ -30,14 +30,14 @@ _NAMES_KEPT = 20  # of tensors without a place, in the card
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """A network before its first step. `origin`: what came from where, as JSON for the card; `words`: for the log.
+    """A network before its first step. `origin`: what came from where, as JSON for the card; `summary`: for the log.
 
-    `folded`: its batch norms that were folded into convolutions, whose statistics are still to be settled.
+    `folded`: its batch norms that were folded into convolutions, whose statistics are still to be estimated.
     """
 
     network: nn.Module
     origin: dict[str, JsonValue]
-    words: str
+    summary: str
     folded: tuple[str, ...] = ()
 
 
@@ -53,7 +53,7 @@ def starting_network(init: str | Path, classes: Sequence[str], *, pretrained: Pa
     torch.manual_seed(seed)
     network = build(len(classes))
     if str(init) == "scratch":
-        return Start(network=network, origin={"from": "scratch"}, words="all weights are random")
+        return Start(network=network, origin={"from": "scratch"}, summary="all weights are random")
     if str(init) == "imagenet":
         return _from_imagenet(network, pretrained)
     if Path(init).is_dir():
@@ -77,7 +77,7 @@ def _from_imagenet(network: nn.Module, pretrained: Path | None) -> Start:
     return Start(
         network=network,
         origin=source | _parts(filled),
-        words=f"all but the head is taken from ImageNet weights ({source['file']})",
+        summary=f"all but the head is taken from ImageNet weights ({source['file']})",
         folded=filled.folded,
     )
 
@@ -99,7 +99,7 @@ def _from_version(network: nn.Module, folder: Path, classes: Sequence[str]) -> S
     return Start(
         network=network,
         origin={"from": card.name, "sha256": card.files[cards.WEIGHTS], "classes_known": known},
-        words=f"all weights are taken from {card.name}, in the head those of {known} of the {len(classes)} classes",
+        summary=f"all weights are taken from {card.name}, in the head those of {known} of the {len(classes)} classes",
     )
 
 
@@ -120,7 +120,7 @@ def _from_file(network: nn.Module, file: Path, *, classes: int) -> Start:
     return Start(
         network=network,
         origin={"from": file.name, "sha256": digest, **_parts(filled)},
-        words="; ".join(parts),
+        summary="; ".join(parts),
         folded=filled.folded,
     )
 
@@ -151,7 +151,7 @@ def _safetensors(file: Path) -> tuple[State, str]:
 def _imagenet(pretrained: Path | None) -> State:
     advice = (
         "Set CARS_PRETRAINED to a file with ResNet34's ImageNet weights (a .safetensors, or torchvision's "
-        "resnet34-b627a593.pth), or train with `--init scratch` or from a published version."
+        "resnet34-b627a593.pth), or train with `--init scratch` or from a published version"
     )
     if pretrained is None:
         try:

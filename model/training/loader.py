@@ -14,6 +14,8 @@ import torch
 from model.data.dataset import Dataset
 from model.data.decoding import decode_files
 
+__all__ = ["PhotoLoader", "PhotoTable", "load_table"]
+
 _CHUNK = 512
 _DEVICE_FRACTION = 0.6  # of the free memory that the photos may take
 

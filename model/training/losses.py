@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+__all__ = ["LABEL_SMOOTHING", "LossKind", "TrainingLoss"]
+
 LossKind = Literal["cosine", "label_smoothing", "cross_entropy"]
 LABEL_SMOOTHING = 0.1  # as Szegedy et al., CVPR 2016
 

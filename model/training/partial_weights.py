@@ -13,7 +13,7 @@ from itertools import groupby
 import torch
 from torch import nn
 
-__all__ = ["Filled", "fill", "settle", "spans"]
+__all__ = ["Filled", "estimate_norm_statistics", "fill", "spans"]
 
 State = Mapping[str, torch.Tensor]
 _LEAST_VARIANCE = 1e-4  # of a channel that is nearly constant, by which its norm would otherwise be multiplied
@@ -21,8 +21,9 @@ _LEAST_VARIANCE = 1e-4  # of a channel that is nearly constant, by which its nor
 
 @dataclass(frozen=True, kw_only=True)
 class Filled:
-    """What became of each unit. `folded`: the norms that stand for one folded into its convolution, to be settled.
+    """What became of each unit.
 
+    `folded`: the norms that stand for one folded into its convolution, whose statistics are still to be estimated.
     `taken` from the tensors, `identity`: blocks that begin as their shortcut alone, `random`: the rest;
     `unused`: names of tensors that have no place.
     """
@@ -70,7 +71,7 @@ def fill(network: nn.Module, state: State, *, head: bool) -> Filled:
 
 
 @torch.no_grad()
-def settle(network: nn.Module, norms: Sequence[str], batches: Iterable[torch.Tensor]) -> int:
+def estimate_norm_statistics(network: nn.Module, norms: Sequence[str], batches: Iterable[torch.Tensor]) -> int:
     """Give norms the statistics of their inputs over `batches` without changing what the network computes.
 
     With the mean and variance found, gamma becomes gamma * sqrt(var + eps) and beta becomes beta + gamma * mean: in
@@ -100,7 +101,7 @@ def settle(network: nn.Module, norms: Sequence[str], batches: Iterable[torch.Ten
             handle.remove()
     for name in norms:
         mean, square = (torch.stack(parts).mean(dim=0) for parts in zip(*sums[name], strict=True))
-        _resettle(modules[name], mean, (square - mean.square()).clamp_min(_LEAST_VARIANCE))
+        _set_statistics(modules[name], mean, (square - mean.square()).clamp_min(_LEAST_VARIANCE))
     return photos
 
 
@@ -163,7 +164,7 @@ def _copy(target: State, state: State, layer: str, norm: str) -> bool:
     return True
 
 
-def _resettle(norm: nn.Module, mean: torch.Tensor, variance: torch.Tensor) -> None:
+def _set_statistics(norm: nn.Module, mean: torch.Tensor, variance: torch.Tensor) -> None:
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -31,7 +31,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def choose_precision(plan: Plan, network: nn.Module, *, device: torch.device) -> tuple[Plan, str]:
-    """Return the plan with its precision settled, and a line that says how; a plan that says which one is left as it
+    """Return the plan with its precision decided, and a line that says how; a plan that says which one is left as it
     is.
     """
     if plan.bfloat16 is not None:

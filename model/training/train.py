@@ -84,7 +84,7 @@ def train(
         )
     taught = _teacher(teacher, recipe, dataset.classes)
     begin = starting_network(start, dataset.classes, pretrained=pretrained, seed=seed)
-    for note in [f"start: {begin.words}", *([f"teacher: {taught.words}"] if taught is not None else [])]:
+    for note in [f"start: {begin.summary}", *([f"teacher: {taught.summary}"] if taught is not None else [])]:
         on_note(note)
     identity = _identity(dataset, recipe=recipe, start=start, begin=begin, taught=taught, seed=seed)
     begun = _begun_plan(run_folder, identity)

@@ -44,14 +44,16 @@ from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from model.training.initialization import Start
 from model.training.inputs import Inputs
 from model.training.loader import PhotoLoader, PhotoTable
-from model.training.partial_weights import settle
+from model.training.partial_weights import estimate_norm_statistics
 from model.training.progress import RunProgress
 from model.training.recipes import Phase, Plan, training_loss
+
+__all__ = ["Trainer"]
 
 _LONG_RUN = 100  # epochs; a longer run has so short ones that not each is worth a checkpoint
 _SECONDS_BETWEEN = 20.0  # two checkpoints of a long run
 _WARMUP_START = 0.02  # of lr_max, where warm-up begins; chosen by trial
-_SETTLED_ON = 8  # batches; chosen by trial
+_BATCHES_FOR_STATISTICS = 8  # batches; chosen by trial
 
 
 @dataclass(kw_only=True)
@@ -95,7 +97,7 @@ class Trainer:
             table=self.calibration, batch_size=256 if self.device.type == "cuda" else 64, training=False
         )
         if checkpoint is None and self.start.folded:
-            self._settle(train)
+            self._estimate_norm_statistics(train)
         if self.plan.ema_decay is not None:
             steps = self.plan.epochs * len(train)
             self.ema = EmaCallback(self.network, decay=self.plan.ema_decay, steps=steps)
@@ -107,11 +109,13 @@ class Trainer:
                 loaders = DataLoaders(train, valid, path=self.folder, device=self.device)
                 self._phase(number, phase, loaders, here)
 
-    def _settle(self, train: PhotoLoader) -> None:
+    def _estimate_norm_statistics(self, train: PhotoLoader) -> None:
         """Let the norms that came folded take on the statistics of some training photos."""
         size = self.plan.size_at(0)
-        some = islice(replace(train, device=self.device), _SETTLED_ON)
-        photos = settle(self.network, self.start.folded, (normalize(resized(photos, size)) for photos, _ in some))
+        some = islice(replace(train, device=self.device), _BATCHES_FOR_STATISTICS)
+        photos = estimate_norm_statistics(
+            self.network, self.start.folded, (normalize(resized(photos, size)) for photos, _ in some)
+        )
         self.note(f"start: the statistics of {len(self.start.folded)} folded batch norms are those of {photos} photos")
 
     def _restore(self, checkpoint: Checkpoint) -> None:

@@ -36,7 +36,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def folder(photos: Callable[..., Path]) -> Path:
     """Twelve photos and one file that is none."""
     folder = photos(12)
-    (folder / "broken.jpg").write_bytes(b"this is no photo")
+    (folder / "broken.jpg").write_bytes(b"this is not a photo")
     return folder
 
 

@@ -24,9 +24,9 @@ def test_from_last_years_listings_to_a_model_in_production(tmp_path: Path, home:
     train, look, use = blocks(SECTION, "sh")
     splits = {"train": 16, "calibration": 4, "holdout": 6}
     listings = write_catalogue(tmp_path, splits=splits, few=Car("Lada", "Niva Legend"))
-    for number, car in enumerate([*LOOKS] * 3):
+    for at, car in enumerate([*LOOKS] * 3):
         (tmp_path / "stock").mkdir(exist_ok=True)
-        draw(car, 900 + number).save(tmp_path / "stock" / f"{number:02}.jpg", quality=92)
+        draw(car, 900 + at).save(tmp_path / "stock" / f"{at:02}.jpg", quality=92)
     [example] = blocks(SECTION, "csv")
     assert example.splitlines()[0] == listings.read_text().splitlines()[0]
     env = {"CARS_HOME": str(home)}

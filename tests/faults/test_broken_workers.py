@@ -148,7 +148,7 @@ def test_a_worker_with_other_roots(backend: Backend, photos: Photos, worker: Sta
         assert (status.state, status.ok) == ("completed", 1_000)
 
 
-def test_an_engine_that_dies_while_it_is_loaded(
+def test_an_engine_that_crashes_while_it_is_loaded(
     backend: Backend, photos: Photos, worker: Start, tmp_path: Path
 ) -> None:
     """Nobody has looked at a photo: none is marked, however often it happens."""

@@ -15,7 +15,7 @@ Photos = Callable[..., Path]
 Start = Callable[..., WorkerProcess]
 
 
-def test_an_engine_that_hangs_with_the_lock_held(backend: Backend, photos: Photos, worker: Start) -> None:
+def test_an_engine_that_hangs_and_keeps_the_lock(backend: Backend, photos: Photos, worker: Start) -> None:
     folder = photos(99, 16)
     odd_picture(folder / "000050x.png")
     env = {"CARS_ENGINE": "tests.support.broken_engines:HoldsLock", "CARS_LEASE_SECONDS": "2"}

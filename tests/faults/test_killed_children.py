@@ -1,4 +1,4 @@
-"""Engine children that are killed again and again: the worker goes on, and nobody has to start it anew."""
+"""Engine children that are killed again and again: the worker continues, and nobody has to restart it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training worker dies in its third of five epochs; no other epoch is run again, and there is one version."""
+"""A training worker crashes in its third of five epochs; no other epoch is run again, and there is one version."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def child_of(client: Client, run: TrainingRun) -> int:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("backend", ["embedded"], indirect=True)
-def test_a_student_killed_in_its_third_epoch_goes_on(
+def test_a_student_killed_in_its_third_epoch_continues(
     backend: Backend, worker: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
     data = write_folders(tmp_path / "data", photos=8)
@@ -77,7 +77,7 @@ def test_killed_in_the_third_epoch(backend: Backend, worker: Callable[..., Worke
         run = client.train(data, recipe="scratch", force=True, plan=PLAN)
         wait_until(lambda: run.status().epoch == 2, SECONDS, lambda: str(run.status()))
         if backend.name == "embedded":
-            os.kill(child_of(client, run), signal.SIGKILL)  # the worker itself goes on
+            os.kill(child_of(client, run), signal.SIGKILL)  # the worker itself continues
         else:
             workers[0].kill_all()
             workers.append(worker(env, *TRAINS))

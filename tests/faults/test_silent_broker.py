@@ -51,7 +51,7 @@ def cut(wire: Wire) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("how", ["frozen", "cut"])
-def test_work_goes_on(
+def test_work_continues(
     server_backend: Backend,
     redis_server: Redis,
     wire: Wire,

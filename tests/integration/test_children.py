@@ -123,7 +123,7 @@ def test_a_child_that_holds_too_much_is_ended(home, children) -> None:
     assert child.exitcode == -signal.SIGKILL
 
 
-def test_a_process_that_is_no_child_is_never_ended(home) -> None:
+def test_a_process_that_is_not_a_child_is_never_ended(home) -> None:
     shared, clock = Shared(), Clock()
     monitor = ChildMonitor(shared, load(), resident_limit=1, clock=clock)
     slot = shared.slot(0)
@@ -133,7 +133,7 @@ def test_a_process_that_is_no_child_is_never_ended(home) -> None:
     assert list(shared.slots()) == []
 
 
-def test_a_death_while_loading_is_a_suspicion_that_a_check_clears(home, children, monkeypatch) -> None:
+def test_a_crash_while_loading_is_a_suspicion_that_a_check_clears(home, children, monkeypatch) -> None:
     shared, clock = Shared(), Clock()
 
     def die() -> None:

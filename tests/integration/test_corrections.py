@@ -58,10 +58,10 @@ def test_a_corrected_photo_is_learned_although_it_is_gone(
     client.label(str(folder / "1.png"), "Lada Niva 1977", new_class=True)
     shutil.rmtree(folder)
     data = write_folders(tmp_path / "data", photos=8)
-    evaluated = open_dataset(data).of("holdout")
-    client.label(str(evaluated[0].file), ACURA)
+    holdout = open_dataset(data).of("holdout")
+    client.label(str(holdout[0].file), ACURA)
     copy = tmp_path / "copy.png"
-    picture(BMW, int(next(photo for photo in evaluated if photo.file.parent.name == BMW).file.stem), side=48).save(copy)
+    picture(BMW, int(next(photo for photo in holdout if photo.file.parent.name == BMW).file.stem), side=48).save(copy)
     client.label(str(copy), BMW)
     run = client.train(data, recipe="scratch", force=True, plan={**TINY, "phases": [{"epochs": 1, "lr_max": 0.001}]})
     assert train_model(runtime(engine="onnx"), int(run.id))

@@ -44,7 +44,7 @@ def test_what_it_writes_can_teach(tmp_path: Path) -> None:
     assert (teacher.sidecar.std, teacher.sidecar.licence) == ((0.5, 0.5, 0.5), "CC0")
 
 
-def test_what_is_no_network_is_said(tmp_path: Path) -> None:
+def test_what_is_not_a_network_is_said(tmp_path: Path) -> None:
     done = export(tmp_path)
     assert done.returncode == 1
     assert "gives a Loaded, not a torch.nn.Module" in done.stderr

@@ -248,7 +248,7 @@ def test_a_job_that_waits_for_too_long_is_given_up(
     assert (check_honest(client, job).state, job.status().ok) == ("completed", 6)
 
 
-def test_a_process_that_dies_while_loading_has_looked_at_nothing(
+def test_a_process_that_crashes_while_loading_has_read_nothing(
     client: Client, runtime: Make, photos: Photos, long_pause: None
 ) -> None:
     worker = runtime(batch_size=4)

@@ -1,4 +1,4 @@
-"""Leases: renewed while the work goes on, noticed when lost, and the end of a process that hangs."""
+"""Leases: renewed while the work continues, noticed when lost, and the end of a process that hangs."""
 
 from __future__ import annotations
 
@@ -98,6 +98,6 @@ def test_work_that_stalls_ends_its_process() -> None:
 
 
 @pytest.mark.parametrize("stall", ["0.9", "inf"])
-def test_work_that_goes_on_does_not(stall: str) -> None:
+def test_work_that_continues_does_not(stall: str) -> None:
     done = run(PROGRESSING, stall)
     assert (done.returncode, done.stdout) == (0, "done\n")

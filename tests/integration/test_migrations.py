@@ -151,7 +151,7 @@ def test_another_programs_file_keeps_its_bytes(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     file = tmp_path / "cars.db"
     file.write_bytes(b"a diary, not a database" * 200)
     database = Database(f"sqlite:///{file}")

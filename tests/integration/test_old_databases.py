@@ -50,10 +50,6 @@ def old(request: pytest.FixtureRequest, home: Path) -> Iterator[Old]:
         yield Old(client, json.loads((FIXTURES / f"{request.param}.json").read_text(encoding="utf-8")))
 
 
-def as_dict(row: Any) -> dict[str, Any]:
-    return dict(row) if isinstance(row, dict) else row.to_dict()
-
-
 def test_the_schema_is_this_releases_and_migrating_again_changes_nothing(old: Old) -> None:
     migrate.check(old.client.database)
     again = old.client.migrate()
@@ -61,12 +57,12 @@ def test_the_schema_is_this_releases_and_migrating_again_changes_nothing(old: Ol
 
 
 def test_statuses_read_the_same(old: Old) -> None:
-    jobs = [as_dict(status) for status in old.client.jobs()]
+    jobs = [status.to_dict() for status in old.client.jobs()]
     assert [job["id"] for job in jobs] == [job["id"] for job in old.printed["jobs"]]
     for now, before in zip(jobs, old.printed["jobs"], strict=True):
         fields = before.keys() - (DEPENDS_ON_NOW if before["state"] not in ENDED else set())
         assert {name: now[name] for name in fields} == {name: before[name] for name in fields}
-        assert as_dict(old.client.job(before["id"]).status()).keys() == before.keys()
+        assert old.client.job(before["id"]).status().to_dict().keys() == before.keys()
 
 
 def test_results_errors_and_skipped_files_read_the_same(old: Old) -> None:
@@ -74,22 +70,22 @@ def test_results_errors_and_skipped_files_read_the_same(old: Old) -> None:
     for job_id, results in old.printed["results"].items():
         job = old.client.job(job_id)
         assert [result.to_dict() for result in job.results()] == results
-        assert [as_dict(error) for error in job.errors()] == old.printed["errors"][job_id]
-        assert [as_dict(line) for line in job.skipped()] == old.printed["skipped"][job_id]
+        assert [error.to_dict() for error in job.errors()] == old.printed["errors"][job_id]
+        assert [line.to_dict() for line in job.skipped()] == old.printed["skipped"][job_id]
 
 
 def test_corrections_and_model_versions_read_the_same(old: Old) -> None:
-    assert [as_dict(correction) for correction in old.client.labels()] == old.printed["corrections"]
+    assert [correction.to_dict() for correction in old.client.labels()] == old.printed["corrections"]
     # This release may bring another bundled version, which is registered beside the old ones.
-    models = {version["name"]: version for version in map(as_dict, old.client.models())}
+    models = {version["name"]: version for version in (version.to_dict() for version in old.client.models())}
     assert [models[version["name"]] for version in old.printed["models"]] == old.printed["models"]
-    assert [as_dict(promotion) for promotion in old.client.history()] == old.printed["history"]
+    assert [promotion.to_dict() for promotion in old.client.history()] == old.printed["history"]
     for version in old.printed["models"]:
-        assert old.client.model(version["name"])["name"] == version["name"]
+        assert old.client.model(version["name"]).name == version["name"]
 
 
 def test_training_runs_read_the_same(old: Old) -> None:
-    runs = [as_dict(run) for run in old.client.trainings()]
+    runs = [run.to_dict() for run in old.client.trainings()]
     for now, before in zip(runs, old.printed["trainings"], strict=True):
         assert {name: now[name] for name in OF_A_RUN} == {name: before[name] for name in OF_A_RUN}
         assert (now["candidate"] is None) == (before["candidate"] is None)
@@ -100,6 +96,6 @@ def test_crashes_and_workers_are_still_counted(old: Old) -> None:
         images = connection.execute(text("SELECT * FROM images WHERE job_id = 3 AND ordinal = 3")).mappings().one()
         run = connection.execute(text("SELECT * FROM training_runs WHERE id = 2")).mappings().one()
         workers = connection.execute(text("SELECT id, host, pid, seen_at FROM workers")).all()
-    assert (images.get("crashes", images.get("deaths")), run.get("crashes", run.get("deaths"))) == (2, 1)
+    assert (images["crashes"], run["crashes"]) == (2, 1)
     assert [(worker.host, worker.pid) for worker in workers] == [("host", 4711)]
     old.client.workers()

@@ -1,4 +1,4 @@
-"""Waiting from Python: what keeps the job from going on is said, and a database that is restarted is waited for."""
+"""Waiting from Python: what keeps the job from continuing is a warning, and a restart of the database is waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers load the production version the way a worker does, while promotions and rollbacks go on."""
+"""Readers load the production version the way a worker does, during promotions and rollbacks."""
 
 from __future__ import annotations
 

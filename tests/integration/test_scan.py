@@ -127,7 +127,7 @@ def test_a_killed_scan_is_resumed(
     monkeypatch.setattr(images, "add", add)
     before = rows(client, job)
     scan_job(other, int(job.id))
-    assert rows(client, job) == before  # its lease is held
+    assert rows(client, job) == before  # its lease is valid
     free(client)
     scan_job(other, int(job.id))
     check_whole(client, job, [f"{number:06}.jpg" for number in range(1, 15)])
@@ -193,7 +193,7 @@ def test_work_begins_before_the_listing_ends(
     assert (job.status().state, job.status().ok) == ("completed", 10)
 
 
-def test_what_is_no_photo_counts_as_failed_at_once(client: Client, runtime: Make, photos: Photos) -> None:
+def test_what_is_not_a_photo_counts_as_failed_at_once(client: Client, runtime: Make, photos: Photos) -> None:
     worker = runtime(batch_size=2)
     folder = photos(5, 16)
     os.mkfifo(folder / "000002a.jpg")

@@ -60,7 +60,7 @@ def test_in_a_child(home: Path, run_cars: Callable[..., Any]) -> None:
     assert "nomod" in str(fault_in_child(load(engine="nomod:Cls")))
 
 
-def test_a_child_that_dies_or_hangs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_crashes_or_hangs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_check, "check", lambda _settings: os.kill(os.getpid(), signal.SIGSEGV))
     assert "signal 11" in str(fault_in_child(load()))
     monkeypatch.setattr(self_check, "check", lambda _settings: signal.pause())

@@ -39,7 +39,7 @@ OPTIONS: dict[str, Any] = {
     "finder_steps": 16,
 }
 OPTIONS |= {"bfloat16": False}  # in a test nothing may hang on what was measured
-OLD = Path(__file__).parents[1] / "support" / "release_0_1_0"
+OLD = Path(__file__).parents[1] / "fixtures" / "release_0_1_0"
 ONE_SIZE = {**OPTIONS, "progressive_sizes": [[1.0, 24]]}
 
 
@@ -128,7 +128,7 @@ def test_the_rate_finder_finds_the_same_after_a_kill(dataset: Dataset, imagenet:
     assert _same(whole, rest)
 
 
-def test_a_run_goes_on_with_labels_that_are_listed_in_another_order(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_run_continues_with_labels_that_are_listed_in_another_order(dataset: Dataset, tmp_path: Path) -> None:
     turned = replace(dataset, photos=dataset.photos[::-1])
     for data in (dataset, turned):
         table = load_table(data, "train", 8, folder=tmp_path, device=torch.device("cpu"))

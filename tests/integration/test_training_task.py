@@ -128,7 +128,7 @@ def test_shuffled_labels_are_rejected(client: Client, runtime: Callable[..., Run
 
 
 @server
-def test_a_worker_that_stops_gives_its_run_back(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
+def test_a_worker_that_stops_releases_its_run(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
     first, second = runtime("a", engine="onnx"), runtime("b", engine="onnx")
     before = versions(client)
     run = client.train(data, recipe="scratch", force=True, plan=TINY)
@@ -167,7 +167,7 @@ def test_cancel(client: Client, runtime: Callable[..., Runtime], data: Path) -> 
 
 
 @server
-def test_a_run_that_was_taken_back_is_left_alone(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
+def test_a_run_that_was_reclaimed_is_left_alone(client: Client, runtime: Callable[..., Runtime], data: Path) -> None:
     worker = runtime(engine="onnx")
     run = client.train(data, recipe="scratch", plan=TINY)
 
@@ -193,7 +193,7 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
     other.mkdir()
     reclaim_runs(worker, lambda _owner: True)
     assert run.status().state == "queued"
-    assert len(list(folder.iterdir())) == 2  # the run goes on from there
+    assert len(list(folder.iterdir())) == 2  # the run continues from there
     if end == "canceled":
         run.cancel()
     elif end == "failed":
@@ -207,7 +207,7 @@ def test_what_an_ended_run_left_on_this_machine_is_removed(
 
 
 def killed_while_removing(worker: Runtime, run: TrainingRun) -> None:
-    """The run ends, and its process dies when it has removed one file of what the run has left."""
+    """The run ends, and its process crashes when it has removed one file of what the run has left."""
     remove = shutil.rmtree
 
     def die(folder: Path, **options: Any) -> None:
@@ -223,7 +223,7 @@ def killed_while_removing(worker: Runtime, run: TrainingRun) -> None:
 
 
 def give_up(client: Client, run: TrainingRun) -> None:
-    """Its process dies, time and again."""
+    """Its process crashes, time and again."""
     with client.database.write() as connection:
         for _ in range(training_runs.MAX_CRASHES):
             assert training_runs.claim(connection, int(run.id), owner="w:1", seconds=60)
@@ -304,7 +304,7 @@ def test_a_users_own_cars_keep_their_parts(client: Client, runtime: Callable[...
 @pytest.mark.parametrize(
     ("options", "few"), [({"drop_small_classes": True}, True), ({"drop_small_classes": False}, False)]
 )
-def test_a_run_that_an_earlier_release_enqueued_goes_on(
+def test_a_run_that_an_earlier_release_enqueued_continues(
     options: dict[str, Any], few: bool, client: Client, runtime: Callable[..., Runtime], tmp_path: Path
 ) -> None:
     data = write_folders(tmp_path / "data", photos=8, labels=tuple(COLORS)[:3])

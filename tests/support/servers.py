@@ -80,6 +80,7 @@ class _Server:
             while self.process is not None and self.running and time.monotonic() < deadline:
                 if self.answers():
                     return
+                assert self.process is not None
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     assert self.process is not None
                     self.process.wait(0.02)

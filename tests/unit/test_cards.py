@@ -179,7 +179,7 @@ def test_wrong_values_are_refused(path: tuple[str, ...], value: Any) -> None:
         b'{"format": 3, ' + json.dumps(card_fields()).encode()[1:],
     ],
 )
-def test_what_is_no_strict_json_is_refused(text: bytes) -> None:
+def test_what_is_not_strict_json_is_refused(text: bytes) -> None:
     with pytest.raises(CardInvalid):
         cards.parse_card(text)
 
@@ -207,7 +207,7 @@ def test_a_name_that_passes_is_a_single_path_component(name: str) -> None:
     assert Path("/models", name).resolve().parent == Path("/models").resolve()
 
 
-def test_a_folder_without_a_card_is_no_version(tmp_path: Path) -> None:
+def test_a_folder_without_a_card_is_not_a_version(tmp_path: Path) -> None:
     with pytest.raises(CardInvalid, match=r"card\.json"):
         cards.verify(tmp_path)
 

@@ -317,7 +317,7 @@ def test_delete_of_a_running_job_is_refused(cars: Cars) -> None:
     assert "cancel it first" in result.stderr
 
 
-def test_a_reader_that_goes_away_is_no_error(cars: Cars) -> None:
+def test_a_reader_that_goes_away_is_not_an_error(cars: Cars) -> None:
     def rows() -> Iterator[Result]:
         yield a_result("a.jpg")
         raise BrokenPipeError

@@ -95,7 +95,7 @@ def test_the_scores_of_known_cars() -> None:
     assert np.isfinite(ood_scores(np.array([[1e4, -1e4], [-1e4, -1e4]]), 0.05)["energy"]).all()
 
 
-# Sure of the first class both times: only how large the logits are tells a known car from something else.
+# Sure of the first class both times: only how large the logits are separates a car of the classes from something else.
 _KNOWN, _STRANGE = [20.0, 0.0, 0.0, 0.0], [4.0, -16.0, -16.0, -16.0]
 
 
@@ -130,7 +130,7 @@ def test_nothing_is_rejected_without_logits_or_by_a_card_without_a_limit(card: C
 
 
 @pytest.mark.parametrize("score", ["max_softmax", "max_logit", "energy"])
-def test_what_is_no_number_is_unknown(score: Score) -> None:
+def test_what_is_not_a_number_is_unknown(score: Score) -> None:
     card, logits = _rejecting(score, -1e9), np.array([[np.nan, 1.0, 2.0, 3.0], _KNOWN])
     found = decide_all(softmax(logits, temperature=card.temperature), card, logits)
     assert found.decision == ["unknown", "model"]

@@ -27,7 +27,7 @@ def _card() -> Card:
 
 
 def draw(seed: int, *, photos: int = 1400, twins: bool = False) -> tuple[Array, Array]:
-    """Logits of a calibrated network and the labels drawn from its probabilities; ``twins``: 0/1, 2/3, … look alike."""
+    """Logits of a calibrated network and the labels drawn from its probabilities; `twins`: 0/1, 2/3, … look alike."""
     random = np.random.default_rng(seed)
     logits = random.normal(size=(photos, len(NAMES)))
     favourites = random.integers(len(NAMES), size=photos)

@@ -30,7 +30,7 @@ def test_a_database_that_cannot_be_written_names_the_folder(home: Path, pragma: 
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_ctrl_c_while_waiting_says_how_to_go_on(
+def test_ctrl_c_while_waiting_says_how_to_continue(
     home: Path, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(_seconds: float) -> None:

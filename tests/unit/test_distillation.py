@@ -118,7 +118,7 @@ def test_a_teacher_without_a_sidecar_is_refused(tmp_path: Path) -> None:
         open_teacher(file, CLASSES)
 
 
-def test_what_is_no_graph_or_reaches_outside_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_graph_or_reaches_outside_is_refused(tmp_path: Path) -> None:
     file = write_teacher(tmp_path / "t.onnx", CLASSES)
     model = onnx.load(file)
     onnx.save(model, file, save_as_external_data=True, location="t.data", size_threshold=0)

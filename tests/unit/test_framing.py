@@ -48,10 +48,10 @@ def test_placing_depends_on_the_seed_alone(files: list[Path]) -> None:
 
 def test_loosened_views_are_small_and_elsewhere() -> None:
     torch.manual_seed(0)
-    views = torch.stack([torch.full((3, SIZE, SIZE), 0.1 + 0.02 * n) for n in range(32)])
-    loose = loosen(views, 1.0)
-    covered = ((loose - views).abs() < 1e-4).all(dim=1).float().mean(dim=(1, 2))
-    assert loose.shape == views.shape
+    images = torch.stack([torch.full((3, SIZE, SIZE), 0.1 + 0.02 * n) for n in range(32)])
+    loose = loosen(images, 1.0)
+    covered = ((loose - images).abs() < 1e-4).all(dim=1).float().mean(dim=(1, 2))
+    assert loose.shape == images.shape
     assert float(loose.min()) >= 0
     assert float(loose.max()) <= 0.1 + 0.02 * 31 + 1e-4
     assert float(covered.min()) >= SMALLEST_AREA - 0.06  # of whole pixels
@@ -60,7 +60,7 @@ def test_loosened_views_are_small_and_elsewhere() -> None:
 
 def test_only_the_fraction_asked_for_is_loosened() -> None:
     torch.manual_seed(0)
-    views = torch.rand(400, 3, 8, 8)
-    assert loosen(views, 0.0) is views
-    changed = (loosen(views, 0.25) != views).flatten(1).any(dim=1).float().mean()
+    images = torch.rand(400, 3, 8, 8)
+    assert loosen(images, 0.0) is images
+    changed = (loosen(images, 0.25) != images).flatten(1).any(dim=1).float().mean()
     assert 0.17 < float(changed) < 0.33

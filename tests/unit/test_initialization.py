@@ -1,4 +1,4 @@
-"""Starts that are only part of a ResNet34: what is taken, what the rest begins as, and how statistics settle."""
+"""Starts that are only part of a ResNet34: what is taken, what the rest begins as, and how statistics are estimated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.models import resnet18, resnet50
 from model.network import build
 from model.training.errors import TrainingFailed
 from model.training.initialization import Start, starting_network
-from model.training.partial_weights import fill, settle, spans
+from model.training.partial_weights import estimate_norm_statistics, fill, spans
 
 CLASSES = ("one", "two", "three")
 EIGHTEEN = ["conv1", *(f"layer{stage}.{block}" for stage in range(1, 5) for block in (0, 1))]
@@ -88,8 +88,8 @@ def test_a_file_that_lacks_a_stage_is_taken_as_far_as_it_goes(tmp_path: Path) ->
     assert "layer4.0.downsample" in begun.origin["taken"]
     assert begun.origin["identity"][-3:] == ["layer4.0", "layer4.1", "layer4.2"]
     assert begun.origin["unused"] == []
-    assert "layer1.2, layer2.2-3, layer3.2-5, layer4.0-2 begin as identity" in begun.words
-    assert "start.safetensors" in begun.words
+    assert "layer1.2, layer2.2-3, layer3.2-5, layer4.0-2 begin as identity" in begun.summary
+    assert "start.safetensors" in begun.summary
     taken = begun.network.state_dict()["layer4.0.downsample.0.weight"]
     assert torch.equal(taken, kept["layer4.0.downsample.0.weight"].float())
 
@@ -104,7 +104,7 @@ def test_a_whole_resnet34_is_taken_with_a_head_of_as_many_classes(tmp_path: Path
     assert other.origin["random"] == ["fc"]
 
 
-def test_half_a_block_is_no_block(tmp_path: Path) -> None:
+def test_half_a_block_is_not_a_block(tmp_path: Path) -> None:
     state = made(build(3)).state_dict()
     del state["layer2.1.conv2.weight"]
     begun = start(tmp_path, state)
@@ -137,7 +137,7 @@ def test_settling_changes_the_statistics_and_not_the_function() -> None:
     network.eval()
     with torch.inference_mode():
         before = network(photos[0])
-    assert settle(network, filled.folded, photos) == 32
+    assert estimate_norm_statistics(network, filled.folded, photos) == 32
     with torch.inference_mode():
         after = network(photos[0])
         assert torch.allclose(before, after, rtol=1e-3, atol=1e-4)

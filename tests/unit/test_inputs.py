@@ -112,7 +112,7 @@ def test_bfloat16_is_used_where_it_pays(ratio: float, taken: bool, monkeypatch: 
     assert (chosen.bfloat16, chosen.bfloat16_ratio) == (taken, ratio)
     assert f"{ratio:.2f} times as fast" in words
     monkeypatch.setattr(precision, "bfloat16_ratio", lambda *_, **__: 1 / ratio)
-    assert choose_precision(chosen, network, device=CPU)[0] == chosen  # a run goes on as it began
+    assert choose_precision(chosen, network, device=CPU)[0] == chosen  # a run continues as it began
 
 
 def test_a_processor_without_bfloat16_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:

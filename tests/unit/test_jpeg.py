@@ -119,7 +119,7 @@ def test_sound_ones_decode_to_what_they_were(mode: str, options: dict[str, Any],
 @pytest.mark.parametrize("options", KINDS, ids=str)
 @pytest.mark.parametrize("level", [0, 1, 128, 255])
 @pytest.mark.parametrize("size", [(8, 8), (640, 480)])
-def test_plain_areas_are_no_damage(options: dict[str, Any], level: int, size: tuple[int, int]) -> None:
+def test_plain_areas_are_not_damage(options: dict[str, Any], level: int, size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, (level,) * 3)
     if size[0] > 100:
         image.paste(_photo(3), (100, 100))
@@ -135,15 +135,15 @@ def test_one_that_only_lacks_its_end_marker_is_whole(options: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.98])
-def test_one_that_ends_early_is_truncated(options: dict[str, Any], share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.3, 0.5, 0.9, 0.98])
+def test_one_that_ends_early_is_truncated(options: dict[str, Any], fraction: float) -> None:
     for seed in range(6):
         data = _encoded(_photo(seed), **options)
-        assert _code(data[: int(len(data) * share)]) == "truncated"
+        assert _code(data[: int(len(data) * fraction)]) == "truncated"
 
 
 @pytest.mark.parametrize("filling", [b"\0" * 40, b"\xff" * 3, b"\0"])
-def test_what_cameras_fill_up_with_is_no_damage(filling: bytes) -> None:
+def test_what_cameras_fill_up_with_is_not_damage(filling: bytes) -> None:
     data = _encoded(_photo(0))
     assert (decode(data[:-2] + filling + data[-2:], 64) == decode(data, 64)).all()
 

@@ -149,7 +149,7 @@ def test_equal_confidences_are_let_in_together() -> None:
 
 
 @given(right=st.integers(0, 500), wrong=st.integers(1, 500))
-def test_the_lower_bound_is_below_the_observed_share(right: int, wrong: int) -> None:
+def test_the_lower_bound_is_below_the_observed_fraction(right: int, wrong: int) -> None:
     total = right + wrong
     bound = float(lower_bound(np.array([right]), np.array([total]))[0])
     assert -1e-9 <= bound <= right / total + 1e-9

@@ -16,7 +16,7 @@ from model.old_formats import current_plan
 from model.training.recipes import Augmentation, Phase, Plan, make_plan
 from tests.support.artifacts import CLASSES, card_fields
 
-OLD = Path(__file__).parents[1] / "support" / "release_0_1_0"
+OLD = Path(__file__).parents[1] / "fixtures" / "release_0_1_0"
 BUNDLED = Path(cards.__file__).parent / "bundled"
 PLAN = Plan(
     recipe="scratch",

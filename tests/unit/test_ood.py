@@ -24,7 +24,7 @@ def _card() -> Card:
 
 
 def _logits(labels: Array, *, peak: float, level: float = 0.0, seed: int = 0) -> Array:
-    """Logits around ``level`` whose label stands out by ``peak``."""
+    """Logits around `level` whose label stands out by `peak`."""
     random = np.random.default_rng(seed)
     logits = level + random.normal(scale=0.1, size=(len(labels), len(CLASSES)))
     logits[np.arange(len(labels)), labels] += peak

@@ -73,5 +73,5 @@ def test_dotfiles(path: bytes) -> None:
 @pytest.mark.parametrize(
     "path", [b"a", b"a.b/c.d", b"a./b", b".", b"..", b"./a", b"../a", b"a/./b", b"a/../b", b"a/.."]
 )
-def test_steps_are_no_dotfiles(path: bytes) -> None:
+def test_steps_are_not_dotfiles(path: bytes) -> None:
     assert not is_dotted(path)

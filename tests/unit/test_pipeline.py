@@ -122,7 +122,7 @@ def test_what_cannot_be_read_fails_alone_with_its_own_code() -> None:
 
 
 def test_known_contents_are_not_decoded_nor_inferred() -> None:
-    # Known by their hash alone: what is no picture is not even looked at.
+    # Known by their hash alone: what is not a picture is not even opened.
     files = {str(number): _png(number) if number % 3 else b"known %d" % number for number in range(100)}
     old = {_digest(files[str(number)]) for number in range(0, 100, 3)}
     engine, asked = ColourEngine(), []

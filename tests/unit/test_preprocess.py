@@ -119,7 +119,7 @@ def test_floats_are_scaled_by_the_range_they_have(top: float) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.5, 0.0])
-def test_floats_that_are_no_brightness_do_no_harm(value: float) -> None:
+def test_floats_that_are_not_brightness_do_no_harm(value: float) -> None:
     samples = np.full((8, 8), value, dtype=np.float32)
     assert decode(_encoded(Image.fromarray(samples), "TIFF"), 8).shape == (8, 8, 3)
     samples[0] = 1.0
@@ -266,12 +266,12 @@ def test_a_png_keeps_its_orientation_where_other_metadata_are_broken() -> None:
     assert not (decode(data, 8) == decode(_encoded(_quarters(), "PNG"), 8)).all()
 
 
-@pytest.mark.parametrize("share", [0.3, 0.9])
-def test_broken_metadata_hide_no_broken_picture(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.3, 0.9])
+def test_broken_metadata_hide_no_broken_picture(fraction: float) -> None:
     data = _encoded(_photo(160, 120), "PNG")
     data = data[:33] + _chunk(b"pHYs", b"\0") + data[33:]
     with pytest.raises(ImageError):
-        decode(data[: int(len(data) * share)], 8)
+        decode(data[: int(len(data) * fraction)], 8)
 
 
 @pytest.mark.parametrize("options", [{"quality": 95}, {"lossless": True}])
@@ -310,11 +310,11 @@ def test_heif_is_turned_upright_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_a_cut_heif_or_avif_is_truncated(kind: str, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.95])
+def test_a_cut_heif_or_avif_is_truncated(kind: str, fraction: float) -> None:
     data = _encoded(_photo(160, 120), kind)
     with pytest.raises(ImageError) as refused:
-        decode(data[: int(len(data) * share)], 16)
+        decode(data[: int(len(data) * fraction)], 16)
     assert refused.value.code == "truncated"
 
 
@@ -337,11 +337,11 @@ def test_a_phones_largest_photos_are_decoded() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO"])
-@pytest.mark.parametrize("share", [0.5, 0.9])
-def test_a_file_cut_off_is_truncated(kind: str, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.5, 0.9])
+def test_a_file_cut_off_is_truncated(kind: str, fraction: float) -> None:
     data = _encoded(_photo(160, 120), kind)
     with pytest.raises(ImageError) as refused:
-        decode(data[: int(len(data) * share)], 16)
+        decode(data[: int(len(data) * fraction)], 16)
     assert refused.value.code == "truncated"
 
 
@@ -363,7 +363,7 @@ def test_a_file_cut_off_is_truncated(kind: str, share: float) -> None:
         (b"P6 1 1 255\n\1\2\3", "unsupported"),
     ],
 )
-def test_what_is_no_picture_we_take_is_told_apart(data: bytes, code: str) -> None:
+def test_what_is_not_a_picture_we_take_is_told_apart(data: bytes, code: str) -> None:
     with pytest.raises(ImageError) as refused:
         decode(data, 8)
     assert refused.value.code == code
@@ -394,7 +394,7 @@ def test_what_is_no_picture_we_take_is_told_apart(data: bytes, code: str) -> Non
     ],
     ids=lambda value: str(value)[:24],
 )  # fmt: skip
-def test_a_file_that_is_no_image_is_said_to_be_what_it_is(data: bytes, code: str, said: str) -> None:
+def test_a_file_that_is_not_an_image_is_called_what_it_is(data: bytes, code: str, said: str) -> None:
     with pytest.raises(ImageError) as refused:
         decode(data, 8)
     assert refused.value.code == code

@@ -47,7 +47,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Folders with splits that leave `calibration` enough photos to fit a limit for known cars."""
+    """Folders with splits that leave `calibration` enough photos to fit a threshold for cars of the classes."""
     root = write_folders(tmp_path_factory.mktemp("photos"), photos=29)
     splits = ["train"] * 4 + ["calibration"] * 20 + ["holdout"] * 5
     lines = [f"{label}/{n:03}.png,{label},{split}" for label in COLORS for n, split in enumerate(splits)]

@@ -36,7 +36,7 @@ def test_variables_are_read_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", ["what?", "a%20b", "50%", "c#1", "d&e=f", "g::h", "i;j", "k:l", "päth ü", "m@n"])
 def test_everything_lies_in_a_home_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path is no part of a URL: whatever it has in it, nothing is read or written beside it."""
+    """A path is not part of a URL: whatever it has in it, nothing is read or written beside it."""
     monkeypatch.setenv("CARS_HOME", str(tmp_path / name))
     with Client() as client:
         client.models()

@@ -174,7 +174,7 @@ class TestWhatIsListed:
                 list(source.scan())
             tmp_path.chmod(0o700)
 
-    def test_a_folder_that_goes_during_the_scan_is_no_row(self, tmp_path: Path) -> None:
+    def test_a_folder_that_goes_during_the_scan_is_not_a_row(self, tmp_path: Path) -> None:
         make(tmp_path, "a.jpg", "b/x.jpg", "c.jpg")
         with opened(tmp_path) as source, closing(source.scan()) as entries:
             assert next(entries).path == "a.jpg"
@@ -210,11 +210,11 @@ class TestOrder:
         assert paths(tmp_path) == ["B.jpg", "a-b.jpg", "a.jpg", "a/x.jpg", "a0.jpg", "é.jpg", r"\xff.jpg"]
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(tree=trees, held=st.integers(1, 4))
+    @given(tree=trees, in_memory=st.integers(1, 4))
     def test_any_tree_is_listed_by_raw_path_and_resumes_anywhere(
-        self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, tree: object, held: int
+        self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, tree: object, in_memory: int
     ) -> None:
-        monkeypatch.setattr(local, "NAMES_HELD", held)
+        monkeypatch.setattr(local, "NAMES_HELD", in_memory)
         folder = tmp_path_factory.mktemp("tree")
         for parents, name, suffix in tree:  # type: ignore[attr-defined]
             with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):
@@ -384,8 +384,8 @@ class TestLinks:
                 for _ in range(3000):
                     try:
                         seen.add(source.read("folder/x.jpg"))
-                    except ImageUnavailable as error:
-                        seen.add(error.code.encode())
+                    except ImageUnavailable as exc:
+                        seen.add(exc.code.encode())
         finally:
             stop.set()
             thread.join()
@@ -537,7 +537,7 @@ class TestOpening:
         assert canonical("S3://Bucket/Key/") == "s3://Bucket/Key"
         assert canonical(r"s3://b/k\x") == r"s3://b/k\\x"
 
-    def test_what_is_no_canonical_text(self) -> None:
+    def test_what_is_not_canonical_text(self) -> None:
         with pytest.raises(SourceError, match="canonical"):
             open_source(r"/photos\x", roots=None, max_file_bytes=LIMIT)
 

@@ -104,7 +104,7 @@ def test_files_that_were_lost_are_restored_by_the_same_again(store: Store, url: 
 
 
 @pytest.mark.parametrize("name", ["production", "Production", "imagenet", "scratch"])
-def test_a_word_that_commands_take_is_no_name(name: str) -> None:
+def test_a_word_that_commands_take_is_not_a_name(name: str) -> None:
     with pytest.raises(ValueError, match="something else"):
         cards.check_name(name)
 

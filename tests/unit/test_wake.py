@@ -49,7 +49,7 @@ def test_only_the_owner_can_wake_it(tmp_path: Path) -> None:
     listener.close()
 
 
-def test_where_there_can_be_no_socket_nothing_is_woken_and_nothing_fails(tmp_path: Path) -> None:
+def test_where_a_socket_cannot_be_made_nothing_is_woken_and_nothing_fails(tmp_path: Path) -> None:
     wake(tmp_path)  # nobody has ever listened
     long = tmp_path / ("x" * 120)
     listener = Listener(long)
