@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -220,7 +221,10 @@ class LocalWorker(Protocol):
 def _client() -> CommandClient:
     from jobs.client import Client
 
-    return Client()
+    client = Client()
+    gc.freeze()  # what is loaded by now stays
+    gc.enable()
+    return client
 
 
 def _local_worker() -> LocalWorker:
