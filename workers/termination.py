@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Any
 
-__all__ = ["block", "ends_at_once", "ignore", "unblock"]
+__all__ = ["block", "ends_at_once", "ignore"]
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -28,11 +28,6 @@ def _end(_number: int, _frame: Any) -> None:
 def block() -> None:
     """Keep the signals waiting across an `exec`: the program that follows handles them as soon as it can."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-
-
-def unblock() -> None:
-    """Undo `block` where there was no `exec` after all."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def ignore() -> None:
