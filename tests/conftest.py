@@ -7,14 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from tests.support import processes
 from tests.support.backends import Backend
-from tests.support.processes import CHECKOUT, WorkerProcess
+from tests.support.processes import CHECKOUT, RunCars, WorkerProcess
 from tests.support.servers import Postgres, Redis
 
 _LOGS = pytest.StashKey[list[Path]]()
@@ -151,13 +150,13 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def run_cars() -> Callable[..., Any]:
+def run_cars() -> RunCars:
     """`run_cars(*args, env=None, cwd=None)`: the command line in a process of its own."""
     return processes.run_cars
 
 
 @pytest.fixture
-def wait_until() -> Callable[..., Any]:
+def wait_until() -> Callable[..., object]:
     """`wait_until(predicate, timeout=30, message="")`: the first true value of the predicate."""
     return processes.wait_until
 

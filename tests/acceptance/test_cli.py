@@ -18,9 +18,9 @@ from typer.testing import CliRunner, Result
 
 from jobs import Client
 from jobs.cli.app import app
-from tests.support.processes import environment, wait_until
+from tests.support.backends import Backend
+from tests.support.processes import RunCars, WorkerProcess, environment, wait_until
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 CARS = [sys.executable, "-P", "-m", "jobs.cli"]
 
 
@@ -40,6 +40,17 @@ def folder(photos: Callable[..., Path]) -> Path:
     return folder
 
 
+def started(*arguments: str, preexec_fn: Callable[[], object] | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*CARS, *arguments],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=preexec_fn,
+    )
+
+
 def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -57,7 +68,7 @@ def workers_of(home: Path) -> list[psutil.Process]:
     return found
 
 
-def test_classify_is_the_only_command_needed(home: Path, gate: Path, folder: Path, run_cars: Run) -> None:
+def test_classify_is_the_only_command_needed(home: Path, gate: Path, folder: Path, run_cars: RunCars) -> None:
     done = run_cars("classify", folder)
     assert done.returncode == 0, done.stderr
     rows = {row["path"]: row for row in lines(done.stdout)}
@@ -103,7 +114,7 @@ def read_terminal(terminal: int) -> bytes:
 
 
 def test_a_job_from_submission_to_its_deletion(
-    backend: Any, gate: Path, folder: Path, worker: Callable[..., Any], tmp_path: Path
+    backend: Backend, gate: Path, folder: Path, worker: Callable[..., WorkerProcess], tmp_path: Path
 ) -> None:
     def cars(*arguments: object) -> Result:
         return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
@@ -142,10 +153,9 @@ def test_classify_that_is_stopped_takes_its_worker_along_and_keeps_the_job(
     home: Path, gate: Path, folder: Path, number: signal.Signals, code: int
 ) -> None:
     gate.touch()
-    pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # Tests that a shell runs in the background were told to ignore SIGINT, and a program they start would be too.
-    pipe["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen([*CARS, "classify", str(folder)], env=environment(), **pipe) as process, Client() as client:
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with started("classify", str(folder), preexec_fn=heed) as process, Client() as client:
         wait_until(lambda: any(status.state == "running" for status in client.jobs()))
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
@@ -159,15 +169,14 @@ def test_classify_that_is_stopped_takes_its_worker_along_and_keeps_the_job(
 
 def test_two_at_once_share_what_workers_there_are(home: Path, gate: Path, photos: Callable[..., Path]) -> None:
     folders = [photos(8, folder=home.parent / name) for name in ("a", "b")]
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([*CARS, "classify", str(f)], env=environment(), **pipe) for f in folders]
+    processes = [started("classify", str(folder)) for folder in folders]
     for process in processes:
         stdout, stderr = process.communicate(timeout=120)
         assert process.returncode == 0, stderr
         assert len(lines(stdout)) == 8
 
 
-def test_classify_reports_an_engine_that_does_not_exist(home: Path, folder: Path, run_cars: Run) -> None:
+def test_classify_reports_an_engine_that_does_not_exist(home: Path, folder: Path, run_cars: RunCars) -> None:
     done = run_cars("classify", folder, env={"CARS_ENGINE": "no_such_module:Engine"})
     assert (done.returncode, done.stdout) == (1, "")
     assert "no_such_module" in done.stderr
@@ -175,7 +184,7 @@ def test_classify_reports_an_engine_that_does_not_exist(home: Path, folder: Path
     assert workers_of(home) == []
 
 
-def test_a_reader_may_leave_early(home: Path, gate: Path, photos: Callable[..., Path], run_cars: Run) -> None:
+def test_a_reader_may_leave_early(home: Path, gate: Path, photos: Callable[..., Path], run_cars: RunCars) -> None:
     folder = photos(3)
     for n in range(3000):  # far more rows than a pipe holds
         os.link(folder / "000001.jpg", folder / f"copy-{n}.jpg")
@@ -189,13 +198,13 @@ def test_a_reader_may_leave_early(home: Path, gate: Path, photos: Callable[..., 
         assert len(done.stdout.splitlines()) == 1
 
 
-def test_wrong_settings_are_wrong_usage(run_cars: Run, home: Path) -> None:
+def test_wrong_settings_are_wrong_usage(run_cars: RunCars, home: Path) -> None:
     done = run_cars("jobs", env={"CARS_BATCH_SIZE": "many"})
     assert done.returncode == 2
     assert done.stderr.startswith("error: CARS_BATCH_SIZE")
 
 
-def test_a_folder_named_jobs_here_is_not_imported(tmp_path: Path, home: Path, run_cars: Run) -> None:
+def test_a_folder_named_jobs_here_is_not_imported(tmp_path: Path, home: Path, run_cars: RunCars) -> None:
     for name in ("jobs", "workers", "model"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong package')")

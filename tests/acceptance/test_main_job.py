@@ -14,7 +14,7 @@ import pytest
 from jobs import Client
 from tests.support.backends import Backend
 from tests.support.following import check_whole, ended, follow
-from tests.support.processes import WorkerProcess
+from tests.support.processes import RunCars, WorkerProcess
 
 IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".mpo"}
 
@@ -29,7 +29,7 @@ def test_the_same_rows_from_one_command_and_from_two_workers(
     server_backend: Backend,
     photos: Callable[..., Path],
     worker: Callable[..., WorkerProcess],
-    run_cars: Callable[..., Any],
+    run_cars: RunCars,
     tmp_path: Path,
 ) -> None:
     folder = photos(60, 64)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.labelled_photos import COLORS, write_folders
+from tests.support.processes import RunCars
 from tests.support.teachers import write_teacher
 
 
 @pytest.mark.slow
-def test_one_command_trains_evaluates_and_says_so(run_cars: Callable[..., Any], home: Path, tmp_path: Path) -> None:
+def test_one_command_trains_evaluates_and_says_so(run_cars: RunCars, home: Path, tmp_path: Path) -> None:
     data = write_folders(tmp_path / "data", photos=8)
     env = {"OMP_NUM_THREADS": "1"}
     done = run_cars("train", data, "--recipe", "finetune", "--epochs", "1", "--wait", env=env, timeout=280)
@@ -30,7 +29,7 @@ def test_one_command_trains_evaluates_and_says_so(run_cars: Callable[..., Any], 
 
 @pytest.mark.slow
 @pytest.mark.timeout(660)
-def test_one_command_distills(run_cars: Callable[..., Any], home: Path, tmp_path: Path) -> None:
+def test_one_command_distills(run_cars: RunCars, home: Path, tmp_path: Path) -> None:
     data = write_folders(tmp_path / "data", photos=8)
     teacher = write_teacher(tmp_path / "teacher.onnx", sorted(COLORS), size=32)
     options = ("--recipe", "distill", "--teacher", teacher, "--init", "scratch", "--epochs", "1", "--force", "--wait")
@@ -47,7 +46,7 @@ def test_one_command_distills(run_cars: Callable[..., Any], home: Path, tmp_path
     assert "teacher.json does not exist" in refused.stderr
 
 
-def test_data_that_cannot_be_used_is_said(run_cars: Callable[..., Any], home: Path, tmp_path: Path) -> None:
+def test_data_that_cannot_be_used_is_said(run_cars: RunCars, home: Path, tmp_path: Path) -> None:
     data = write_folders(tmp_path / "data", photos=4, labels=("BMW M3 Coupe 2012",))
     done = run_cars("train", data, "--recipe", "scratch", "--wait", timeout=200)
     assert done.returncode == 1

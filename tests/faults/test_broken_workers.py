@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,7 +22,7 @@ def engine(name: str, **variables: str) -> dict[str, str]:
     return {"CARS_ENGINE": f"tests.support.broken_engines:{name}", **variables}
 
 
-def waiting(job: Job) -> Any:
+def waiting(job: Job) -> str | None:
     return job.status().waiting
 
 
@@ -119,6 +118,7 @@ def test_a_source_that_is_away_for_a_while(backend: Backend, photos: Photos, wor
         follow(job, until=done(128))
         away = folder.rename(folder.parent / "away")
         status = follow(job, until=lambda status: status.waiting is not None, timeout=60)
+        assert status.waiting is not None
         assert (str(folder) in status.waiting, status.failed) == (True, 0)
         away.rename(folder)
         status = follow(job, until=ended)
@@ -179,6 +179,7 @@ def test_given_up_at_last_and_retried(backend: Backend, photos: Photos, worker: 
         away = folder.rename(folder.parent / "away")
         status = follow(job, until=ended, timeout=60)
         assert status.state == "failed"
+        assert status.error is not None
         assert "given up after 2.0 s" in status.error
         assert status.ok + status.canceled == 500
         shown = run_cars("errors", job.id, env=backend.env)

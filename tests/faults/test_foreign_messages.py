@@ -6,7 +6,6 @@ import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jobs import Client
 from tests.support.backends import Backend
@@ -18,7 +17,7 @@ from tests.support.servers import Redis
 CONTENT = "nobody's business"
 
 
-def envelope(body: Any, *, encoded: bool = True, **headers: Any) -> dict[str, Any]:
+def envelope(body: object, *, encoded: bool = True, **headers: object) -> dict[str, object]:
     """A message as Celery would send it, with this body."""
     text = json.dumps(body)
     return {
@@ -37,12 +36,12 @@ def envelope(body: Any, *, encoded: bool = True, **headers: Any) -> dict[str, An
     }
 
 
-def without(message: dict[str, Any], *names: str) -> dict[str, Any]:
+def without(message: dict[str, object], *names: str) -> dict[str, object]:
     return {name: value for name, value in message.items() if name not in names}
 
 
 GOOD = [[1], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-ITEMS: list[Any] = [
+ITEMS: list[object] = [
     *(b"hello", b"", b"\xff\xfe\0", b"[" * 100_000, CONTENT.encode() * 1_000_000),
     *([], 7, None, "text", {}, {"body": CONTENT}, {"properties": 5, "headers": {}}),
     *(envelope(5), envelope([]), envelope(None), envelope(CONTENT), envelope({"task": CONTENT}), envelope([1, 2, 3])),

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from jobs import Client
 
-__all__ = ["CHECKOUT", "WorkerProcess", "engine_pid", "environment", "run_cars", "wait_until"]
+__all__ = ["CHECKOUT", "RunCars", "WorkerProcess", "engine_pid", "environment", "run_cars", "wait_until"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
@@ -58,6 +58,9 @@ def run_cars(
         timeout=timeout,
         check=False,
     )
+
+
+RunCars = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class WorkerProcess:

@@ -24,7 +24,7 @@ from model.store import Store
 from tests.support.artifacts import card_fields, graph, write_artifact
 
 
-def _parse(fields: Any) -> cards.Card:
+def _parse(fields: object) -> cards.Card:
     return cards.parse_card(json.dumps(fields).encode())
 
 
@@ -161,7 +161,7 @@ def test_metrics_recipe_and_data_may_say_more() -> None:
         (("created_at",), 1767322800),
     ],
 )
-def test_wrong_values_are_refused(path: tuple[str, ...], value: Any) -> None:
+def test_wrong_values_are_refused(path: tuple[str, ...], value: object) -> None:
     with pytest.raises(CardInvalid, match=path[0]):
         _parse(_changed(path, lambda part, name: part.update({name: value})))
 
@@ -288,7 +288,8 @@ def test_a_link_out_of_the_artifact_is_refused(tmp_path: Path) -> None:
 
 
 def _weights() -> bytes:
-    return save({"weight": np.zeros((2, 3), dtype=np.float16), "bias": np.zeros(2, dtype=np.float32)})
+    data: bytes = save({"weight": np.zeros((2, 3), dtype=np.float16), "bias": np.zeros(2, dtype=np.float32)})
+    return data
 
 
 def _with_header(change: Callable[[dict[str, Any]], None]) -> bytes:

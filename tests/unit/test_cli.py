@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
 from jobs.cli.app import COMMANDS, app
@@ -28,18 +28,27 @@ def cars() -> Cars:
 # What every command owes
 
 
-def commands(group: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, command in (group or get_command(app)).commands.items():
-        if hasattr(command, "commands"):
+def whole() -> TyperGroup:
+    """Return `cars` itself."""
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    return group
+
+
+def commands(group: TyperGroup | None = None, prefix: str = "") -> Iterator[tuple[str, TyperCommand]]:
+    for name, command in (group or whole()).commands.items():
+        if isinstance(command, TyperGroup):
             yield from commands(command, f"{prefix}{name} ")
         else:
+            assert isinstance(command, TyperCommand)
             yield f"{prefix}{name}", command
 
 
 @pytest.mark.parametrize(("name", "command"), list(commands()), ids=[name for name, _ in commands()])
-def test_every_command_and_option_is_explained(name: str, command: Any) -> None:
+def test_every_command_and_option_is_explained(name: str, command: TyperCommand) -> None:
     assert command.help, name
     for parameter in command.params:
+        assert isinstance(parameter, TyperArgument | TyperOption)
         assert parameter.help, f"{name} {parameter.name}"
 
 
@@ -51,7 +60,8 @@ def test_every_command_is_documented() -> None:
 
 
 def test_the_overview_says_what_each_command_says_itself() -> None:
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in whole().commands.items():
+        assert command.help is not None
         assert COMMANDS[name].help == " ".join(command.help.split("\n\n")[0].split())
 
 

@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +24,9 @@ def _sides(dataset: Dataset) -> dict[str, str]:
     return {f"{photo.file.parent.name}/{photo.file.name}": photo.split for photo in dataset.photos}
 
 
-def _write_csv(folder: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("file", "label", "split")) -> Path:
+def _write_csv(
+    folder: Path, rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ("file", "label", "split")
+) -> Path:
     path = folder / "labels.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([header[: len(rows[0])], *rows])
@@ -449,10 +451,10 @@ def test_a_file_that_is_not_permitted_is_never_touched(
         if not Path(os.path.realpath(file)).is_relative_to(inside):
             raise DatasetError("not permitted")
 
-    def watched(self: Path, **options: Any) -> os.stat_result:
+    def watched(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
         if self.name != "labels.csv" and os.path.realpath(self).startswith(str(outside)):
             touched.append(self)
-        return stat(self, **options)
+        return stat(self, follow_symlinks=follow_symlinks)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "stat", watched)

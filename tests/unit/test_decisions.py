@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from model.cards import Card, CardInvalid, parse_card
+from model.cards import Card, parse_card
 from model.decision import decide_all, softmax
+from model.errors import CardInvalid
 from model.evaluation import decisions
 from model.evaluation.confusable import confusable_pairs, members
 from model.evaluation.decisions import KEPT, QUANTILES, fit_decisions
@@ -83,6 +84,7 @@ def test_confusable_classes_have_a_threshold_of_their_own(card: Card) -> None:
     fitted = fit_decisions(card, logits, labels).card
     confusable = fitted.thresholds.confusable
     assert confusable is not None
+    assert isinstance(fitted, Card)
     assert parse_card(fitted.to_bytes()) == fitted
     assert {frozenset(pair) for pair in confusable.pairs} >= {frozenset(NAMES[i : i + 2]) for i in range(0, 12, 2)}
     assert confusable.model > fitted.thresholds.model
@@ -107,8 +109,8 @@ def test_an_answer_among_confusable_classes_needs_its_own_threshold(card: Card) 
 
 
 def test_a_card_may_not_call_a_class_confusable_that_it_does_not_have() -> None:
-    thresholds = {"model": 0.5, "make": 0.5, "target_precision": 0.95, "ood": None}
-    thresholds["confusable"] = {"pairs": [[NAMES[0], "Yugo"]], "model": 0.8}  # type: ignore[assignment]
+    thresholds: dict[str, object] = {"model": 0.5, "make": 0.5, "target_precision": 0.95, "ood": None}
+    thresholds["confusable"] = {"pairs": [[NAMES[0], "Yugo"]], "model": 0.8}
     with pytest.raises(CardInvalid, match="needs format 2"):
         parse_card(json.dumps(card_fields(format=1, classes=NAMES, thresholds=thresholds)).encode())
     with pytest.raises(CardInvalid, match="'Yugo', which is not one of the classes"):
@@ -123,6 +125,7 @@ def test_few_photos_that_show_no_car_are_decided(card: Card) -> None:
     assert decided[0] > 20
     assert decided[1] <= 3
     assert fitted.thresholds.ood_for_model is not None
+    assert isinstance(fitted, Card)
     assert parse_card(fitted.to_bytes()) == fitted
     assert fitted.thresholds.model == without.thresholds.model
 

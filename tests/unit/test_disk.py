@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jobs import Client, polling
+from jobs import Client
 from jobs.errors import DatabaseUnavailable
 
 
@@ -38,7 +39,7 @@ def test_ctrl_c_while_waiting_says_how_to_continue(
 
     with Client() as client:
         job = client.submit(str(photos(1)))
-        monkeypatch.setattr(polling.time, "sleep", interrupt)
+        monkeypatch.setattr(time, "sleep", interrupt)
         with pytest.raises(KeyboardInterrupt, match=f"job {job.id} continues.*cars cancel {job.id}") as caught:
             job.wait()
     assert caught.value.__suppress_context__

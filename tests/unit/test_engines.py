@@ -1,5 +1,5 @@
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def _resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # A fresh norm is the identity, and the last of each block is zero: nothing would depend on it.
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.0)
-            torch.nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
+            assert module.running_mean is not None
+            torch.nn.init.normal_(module.running_mean, std=0.1)
     weights = {
         name: tensor.half().numpy() if tensor.is_floating_point() else tensor.numpy()
         for name, tensor in network.state_dict().items()
@@ -124,7 +125,7 @@ def test_a_compiled_network_gives_the_same(resnet: Path, monkeypatch: pytest.Mon
     # The compiler itself is torch's matter; the padding to one shape is ours.
     shapes = set()
 
-    def compile_recording(network: Any, **_: Any) -> Any:
+    def compile_recording(network: Callable[[torch.Tensor], torch.Tensor], **_: object) -> object:
         def run(batch: torch.Tensor) -> torch.Tensor:
             shapes.add(tuple(batch.shape))
             return network(batch)
@@ -248,4 +249,5 @@ def _card(**changes: Any) -> Card:
 
 
 def _nothing() -> bytes:
-    return save({"weight": np.zeros(1, dtype=np.float16)})
+    data: bytes = save({"weight": np.zeros(1, dtype=np.float16)})
+    return data

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,9 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def printed(values: list[dict[str, Any]], form: str, **options: Any) -> str:
+def printed(values: list[dict[str, Any]], form: str, columns: Sequence[str] | None = None) -> str:
     stream = io.StringIO(newline="")
-    assert export.print_rows(iter(values), form, stream=stream, **options) == len(values)
+    assert export.print_rows(iter(values), form, stream=stream, columns=columns) == len(values)
     return stream.getvalue()
 
 
@@ -188,7 +188,7 @@ def test_pandas() -> None:
 
 
 def test_printing_rows() -> None:
-    values = [{"name": "a", "n": 1}, {"name": "é\n", "n": None}]
+    values: list[dict[str, object]] = [{"name": "a", "n": 1}, {"name": "é\n", "n": None}]
     assert json.loads(printed(values, "json")) == values
     assert [json.loads(line) for line in printed(values, "jsonl").splitlines()] == values
     assert printed(values, "csv") == 'name,n\r\na,1\r\n"é\n",\r\n'

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import JsonValue
 from torch import nn
 from torch.nn import functional
 
@@ -34,17 +35,21 @@ class Listener:
         return pixels.mean(dim=(2, 3))
 
 
-def plan(teacher: int, **options: object) -> Plan:
+def plan(teacher: int, **options: JsonValue) -> Plan:
     return make_plan(
         "distill", gpu=False, epochs=10, teacher_size=teacher, options={"progressive_sizes": [[1.0, 16]], **options}
     )
+
+
+def made_with(plan: Plan, teacher: Listener) -> Inputs:
+    return Inputs(plan=plan, classes=3, teacher=teacher)  # type: ignore[arg-type]  # no more of a teacher is used
 
 
 @pytest.mark.parametrize("mixup", [0.0, 1.0])
 def test_the_student_sees_what_the_teacher_sees_only_smaller(mixup: float) -> None:
     torch.manual_seed(1)  # the photos are mixed with others by a visible part
     teacher = Listener(32)
-    inputs = Inputs(plan=plan(32, mixup_probability=mixup), classes=3, teacher=teacher)  # type: ignore[arg-type]
+    inputs = made_with(plan(32, mixup_probability=mixup), teacher)
     pixels, (target, logits) = inputs.make(PHOTOS, LABELS, epoch=0, number=0)
     (seen,) = teacher.seen
     assert seen.shape == (4, 3, 32, 32)
@@ -57,7 +62,7 @@ def test_the_student_sees_what_the_teacher_sees_only_smaller(mixup: float) -> No
 
 def test_a_teacher_that_looks_at_less_than_the_student_sees_the_same_view_too() -> None:
     teacher = Listener(8)
-    inputs = Inputs(plan=plan(8, mixup_probability=0.0), classes=3, teacher=teacher)  # type: ignore[arg-type]
+    inputs = made_with(plan(8, mixup_probability=0.0), teacher)
     pixels, _ = inputs.make(PHOTOS, LABELS, epoch=0, number=0)
     assert torch.allclose(teacher.seen[0], shrink(pixels * STD + MEAN, 8), atol=1e-5)
 
@@ -65,8 +70,7 @@ def test_a_teacher_that_looks_at_less_than_the_student_sees_the_same_view_too() 
 @pytest.mark.parametrize("fresh", [0.3, 1.0])
 def test_images_are_used_again_with_their_own_answers_within_an_epoch(fresh: float) -> None:
     teacher = Listener(16)
-    options = {"mixup_probability": 0.0, "distillation": {"size": 16, "fresh": fresh}}
-    inputs = Inputs(plan=plan(16, **options), classes=3, teacher=teacher)  # type: ignore[arg-type]
+    inputs = made_with(plan(16, mixup_probability=0.0, distillation={"size": 16, "fresh": fresh}), teacher)
     torch.manual_seed(0)
     for number in range(60):
         before = len(teacher.seen)

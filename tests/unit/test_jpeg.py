@@ -1,6 +1,7 @@
 """Damage in a JPEG that the decoder would only warn of."""
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,9 @@ def _code(data: bytes) -> str:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("options", SINGLE, ids=str)
 @pytest.mark.parametrize("harm", [_zeroed, _lost, _added, _junk_after])
-def test_what_the_decoder_only_warns_of_is_damage(harm: Any, options: dict[str, Any], seed: int) -> None:
+def test_what_the_decoder_only_warns_of_is_damage(
+    harm: Callable[[bytes], bytes], options: dict[str, Any], seed: int
+) -> None:
     if harm is _added and options.get("restart_marker_rows"):
         return  # the decoder leaves out what is too much before a restart marker
     data = _encoded(_photo(seed), **options)

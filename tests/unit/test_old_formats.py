@@ -13,7 +13,8 @@ from model import cards
 from model.cards import Confusable, OodThreshold
 from model.errors import CardInvalid
 from model.old_formats import current_plan
-from model.training.recipes import Augmentation, Phase, Plan, make_plan
+from model.training.augment import Augmentation
+from model.training.recipes import Phase, Plan, make_plan
 from tests.support.artifacts import CLASSES, card_fields
 
 OLD = Path(__file__).parents[1] / "fixtures" / "release_0_1_0"
@@ -47,7 +48,7 @@ def test_the_bundled_card_of_format_2_is_read_and_keeps_its_digest() -> None:
 
 def test_a_card_of_0_1_0_is_read_with_its_plan() -> None:
     card = cards.parse_card((OLD / "card.json").read_bytes())
-    assert (card.name, card.metrics.top1_count) == ("resnet34-cars-2", 552)  # type: ignore[attr-defined]
+    assert (card.name, card.metrics.model_dump()["top1_count"]) == ("resnet34-cars-2", 552)
     assert card.thresholds.ood is not None
     assert card.thresholds.ood.score == "energy"
     recipe = card.recipe.model_dump()

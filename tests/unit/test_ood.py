@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from model.cards import Card, OodThreshold, parse_card
+from model.cards import Card, CardDraft, OodThreshold, parse_card
 from model.decision import decide_all, is_out_of_distribution, softmax
 from model.evaluation.ood import auroc, compare_scores, fit_ood_threshold
 from model.publishing.card_metrics import fit_decision_rule
@@ -103,6 +103,6 @@ def test_thresholds_are_fitted_on_the_photos_that_pass() -> None:
     assert decided.confidence[:4].min() > decided.confidence[4:].max()
 
 
-def _ood(card: Card) -> OodThreshold:
+def _ood(card: CardDraft) -> OodThreshold:
     assert card.thresholds.ood is not None
     return card.thresholds.ood

@@ -4,7 +4,8 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ class ColourEngine:
         assert images.dtype == np.uint8
         assert images.shape[1:] == (SIZE, SIZE, 3)
         self.batches.append(len(images))
-        return images.mean(axis=(1, 2), dtype=np.float32)
+        colours: NDArray[np.float32] = images.mean(axis=(1, 2), dtype=np.float32)
+        return colours
 
     def unload(self) -> None:
         pass
@@ -59,6 +61,11 @@ class Unavailable(Exception):
 
 def _items(paths: Sequence[str]) -> list[Item]:
     return [Item(key, path) for key, path in enumerate(paths)]
+
+
+def _logits(outcome: Outcome) -> NDArray[np.float32]:
+    assert outcome.logits is not None
+    return outcome.logits
 
 
 def _by_key(outcomes: Iterator[Outcome]) -> dict[int, Outcome]:
@@ -147,7 +154,7 @@ def test_the_same_bytes_are_inferred_once() -> None:
     outcomes = _by_key(classify(_items(list(files)), read=files.__getitem__, engine=engine, known=NOTHING))
     assert sum(engine.batches) == 5
     for number in range(200):
-        assert np.array_equal(outcomes[number].logits, outcomes[number % 5].logits)  # type: ignore[arg-type]
+        assert np.array_equal(_logits(outcomes[number]), _logits(outcomes[number % 5]))
     assert outcomes[200].error == outcomes[201].error is not None
 
 
@@ -155,20 +162,21 @@ def test_the_same_bytes_are_inferred_once() -> None:
 def test_a_failure_of_the_surroundings_ends_the_call_with_its_threads(
     stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object) -> NoReturn:
         raise RuntimeError(f"{stage} broke")
 
     engine = ColourEngine()
     items: Iterator[Item] = iter(_items([str(n) for n in range(100)]))
-    read, known = (lambda path: _png(int(path))), NOTHING
+    read: Callable[[str], bytes] = lambda path: _png(int(path))  # noqa: E731
+    known = NOTHING
     if stage == "read":
-        read = fail  # type: ignore[assignment]
+        read = fail
     elif stage == "known":
-        known = fail  # type: ignore[assignment]
+        known = fail
     elif stage == "logits":
         monkeypatch.setattr(engine, "logits", fail)
     else:
-        items = itertools.chain(items, (fail() for _ in range(1)))  # type: ignore[arg-type]
+        items = itertools.chain(items, map(fail, range(1)))
     with pytest.raises(RuntimeError, match=f"{stage} broke"):
         list(classify(items, read=read, engine=engine, known=known))
 
@@ -208,7 +216,8 @@ def test_closing_early_stops_reading() -> None:
         (Item(n, str(n)) for n in itertools.count()), read=reading, engine=ColourEngine(), known=NOTHING
     )
     first = [next(outcomes) for _ in range(40)]
-    outcomes.close()  # type: ignore[attr-defined]
+    assert isinstance(outcomes, Generator)
+    outcomes.close()
     stopped_at = sum(read.values())
     assert len(first) == 40
     # An endless source is read ahead by no more than the bound, and each file once.
@@ -217,7 +226,8 @@ def test_closing_early_stops_reading() -> None:
 
 
 def test_reading_ahead_is_bounded_in_images() -> None:
-    limits, lock, counts = Limits(ahead=24, lookup=8, read_threads=3, decode_threads=2), threading.Lock(), Counter()
+    limits = Limits(ahead=24, lookup=8, read_threads=3, decode_threads=2)
+    lock, counts = threading.Lock(), Counter[str]()
     most = 0
 
     class Counting(ColourEngine):
@@ -243,7 +253,7 @@ def test_reading_ahead_is_bounded_in_images() -> None:
 
 
 def test_reading_ahead_is_bounded_in_bytes() -> None:
-    megabyte, counts, lock = bytes(1 << 20), Counter(), threading.Lock()
+    megabyte, counts, lock = bytes(1 << 20), Counter[str](), threading.Lock()
     limits = Limits(ahead_bytes=16 << 20, read_threads=2, lookup=1000, ahead=1000)
     most = 0
 
@@ -274,7 +284,7 @@ def _await(condition: Callable[[], bool], *, seconds: float) -> None:
 
 
 def test_progress_is_told_for_every_step() -> None:
-    lock, told = threading.Lock(), Counter()
+    lock, told = threading.Lock(), Counter[str]()
 
     def progress() -> None:
         with lock:
@@ -296,7 +306,7 @@ def test_an_engine_says_how_many_it_wants_at_once() -> None:
 
 
 def test_two_huge_images_are_never_in_the_semaphore_together() -> None:
-    semaphore, inside, most = WeightedSemaphore(50_000_000), Counter(), Counter()
+    semaphore, inside, most = WeightedSemaphore(50_000_000), Counter[str](), Counter[str]()
     lock = threading.Lock()
 
     def visit(weight: int) -> None:
@@ -345,7 +355,12 @@ def test_what_is_larger_than_the_semaphore_enters_alone() -> None:
     semaphore = WeightedSemaphore(2_000_000)
     semaphore.acquire(9_000_000)
     entered = threading.Event()
-    other = threading.Thread(target=lambda: (semaphore.acquire(1_500_000), entered.set()))
+
+    def enter() -> None:
+        semaphore.acquire(1_500_000)
+        entered.set()
+
+    other = threading.Thread(target=enter)
     other.start()
     assert not entered.wait(0.05)
     semaphore.release(9_000_000)
@@ -399,9 +414,10 @@ def test_every_item_has_exactly_one_true_outcome_within_any_limits(
             continue
         assert outcome.content_hash == _digest(data)
         if is_known(_digest(data)):
-            assert outcome.logits is outcome.error is None
+            assert outcome.logits is None
+            assert outcome.error is None
         elif data.startswith(b"\x89PNG"):
-            assert np.allclose(outcome.logits, decode(data, SIZE).mean(axis=(0, 1)))  # type: ignore[arg-type]
+            assert np.allclose(_logits(outcome), decode(data, SIZE).mean(axis=(0, 1)))
         else:
             assert outcome.error is not None
             assert outcome.logits is None

@@ -103,7 +103,7 @@ def test_the_float_graph_computes_what_torch_computes(dataset: Dataset, state: d
 
 def test_a_graph_of_other_weights_is_caught(dataset: Dataset, state: dict[str, torch.Tensor]) -> None:
     weights = to_float16(state, len(COLORS))
-    other = {**weights, "fc.bias": weights["fc.bias"] + np.float16(1)}
+    other = {**weights, "fc.bias": np.add(weights["fc.bias"], np.float16(1))}
     images = decode_files([photo.file for photo in dataset.photos[:2]], SIZE)
     with pytest.raises(PublishingFailed, match="differ from torch"):
         check_parity(other, float_graph(weights, SIZE), images)

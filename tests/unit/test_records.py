@@ -16,7 +16,7 @@ from jobs.records import JobStatus, Result, SkippedSuffix, WorkerStatus
 START = datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC)
 
 
-def job_row(**changes: Any) -> Any:
+def job_row(**changes: object) -> Any:  # in place of a row of SQLAlchemy
     fields = {
         "id": 7,
         "name": "photos",
@@ -41,7 +41,7 @@ def job_row(**changes: Any) -> Any:
     return SimpleNamespace(**{**fields, **changes})
 
 
-def image_row(**changes: Any) -> Any:
+def image_row(**changes: object) -> Any:  # in place of a row of SQLAlchemy
     fields = {
         "job_id": 7,
         "path": "a.jpg",
@@ -97,7 +97,9 @@ def test_status_of_a_job_that_waits() -> None:
     clock = START.astimezone().strftime("%H:%M")
     assert JobStatus.from_row(row).waiting == f"since {clock}: /photos does not exist"
     row = job_row(waiting="/photos does not exist", waiting_since=START - timedelta(days=2))
-    assert JobStatus.from_row(row).waiting.startswith("since 2025-12-3")
+    waiting = JobStatus.from_row(row).waiting
+    assert waiting is not None
+    assert waiting.startswith("since 2025-12-3")
 
 
 def test_status_before_and_after() -> None:

@@ -41,7 +41,8 @@ def test_everything_lies_in_a_home_of_any_name(name: str, tmp_path: Path, monkey
     with Client() as client:
         client.models()
         photo = CorrectionPhotoStore(client.settings.model_store).store(b"bytes")
-    folder = write_artifact(tmp_path / "artifact", name="tiny") and tmp_path / "artifact"
+    folder = tmp_path / "artifact"
+    write_artifact(folder, name="tiny")
     Store(load().model_store, load().home / "model-cache").put(folder, "tiny")
     assert {path.name for path in tmp_path.iterdir()} == {name, "artifact"}
     home = tmp_path / name

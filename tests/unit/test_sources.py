@@ -212,11 +212,15 @@ class TestOrder:
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(tree=trees, in_memory=st.integers(1, 4))
     def test_any_tree_is_listed_by_raw_path_and_resumes_anywhere(
-        self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, tree: object, in_memory: int
+        self,
+        tmp_path_factory: pytest.TempPathFactory,
+        monkeypatch: pytest.MonkeyPatch,
+        tree: list[tuple[list[bytes], bytes, bytes]],
+        in_memory: int,
     ) -> None:
         monkeypatch.setattr(local, "NAMES_HELD", in_memory)
         folder = tmp_path_factory.mktemp("tree")
-        for parents, name, suffix in tree:  # type: ignore[attr-defined]
+        for parents, name, suffix in tree:
             with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):
                 make(folder, b"/".join([*parents, name + suffix]), content=JPEG)
         images, others = [], 0
@@ -399,8 +403,10 @@ class TestLinks:
         file = make(inside, "a.jpg") / "a.jpg"
         look = os.stat
 
-        def look_then_swap(path: object, **options: object) -> os.stat_result:
-            seen = look(path, **options)  # type: ignore[call-overload]
+        def look_then_swap(
+            path: int | str | bytes | os.PathLike[str], *, dir_fd: int | None = None, follow_symlinks: bool = True
+        ) -> os.stat_result:
+            seen = look(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
             if path == b"a.jpg":
                 file.unlink()
                 if swapped_for == "link":
@@ -467,7 +473,7 @@ class TestReading:
         wanted = {f"{folder}/{number}.jpg": f"{folder}{number}".encode() for folder in "abc" for number in range(30)}
         for name, content in wanted.items():
             make(tmp_path, name, content=content)
-        wrong = []
+        wrong: list[str] = []
         with opened(tmp_path) as source:
 
             def read_all() -> None:

@@ -3,7 +3,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import fsspec
 import pytest
@@ -17,15 +17,15 @@ from tests.support.artifacts import graph, write_artifact
 _numbers = itertools.count()
 
 
-class _Objects(MemoryFileSystem):
+class _Objects(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
     """fsspec's memory, where each reader has a position of its own, as in an object store; fsspec's readers share one,
     and of two at once one gets nothing.
     """
 
     protocol = "objects"
-    store: ClassVar[dict[str, Any]] = {}
+    store: ClassVar[dict[str, object]] = {}
 
-    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+    def _open(self, path: str, mode: str = "rb", **options: object) -> object:
         opened = super()._open(path, mode, **options)
         return io.BytesIO(opened.getvalue()) if mode == "rb" else opened
 
@@ -204,7 +204,7 @@ def test_no_file_of_a_copy_goes_away_while_it_is_mended(tmp_path: Path, monkeypa
     seen: list[set[str]] = []
     download = _Objects.get_file
 
-    def get_file(self: _Objects, *args: Any, **options: Any) -> None:
+    def get_file(self: _Objects, *args: object, **options: object) -> None:
         seen.append({file.name for file in folder.iterdir()})
         download(self, *args, **options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -38,7 +39,7 @@ class Scene:
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     scene = Scene()
-    monkeypatch.setattr(supervisor.time, "monotonic", lambda: scene.now)
+    monkeypatch.setattr(time, "monotonic", lambda: scene.now)
     monkeypatch.setattr(supervisor, "is_alive", lambda pid: pid in scene.pids)
     monkeypatch.setattr(supervisor, "kill", scene.killed.extend)
     return scene
@@ -49,8 +50,8 @@ def check(scene: Scene) -> Callable[[float], None]:
     """`check(seconds)`: let so much time go by, with a look each second."""
     work = SimpleNamespace(is_overdue=lambda: scene.due, lease_holders=lambda: scene.leases)
     supervisor = Supervisor(
-        scene,  # type: ignore[arg-type]
-        work,  # type: ignore[arg-type]
+        scene,  # type: ignore[arg-type]  # no more of a board is used
+        work,  # type: ignore[arg-type]  # what it answers, without a database
         concurrency=1,
         stall_seconds=STALL_SECONDS,
         pool=lambda: scene.pids,
