@@ -1,14 +1,21 @@
 """S3 sources against a local S3 server."""
 
 import os
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+import fsspec
 import pytest
 
 from jobs.errors import ImageUnavailable, SourceMissing, SourceNotAllowed
-from jobs.sources import Entry, canonical, has_images, open_source, remote
+from jobs.sources import Entry, canonical, has_images, open_source
+from jobs.sources import s3 as module
+from jobs.sources.addresses import parse
 
 LIMIT = 1000
 JPEG = b"\xff\xd8\xff\xe0"
@@ -21,6 +28,23 @@ def put(client: Any, *keys: str, content: bytes = b"photo") -> None:
 
 def opened(url: str, **options: Any) -> Any:
     return open_source(canonical(url), **{"roots": None, "max_file_bytes": LIMIT} | options)
+
+
+@contextmanager
+def watched(url: str) -> Iterator[tuple[module.S3Source, list[Any]]]:
+    """A source, and the requests that it sends."""
+    requests: list[Any] = []
+
+    def note(request: Any, **_: Any) -> None:
+        requests.append(request)
+
+    def connect() -> Any:
+        client = module.connect()
+        client.meta.events.register("before-send.s3", note)
+        return client
+
+    with module.S3Source(parse(canonical(url)), max_file_bytes=LIMIT, client=connect) as source:
+        yield source, requests
 
 
 def test_the_same_listing_as_of_a_local_folder(s3: Any, tmp_path: Path) -> None:
@@ -50,26 +74,21 @@ def test_the_same_listing_as_of_a_local_folder(s3: Any, tmp_path: Path) -> None:
 
 
 def test_where_the_suffix_says_nothing_one_small_request_decides(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PAGE", 7)
+    monkeypatch.setattr(module, "PAGE", 7)
     wanted = [f"{number:02}.jpg?w=800" for number in range(20)]
     put(s3, *(f"p/{name}" for name in wanted), "p/z", content=JPEG + b"x" * LIMIT)
     put(s3, "p/a.jpg", "p/b.txt", "p/c.part", "p/d.part", "p/e")
     put(s3, "p/f", content=b"")
-    asked = []
-    with opened("s3://cars/p") as source:
-        filesystem = source._filesystem.get()
-        call = filesystem._call_s3
-
-        async def noted(method: str, **arguments: Any) -> Any:
-            if method == "get_object":
-                asked.append((arguments["Key"], arguments["Range"]))
-            return await call(method, **arguments)
-
-        monkeypatch.setattr(filesystem, "_call_s3", noted)
+    with watched("s3://cars/p") as (source, requests):
         assert [entry.path for entry in source.scan()] == [*wanted, "a.jpg", "z"]
         assert source.left_out == {".txt": 1, ".part": 2, "": 2}
+        source.read("a.jpg")
     looked_at = [*(f"p/{name}" for name in wanted), "p/c.part", "p/d.part", "p/e", "p/z"]
-    assert sorted(asked) == [(key, "bytes=0-255") for key in looked_at]
+    asked = [(unquote(urlsplit(request.url).path), request.headers.get("Range")) for request in requests]
+    assert asked.count(("/cars", None)) == 4, "27 keys, 7 a page"
+    assert asked[-1] == ("/cars/p/a.jpg", None)
+    assert sorted(pair for pair in asked[:-1] if pair[1]) == [(f"/cars/{key}", b"bytes=0-255") for key in looked_at]
+    assert len(requests) == 4 + len(looked_at) + 1
 
 
 def test_keys_with_steps_are_images_like_any_other(s3: Any) -> None:
@@ -85,7 +104,7 @@ def test_keys_with_steps_are_images_like_any_other(s3: Any) -> None:
 
 
 def test_a_whole_bucket_of_many_pages(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PAGE", 7)
+    monkeypatch.setattr(module, "PAGE", 7)
     names = [f"{number:02}.jpg" for number in range(30)]
     put(s3, *names)
     with opened("s3://cars") as source:
@@ -155,6 +174,35 @@ def test_no_server(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ImageUnavailable) as caught:
             source.read("x.jpg")
         assert caught.value.code == "unreadable"
+
+
+def test_nobody_waits_for_a_server_that_does_not_answer(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with watched("s3://cars/p") as (source, requests):
+            with pytest.raises(ImageUnavailable, match="could not be read within"):
+                source.read("x.jpg")
+            with pytest.raises(SourceMissing, match="no answer within"):
+                list(source.scan())
+            assert len(requests) == 2
+
+
+def test_what_fsspec_is_configured_to_use(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.put_object(Bucket="cars", Key="p/x.jpg", Body=b"photo", ACL="public-read")
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for options, signed in (
+        ({"key": "mine", "secret": "secret"}, "Credential=mine/"),
+        ({"anon": True, "key": "mine", "requester_pays": True}, ""),
+    ):
+        monkeypatch.setitem(fsspec.config.conf, "s3", {"endpoint_url": endpoint, **options})
+        with watched("s3://cars/p") as (source, requests):
+            assert source.read("x.jpg") == b"photo"
+        headers = requests[0].headers
+        assert signed in str(headers.get("Authorization", ""))
+        assert ("Authorization" in headers) == bool(signed)
+        assert headers.get("x-amz-request-payer") == (None if signed else b"requester")
 
 
 def test_roots(s3: Any) -> None:
