@@ -99,7 +99,7 @@ def test_what_cannot_teach_is_refused_at_once(client: Client, data: Path) -> Non
         (str(data.parent / "gone.onnx"), SourceMissing, "does not exist"),
         (str(lonely), SourceMissing, "classes, size, mean, std, source and licence"),
         (str(data.parent / "net.pt"), NotPossible, "can run code"),
-        (str(data), NotPossible, r"no \.onnx file"),
+        (str(data), NotPossible, r"not an \.onnx file"),
         ("/etc/t.onnx", SourceNotAllowed, "outside"),
         ("nobody", VersionNotFound, "nobody"),
     ):
