@@ -42,7 +42,7 @@ def test_a_job_keeps_its_window(client: Client, runtime: Make, photos: Photos) -
     worker = runtime(batch_size=2, window=3)
     job = listed(client, worker, photos(20, 16))
     assert states(client, job) == {"sent": 3, "waiting": 7}
-    assert len(worker.notify.sent) == 3  # type: ignore[attr-defined]
+    assert len(worker.notify.sent) == 3  # type: ignore[attr-defined]  # the fixture's Notes
     assert classify_batch(worker)
     assert states(client, job) == {"done": 1, "sent": 3, "waiting": 6}
     small = listed(client, worker, photos(2, 16, Path(job.status().source).parent / "small"))

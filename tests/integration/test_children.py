@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,8 @@ from workers.supervision.children import ChildMonitor, is_child
 from workers.supervision.shared_memory import Shared
 
 SILENT = 25  # ticks of a second, with a lease of 20 s
+
+Start = Callable[[Callable[[], None]], BaseProcess]
 
 
 class Clock:
@@ -28,7 +32,7 @@ class Clock:
 
 
 @pytest.fixture
-def children() -> Iterator[Callable[..., BaseProcess]]:
+def children() -> Iterator[Start]:
     started: list[BaseProcess] = []
 
     def start(work: Callable[[], None]) -> BaseProcess:
@@ -48,7 +52,7 @@ def ticks(monitor: ChildMonitor, clock: Clock, count: int) -> None:
         monitor.tick()
 
 
-def test_a_child_whose_threads_cannot_run_is_ended(home, children) -> None:
+def test_a_child_whose_threads_cannot_run_is_ended(home: Path, children: Start) -> None:
     shared, clock = Shared(), Clock()
 
     def hang() -> None:
@@ -59,6 +63,7 @@ def test_a_child_whose_threads_cannot_run_is_ended(home, children) -> None:
     wait_until(lambda: shared.slot(3).working and shared.slot(3).pulse)
     monitor = ChildMonitor(shared, load(), clock=clock)
     ticks(monitor, clock, 15)
+    assert child.pid is not None
     assert is_child(child.pid)
     ticks(monitor, clock, SILENT)
     child.join(30)
@@ -67,12 +72,15 @@ def test_a_child_whose_threads_cannot_run_is_ended(home, children) -> None:
     assert list(shared.slots()) == []
 
 
-def test_a_child_that_works_on_is_left_alone(home, children) -> None:
+def test_a_child_that_works_on_is_left_alone(home: Path, children: Start) -> None:
     shared, clock = Shared(), Clock()
 
     def work() -> None:
         with shared.slot(0).work():
             signal.pause()
+
+    def beats(before: int) -> bool:
+        return shared.slot(0).pulse > before
 
     child = children(work)
     monitor = ChildMonitor(shared, load(), clock=clock)
@@ -83,11 +91,11 @@ def test_a_child_that_works_on_is_left_alone(home, children) -> None:
             continue
         if clock.now > 100:
             break
-        wait_until(lambda before=pulse: shared.slot(0).pulse > before)
+        wait_until(partial(beats, pulse))
     assert child.is_alive()
 
 
-def test_a_parent_that_was_stopped_counts_no_silence(home, children) -> None:
+def test_a_parent_that_was_stopped_counts_no_silence(home: Path, children: Start) -> None:
     shared, clock = Shared(), Clock()
 
     def hang() -> None:
@@ -100,10 +108,11 @@ def test_a_parent_that_was_stopped_counts_no_silence(home, children) -> None:
     for _ in range(5):
         clock.now += 1_000
         monitor.tick()
+    assert child.pid is not None
     assert is_child(child.pid)
 
 
-def test_a_child_that_holds_too_much_is_ended(home, children) -> None:
+def test_a_child_that_holds_too_much_is_ended(home: Path, children: Start) -> None:
     shared, clock = Shared(), Clock()
 
     def grow() -> None:
@@ -123,7 +132,7 @@ def test_a_child_that_holds_too_much_is_ended(home, children) -> None:
     assert child.exitcode == -signal.SIGKILL
 
 
-def test_a_process_that_is_not_a_child_is_never_ended(home) -> None:
+def test_a_process_that_is_not_a_child_is_never_ended(home: Path) -> None:
     shared, clock = Shared(), Clock()
     monitor = ChildMonitor(shared, load(), resident_limit=1, clock=clock)
     slot = shared.slot(0)
@@ -133,7 +142,9 @@ def test_a_process_that_is_not_a_child_is_never_ended(home) -> None:
     assert list(shared.slots()) == []
 
 
-def test_a_crash_while_loading_is_a_suspicion_that_a_check_clears(home, children, monkeypatch) -> None:
+def test_a_crash_while_loading_is_a_suspicion_that_a_check_clears(
+    home: Path, children: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared, clock = Shared(), Clock()
 
     def die() -> None:
@@ -161,7 +172,7 @@ def test_a_crash_while_loading_is_a_suspicion_that_a_check_clears(home, children
     monitor.close()
 
 
-def test_the_pace_of_late(home) -> None:
+def test_the_pace_of_late(home: Path) -> None:
     shared, clock = Shared(), Clock()
     monitor = ChildMonitor(shared, load(), clock=clock)
     assert monitor.row() == {"broken": None, "images_per_second": None}

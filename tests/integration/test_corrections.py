@@ -20,6 +20,7 @@ from jobs.errors import ImageNotFound, JobNotFound, NotPossible, OutputError, Se
 from model.data.dataset import open_dataset
 from tests.support.labelled_photos import picture, write_folders
 from tests.support.plans import TINY
+from tests.support.steps import version_of
 from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
 from workers.runtime import Runtime
@@ -70,7 +71,7 @@ def test_a_corrected_photo_is_learned_although_it_is_gone(
     assert any("Lada Niva 1977" in note for note in status.notes)
     assert "2 corrections taken, 1 of them to photos that are only evaluated on" in status.notes
     assert any(note.startswith("1 corrections are left out: the same picture") for note in status.notes)
-    assert client.model_card(status.model_version)["data"]["images"] == 4 * 8 + 1
+    assert client.model_card(version_of(run))["data"]["images"] == 4 * 8 + 1
 
 
 def test_labels_travel_as_csv(client: Client, job: tuple[str, Path], tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def test_a_standby_server_is_called_read_only(client: Client, tmp_path: Path) ->
     (tmp_path / "a.jpg").write_bytes(b"")
     client.models()
     with psycopg.connect(_url(client).replace("+psycopg", ""), autocommit=True) as admin:
-        name = admin.execute("SELECT current_database()").fetchone()
-        admin.execute(f'ALTER DATABASE "{name[0]}" SET default_transaction_read_only = on')
+        row = admin.execute("SELECT current_database()").fetchone()
+        assert row is not None
+        admin.execute(f'ALTER DATABASE "{row[0]}" SET default_transaction_read_only = on')
     with Client() as other, pytest.raises(DatabaseUnavailable, match=r"is read-only .* connect to its primary"):
         other.submit(str(tmp_path))

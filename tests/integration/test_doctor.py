@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs import Client, doctor
+from jobs import Client
 from jobs.records import CheckResult
 from jobs.settings import Settings
 
@@ -62,7 +62,7 @@ def test_a_worker_that_never_answers_is_found(home: Path, monkeypatch: pytest.Mo
     def expire(*_args: Any, **options: Any) -> None:
         raise subprocess.TimeoutExpired("python", options["timeout"])
 
-    monkeypatch.setattr(doctor.subprocess, "run", expire)
+    monkeypatch.setattr(subprocess, "run", expire)
     with Client() as client:
         assert "no answer" in check(client, "engine").detail
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from jobs import Client, Job, housekeeping
 from jobs.db.database import bulk_insert
 from jobs.db.queries import jobs
-from jobs.db.tables import ImageRow, PredictionRow
+from jobs.db.tables import Base
 from jobs.errors import JobNotFound
 from tests.support.steps import complete, count
 from workers.runtime import Runtime
@@ -32,12 +32,11 @@ def fill(client: Client, job: Job, numbers: range) -> None:
         connection.execute(text("DELETE FROM images WHERE job_id = :job"), {"job": int(job.id)})
         columns = ("job_id", "ordinal", "path", "status", "crashes", "content_hash")
         rows = ((int(job.id), at, f"{at}.jpg", "ok", 0, content_hash) for at, content_hash in enumerate(hashes))
-        bulk_insert(connection, ImageRow.__table__, columns, rows)
+        bulk_insert(connection, Base.metadata.tables["images"], columns, rows)
         names = ("version_id", "content_hash", "label", "make", "model", "confidence", "decision", "probabilities")
         new = [one for one in hashes if one not in {bytes(content_hash) for content_hash in known}]
-        columns = (*names, "created_at")
         found = ((version, one, "x", "x", "x", 0.5, "model", b"0", "2026-01-01 00:00:00") for one in new)
-        bulk_insert(connection, PredictionRow.__table__, columns, found)
+        bulk_insert(connection, Base.metadata.tables["predictions"], (*names, "created_at"), found)
         connection.execute(
             text("UPDATE jobs SET total = :n, ok = :n WHERE id = :job"), {"n": len(hashes), "job": int(job.id)}
         )

@@ -35,7 +35,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a database with nothing in it."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'cars.db'}"
-    return request.getfixturevalue("pg_url")
+    return str(request.getfixturevalue("pg_url"))
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
 
 def test_the_registry_is_not_changed_by_migrating_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     card = {"name": "bundled-1", "classes": ["BMW M3 Coupe 2012"], "metrics": {"top1": 0.5}}
-    newer: Callable[[str], tuple[dict, str]] = lambda name: ({**card, "name": name}, "0" * 64)  # noqa: E731
+    newer: Callable[[str], tuple[dict[str, object], str]] = lambda name: ({**card, "name": name}, "0" * 64)  # noqa: E731
     monkeypatch.setattr(migrate, "bundled", lambda: newer("bundled-1"))
     assert migrate.migrate(database)["model_version"] == "bundled-1"
     monkeypatch.setattr(migrate, "bundled", lambda: newer("bundled-2"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import URL, Connection, text
 
 from jobs import Client
 from jobs import settings as configuration
@@ -161,7 +161,7 @@ def test_rollbacks_at_once_pop_one_each(client: Client, three: list[str]) -> Non
 class Meeting(Database):
     """A database whose two users wait for each other between reading and what they do next."""
 
-    def __init__(self, url: str, barrier: Barrier) -> None:
+    def __init__(self, url: URL, barrier: Barrier) -> None:
         super().__init__(url)
         self._barrier = barrier
 

@@ -67,7 +67,7 @@ def published() -> Published:
 
 @pytest.fixture
 def notifier(published: Published) -> Iterator[PipeNotifier]:
-    notifier = PipeNotifier(published)  # type: ignore[arg-type]
+    notifier = PipeNotifier(published)  # type: ignore[arg-type]  # as much of a Notifier as it uses
     yield notifier
     notifier.stop()
 
@@ -98,7 +98,7 @@ def test_its_thread_publishes(notifier: PipeNotifier, published: Published) -> N
 
 def test_a_frozen_broker_holds_up_its_thread_only() -> None:
     frozen = Frozen()
-    notifier = PipeNotifier(frozen)  # type: ignore[arg-type]
+    notifier = PipeNotifier(frozen)  # type: ignore[arg-type]  # as much of a Notifier as it uses
     notifier.start()
     messages = 0
     while notifier.notify("workers.classify_batch", messages) and messages < 100_000:
@@ -111,6 +111,6 @@ def test_a_frozen_broker_holds_up_its_thread_only() -> None:
 
 def test_nobody_reads() -> None:
     """A child whose parent is gone loses its message."""
-    notifier = PipeNotifier(Published())  # type: ignore[arg-type]
+    notifier = PipeNotifier(Published())  # type: ignore[arg-type]  # as much of a Notifier as it uses
     os.close(notifier.reader)
     assert not notifier.notify("workers.scan_job", 1)

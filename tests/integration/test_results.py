@@ -151,6 +151,8 @@ def test_fields(job: Job) -> None:
 def test_every_result_has_its_time_and_what_a_person_said_of_it(client: Client, job: Job, tmp_path: Path) -> None:
     client.label(f"{job.id}:b/2.png", CLASSES[0])
     status = job.status()
+    assert status.started_at is not None
+    assert status.finished_at is not None
     for result in job.results():
         assert result.finished_at is not None
         assert status.started_at <= result.finished_at <= status.finished_at
@@ -284,7 +286,9 @@ def test_top_k(client: Client, runtime: Callable[..., Runtime], tmp_path: Path) 
 
 
 def test_times(client: Client, job: Job) -> None:
-    finished = datetime.fromisoformat(job.status().finished_at)
+    finished_at = job.status().finished_at
+    assert finished_at is not None
+    finished = datetime.fromisoformat(finished_at)
     day, minute = timedelta(days=1), timedelta(minutes=1)
     for since in (finished - minute, (finished - day).date(), (finished - day).isoformat(), str(date(2020, 1, 1))):
         assert len(paths(client.results(since=since))) == 9, since

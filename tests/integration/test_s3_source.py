@@ -129,7 +129,7 @@ def test_by_many_threads_at_once(s3: Any) -> None:
     wanted = {f"{number}.jpg": str(number).encode() for number in range(20)}
     for name, content in wanted.items():
         put(s3, f"p/{name}", content=content)
-    wrong = []
+    wrong: list[str] = []
     with opened("s3://cars/p") as source:
 
         def read_all() -> None:

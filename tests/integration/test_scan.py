@@ -103,7 +103,8 @@ def test_a_killed_scan_is_resumed(
     for number in (3, 9):
         (folder / f"{number:06}.txt").write_text("no photo")
     job = client.submit(str(folder))
-    add, done = images.add, []
+    add = images.add
+    done: list[bool] = []
 
     def add_until_killed(*args: Any, **kwargs: Any) -> bool:
         if len(done) == chunks and when == "before":
@@ -154,7 +155,7 @@ def test_a_scan_that_lost_its_lease_adds_nothing(
     free(client)
     scan_job(other, int(job.id))
     check_whole(client, job, [f"{number:06}.jpg" for number in range(1, 10)])
-    assert SCAN_JOB not in [task for task, *_ in slow.notify.sent]  # type: ignore[attr-defined]
+    assert SCAN_JOB not in [task for task, *_ in slow.notify.sent]  # type: ignore[attr-defined]  # the fixture's Notes
 
 
 def test_slices(client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,9 +163,9 @@ def test_slices(client: Client, runtime: Make, photos: Photos, monkeypatch: pyte
     monkeypatch.setattr(scan, "SLICE_SECONDS", -1.0)
     worker = runtime(batch_size=1, window=1)
     job = client.submit(str(photos(10, 16)))
-    totals = []
-    while (SCAN_JOB, int(job.id)) in worker.notify.sent or not totals:  # type: ignore[attr-defined]
-        worker.notify.sent.clear()  # type: ignore[attr-defined]
+    totals: list[int] = []
+    while (SCAN_JOB, int(job.id)) in worker.notify.sent or not totals:  # type: ignore[attr-defined]  # the fixture's Notes
+        worker.notify.sent.clear()  # type: ignore[attr-defined]  # the fixture's Notes
         scan_job(worker, int(job.id))
         totals.append(job.status().total)
         assert job.status().state == "running"
@@ -179,7 +180,7 @@ def test_work_begins_before_the_listing_ends(
     worker = runtime(batch_size=2)
     job = client.submit(str(photos(10, 16)))
     scan_job(worker, int(job.id))
-    sent = [task for task, *_ in worker.notify.sent]  # type: ignore[attr-defined]
+    sent = [task for task, *_ in worker.notify.sent]  # type: ignore[attr-defined]  # the fixture's Notes
     assert sent[:2] == [CLASSIFY_BATCH] * 2
     while classify_batch(worker):
         pass

@@ -24,7 +24,7 @@ def engine(logits: Callable[[np.ndarray], Any]) -> Any:
 
 def test_the_picture_is_always_the_same() -> None:
     shown = picture(16)
-    assert (shown.shape, shown.dtype) == ((1, 16, 16, 3), np.uint8)
+    assert (shown.shape, shown.dtype) == ((1, 16, 16, 3), np.dtype(np.uint8))
     assert (shown == picture(16)).all()
     assert shown.std() > 50
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,11 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+def _nested(report: Mapping[str, object]) -> dict[str, Any]:  # Any: a report nests as its recipe does
+    """Return what a run reports, its parts open to indexing."""
+    return dict(report)
+
+
 def _same(one: Trained, other: Trained) -> bool:
     return all(torch.equal(tensor, other.weights[name]) for name, tensor in one.weights.items())
 
@@ -93,7 +98,7 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(dataset: Dataset, tmp
         on_progress=lambda progress: again.append(progress.epoch) if progress.is_whole_epoch else None,
     )
     assert again == [3]  # only the epoch that was cut off is run again
-    assert [record["image_size"] for record in rest.report["history"]] == [24, 24, 32]
+    assert [record["image_size"] for record in _nested(rest.report)["history"]] == [24, 24, 32]
     assert _same(whole, rest)
     assert not [file for file in (tmp_path / "cut").rglob("*") if file.suffix in {".pkl", ".pth", ".pt"}]
 
@@ -109,10 +114,10 @@ def test_the_original_recipe_runs_its_phases_in_order(dataset: Dataset, imagenet
         options=ONE_SIZE,
         on_progress=records.append,
     )
-    plan = Plan.from_json(trained.report["plan"])
+    plan = Plan.from_json(_nested(trained.report)["plan"])
     assert [(phase.frozen, phase.epochs) for phase in plan.phases] == [(True, 1), (False, 2)]
     assert [progress.epoch for progress in records if progress.is_whole_epoch] == [1, 2, 3]
-    assert len(trained.report["lr_max"]) == 2
+    assert len(_nested(trained.report)["lr_max"]) == 2
     assert [plot.name for plot in trained.plots] == ["history.png", "learning_rate_1.png", "learning_rate_2.png"]
     assert all(plot.stat().st_size > 0 for plot in trained.plots)
 
@@ -179,11 +184,12 @@ def test_finetuning_learns_and_reports(dataset: Dataset, imagenet: Path, tmp_pat
     assert epochs[-1].train_loss < epochs[0].train_loss
     assert epochs[-1].eta_seconds == 0
     assert all(progress.images_per_second > 0 and progress.epochs == 3 for progress in records)
-    assert trained.report["name"] == "finetune"
-    scores = trained.report["calibration_accuracy"]
+    report = _nested(trained.report)
+    assert report["name"] == "finetune"
+    scores = report["calibration_accuracy"]
     plain = [f"{name}, statistics of plain photos" for name in ("last", "ema")]
     assert set(scores) == {"last", "ema", *plain}
-    assert scores[trained.report["weights"]] == max(scores.values())
+    assert scores[report["weights"]] == max(scores.values())
     json.dumps(trained.report, allow_nan=False)
 
 
@@ -209,7 +215,7 @@ def test_a_partial_start_is_noted_estimated_once_and_kept_in_the_card(dataset: D
     rest = train(dataset, run_folder=tmp_path / "cut", on_note=notes.append, **settings)
     assert not [note for note in notes if "folded" in note]  # the checkpoint's statistics are newer
     assert _same(rest, train(dataset, run_folder=tmp_path / "whole", **settings))
-    start = rest.report["start"]
+    start = _nested(rest.report)["start"]
     assert start["taken"] == ["conv1"]
     assert start["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     save_file({**state, "conv1.bias": torch.zeros(64)}, file)
@@ -234,12 +240,13 @@ def test_a_student_learns_from_its_teacher_and_a_cut_makes_no_difference(dataset
         train(dataset, run_folder=tmp_path / "cut", on_progress=listen, should_stop=should_stop, **settings)
     rest = train(dataset, run_folder=tmp_path / "cut", **settings)
     assert _same(whole, rest)
-    assert rest.report["teacher"]["name"] == "colors.onnx"
-    assert rest.report["teacher"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert rest.report["teacher"]["licence"] == "CC0"
-    assert rest.report["plan"]["distillation"] == {"size": 24, "weight": 0.7, "temperature": 2.0, "fresh": 0.3}
-    assert [entry["image_size"] for entry in rest.report["speed"]["by_size"]] == [24, 32]
-    assert all(entry["network_images_per_second"] > 0 for entry in rest.report["speed"]["by_size"])
+    report = _nested(rest.report)
+    assert report["teacher"]["name"] == "colors.onnx"
+    assert report["teacher"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert report["teacher"]["licence"] == "CC0"
+    assert report["plan"]["distillation"] == {"size": 24, "weight": 0.7, "temperature": 2.0, "fresh": 0.3}
+    assert [entry["image_size"] for entry in report["speed"]["by_size"]] == [24, 32]
+    assert all(entry["network_images_per_second"] > 0 for entry in report["speed"]["by_size"])
     json.dumps(rest.report, allow_nan=False)
     write_teacher(file, dataset.classes, temperature=3.0)
     with pytest.raises(TrainingFailed, match="new folder"):
@@ -289,7 +296,7 @@ def test_a_run_that_was_begun_by_an_older_release_continues(dataset: Dataset, tm
             should_stop=should_stop,
         )
     _as_in_0_1_0(tmp_path)
-    assert len(train(dataset, recipe="scratch", run_folder=tmp_path).report["history"]) == 2
+    assert len(_nested(train(dataset, recipe="scratch", run_folder=tmp_path).report)["history"]) == 2
 
 
 def test_statistics_that_belong_to_no_weights_are_replaced_by_those_of_plain_photos(
@@ -302,13 +309,13 @@ def test_statistics_that_belong_to_no_weights_are_replaced_by_those_of_plain_pho
             module.running_mean.fill_(100.0)
     fresh = with_plain_statistics(network, table, 24, torch.device("cpu"))
     with torch.inference_mode():
-        inputs = network.conv1(normalize(resized(table.photos, 24)))
-    assert torch.allclose(fresh.bn1.running_mean, inputs.mean(dim=(0, 2, 3)), atol=1e-4)
-    assert network.bn1.running_mean.min() == 100.0  # the run's own network stays as it is
+        inputs = network.get_submodule("conv1")(normalize(resized(table.photos, 24)))
+    assert torch.allclose(fresh.get_buffer("bn1.running_mean"), inputs.mean(dim=(0, 2, 3)), atol=1e-4)
+    assert network.get_buffer("bn1.running_mean").min() == 100.0  # the run's own network stays as it is
 
 
 def test_classes_never_seen_are_told_from_known_ones_in_a_run_of_their_own(dataset: Dataset, tmp_path: Path) -> None:
-    found = evaluate_unseen_classes(dataset, run_folder=tmp_path, count=1, epochs=1, options=ONE_SIZE)
+    found = _nested(evaluate_unseen_classes(dataset, run_folder=tmp_path, count=1, epochs=1, options=ONE_SIZE))
     assert set(found["auroc"]) == {"max_softmax", "max_logit", "energy", "centered_logit", "logit_margin"}
     assert (len(found["classes"]), found["unknown_images"], found["known_images"]) == (1, 10, 2)
     assert "short run" in found["of"]

@@ -25,7 +25,7 @@ from tests.support.backends import embedded, server
 from tests.support.drawn_cars import LOOKS, Car, draw, write_catalogue
 from tests.support.labelled_photos import COLORS, picture, write_folders
 from tests.support.plans import LEARNS, TINY
-from tests.support.steps import versions
+from tests.support.steps import version_of, versions
 from workers.runtime import Runtime
 from workers.training.task import reclaim_runs, train_model
 
@@ -65,6 +65,8 @@ def test_what_is_better_goes_live(
     status = run.status()
     assert (status.state, status.promoted, status.error) == ("published", True, None)
     assert (status.epoch, status.epochs, status.epochs_run, status.attempt) == (8, 8, 8, 1)
+    assert status.candidate is not None
+    assert status.production is not None
     assert status.production["version"] == "colors"
     assert status.candidate["top1"] > status.production["top1"]
     assert versions(client) - before == {status.model_version}
@@ -89,7 +91,7 @@ def test_photos_that_show_no_car_are_fitted_to(
     refused = client.train(data, recipe="scratch", other=folder, plan=TINY)
     assert train_model(worker, int(refused.id))
     assert refused.status().state == "failed"
-    assert "labels.csv cannot be read" in refused.status().error
+    assert "labels.csv cannot be read" in (refused.status().error or "")
     assert refused.status().epochs_run == 0
     rows = [f"{split}{n}.png,{split} things,{split}" for split in ("calibration", "holdout") for n in range(3)]
     (folder / "labels.csv").write_text("\n".join(["file,what,split", *rows]))
@@ -97,7 +99,7 @@ def test_photos_that_show_no_car_are_fitted_to(
         Image.effect_noise((24, 24), 90).convert("RGB").save(folder / row.partition(",")[0])
     run = client.train(data, recipe="scratch", other=folder, force=True, promote=False, plan=TINY)
     assert train_model(worker, int(run.id))
-    card = client.model_card(run.status().model_version)
+    card = client.model_card(version_of(run))
     assert card["metrics"]["ood_images"]["holdout"]["images"] == 3
 
 
@@ -116,11 +118,13 @@ def test_shuffled_labels_are_rejected(client: Client, runtime: Callable[..., Run
     assert train_model(worker, int(run.id))
     status = run.status()
     assert (status.state, status.promoted) == ("rejected", False)
+    assert status.candidate is not None
+    assert status.production is not None
     assert status.candidate["images"] == status.production["images"] > 0
     assert client.model().name == "tiny"
-    assert client.model(status.model_version).state == "rejected"
+    assert client.model(version_of(run)).state == "rejected"
     with pytest.raises(NotPossible, match="rejected"):
-        client.promote(status.model_version)
+        client.promote(version_of(run))
     forced = client.train(folder, recipe="finetune", force=True, promote=False, plan=TINY, init=status.model_version)
     assert train_model(worker, int(forced.id))
     assert (forced.status().state, forced.status().promoted) == ("published", False)
@@ -236,7 +240,7 @@ def test_a_run_that_keeps_killing_its_process_is_given_up(client: Client, data: 
     run = client.train(data, recipe="scratch")
     give_up(client, run)
     assert run.status().state == "failed"
-    assert "crashed 5 times" in run.status().error
+    assert "crashed 5 times" in (run.status().error or "")
 
 
 @embedded
@@ -259,9 +263,8 @@ def test_data_that_cannot_be_used_fails_the_run(
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
     assert status.state == "failed"
-    assert (
-        words.get(what, {"missing files": "not there", "nothing": "no labelled photos"}.get(what, "")) in status.error
-    )
+    wanted = words.get(what, {"missing files": "not there", "nothing": "no labelled photos"}.get(what, ""))
+    assert wanted in (status.error or "")
     assert versions(client) == before
 
 
@@ -315,7 +318,7 @@ def test_a_run_that_an_earlier_release_enqueued_continues(
         connection.execute(update(TrainingRunRow).values(options=before))
     assert train_model(runtime(engine="onnx"), int(run.id))
     assert run.status().state == ("published" if few else "failed")
-    assert few or "too small" in run.status().error
+    assert few or "too small" in (run.status().error or "")
 
 
 def test_what_cannot_be_trained_is_refused_at_once(client: Client, publish: Callable[..., str], data: Path) -> None:
@@ -355,11 +358,18 @@ def test_photos_outside_the_roots_are_never_opened(
     (inside / "labels.csv").write_text("file,label\n" + "".join(lines))
     opened: list[Path] = []
     read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self) or read(self))
+
+    def noted(file: Path) -> bytes:
+        opened.append(file)
+        return read(file)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
     run = client.train(inside, recipe="scratch", plan=TINY)
     assert train_model(runtime(engine="onnx", source_roots=str(inside)), int(run.id))
     assert run.status().state == "failed"
-    assert run.status().error.startswith(f"{outside / 'a.png'} is outside what workers may read ({inside})")
+    error = run.status().error
+    assert error is not None
+    assert error.startswith(f"{outside / 'a.png'} is outside what workers may read ({inside})")
     assert [file for file in opened if file.suffix == ".png"] == []
 
 
@@ -373,7 +383,7 @@ def test_a_link_out_of_the_roots_is_followed_as_the_system_does(
     (inside / "labels.csv").write_text("file,label\nlink/../a.png,BMW M3 Coupe 2012\n")
     run = client.train(inside, recipe="scratch", plan=TINY)
     assert train_model(runtime(engine="onnx", source_roots=str(inside)), int(run.id))
-    assert "outside what workers may read" in run.status().error
+    assert "outside what workers may read" in (run.status().error or "")
 
 
 def absent(*_args: Any, **_options: Any) -> None:
@@ -417,8 +427,8 @@ def test_a_fault_that_does_not_pass_ends_the_run_at_last(
         assert (run.status().state, run.status().attempt) == ("queued", attempt - 1)
         assert train_model(worker, int(run.id))
     assert run.status().state == "failed"
-    assert "tried 5 times" in run.status().error
-    assert "No space left" in run.status().error
+    assert "tried 5 times" in (run.status().error or "")
+    assert "No space left" in (run.status().error or "")
     monkeypatch.setattr(training_runs, "FIRST_PAUSE", 3_600.0)
     assert train_model(worker, int(canceled.id))
     assert canceled.cancel().state == "canceled"
@@ -437,7 +447,7 @@ def test_what_production_was_evaluated_on_is_not_learned(
     strange = client.train(new, recipe="finetune", force=True, plan=plan)
     assert train_model(worker, int(again.id))
     assert train_model(worker, int(strange.id))
-    one, other = (client.model_card(run.status().model_version)["data"]["holdout"] for run in (first, again))
+    one, other = (client.model_card(version_of(run))["data"]["holdout"] for run in (first, again))
     assert one == other
     assert [note for note in again.status().notes if "trained on" in note] == []
     assert [note for note in strange.status().notes if note.startswith("4 of the 4 holdout photos")] != []
@@ -451,7 +461,7 @@ def test_a_better_version_that_would_lose_classes_is_left_to_the_user(
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
     assert (status.state, status.promoted) == ("published", False), status.error
-    assert "does not know 1 of the 4 classes of tiny: Acura TSX Sedan 2012" in status.reason
+    assert "does not know 1 of the 4 classes of tiny: Acura TSX Sedan 2012" in (status.reason or "")
     assert client.model().name == "tiny"
-    client.promote(status.model_version)
+    client.promote(version_of(run))
     assert client.model().name == status.model_version

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from jobs import Client, Job
+from jobs import Client, Job, TrainingRun
 from jobs.db.database import Database
 from jobs.db.queries import batches
 from jobs.records import JobStatus
@@ -16,7 +16,7 @@ from workers.classification.scan import scan_job
 from workers.recovery.thread import recover
 from workers.runtime import Runtime
 
-__all__ = ["check_honest", "claim", "complete", "count", "drain", "listed", "states", "versions"]
+__all__ = ["check_honest", "claim", "complete", "count", "drain", "listed", "states", "version_of", "versions"]
 
 
 def listed(client: Client, worker: Runtime, folder: Path, **options: Any) -> Job:
@@ -80,6 +80,13 @@ def check_honest(client: Client, job: Job) -> JobStatus:
     assert sum(found.values()) == status.total
     assert all(result.label for result in job.results(status="ok"))
     return status
+
+
+def version_of(run: TrainingRun) -> str:
+    """Return the name of the model version that a training run made."""
+    name = run.status().model_version
+    assert name is not None
+    return name
 
 
 def versions(client: Client) -> set[str]:
