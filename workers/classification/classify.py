@@ -21,8 +21,9 @@ from workers.classification.commit import Pruned
 from workers.classification.faults import Broken, Fault, ImageAtFault, VersionUnusable, diagnose
 from workers.classification.finish import finish_job
 from workers.classification.probabilities import predict
+from workers.engine_cache import LoadedEngine
 from workers.lease import Lease, LeaseLost
-from workers.runtime import Loaded, Runtime
+from workers.runtime import Runtime
 from workers.supervision import memory
 
 __all__ = ["classify_batch"]
@@ -140,17 +141,17 @@ def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending
         finish_job(runtime, claim.job_id)
 
 
-def _load(runtime: Runtime, claim: batches.Claim, version: VersionRecord) -> Loaded:
+def _load(runtime: Runtime, claim: batches.Claim, version: VersionRecord) -> LoadedEngine:
     """Return the engine of the job's version. While it is loaded, the batch says so: a process that crashes then has
     not looked at an image yet. Raises VersionUnusable.
     """
-    loading = not runtime.has_loaded(version)
+    loading = not runtime.engines.has_loaded(version)
     if loading:
         with runtime.database.write(durable=False) as connection:
             batches.set_loading(connection, claim, True)
     try:
         with runtime.slot.load() if loading else nullcontext():
-            loaded = runtime.load(version)
+            loaded = runtime.engines.load(version)
     except Exception as exc:
         raise VersionUnusable(version.name) from exc
     if loading:
@@ -168,11 +169,11 @@ def _infer(
 
     outcomes = []
     try:
-        with runtime.source(job.source) as source:
+        with runtime.sources.open(job.source) as source:
             for outcome in pipeline.classify(
                 (pipeline.Item(ordinal, path) for ordinal, path in pending),
                 read=_reader(source),
-                engine=runtime.load(version).engine,
+                engine=runtime.engines.load(version).engine,
                 known=known,
                 limits=_limits(runtime, job.source),
                 on_progress=lease.progress,
@@ -180,9 +181,9 @@ def _infer(
                 outcomes.append(outcome)
                 lease.check()
         if any(outcome.error and outcome.error[0] in UNSURE for outcome in outcomes):
-            runtime.check_source(job.source)
+            runtime.sources.check(job.source)
     except SourceError:
-        runtime.forget_source(job.source)
+        runtime.sources.forget(job.source)
         raise
     return outcomes
 

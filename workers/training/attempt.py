@@ -100,7 +100,7 @@ class TrainingAttempt:
             version = versions.by_name(connection, name)
         if version is None:
             raise VersionNotFound(f"no model version {name!r}; `cars models` lists them")
-        return self._runtime.artifact(version)[0]
+        return self._runtime.artifacts.find(version)[0]
 
     def _dataset(self, start: str | Path) -> Dataset:
         """Return the labelled photos with people's corrections, in the classes of the version that training starts from
@@ -143,9 +143,9 @@ class TrainingAttempt:
 
     def _published_before(self) -> Path | None:
         """Return the run's version where an earlier attempt has come that far: in the store, or still in the folder."""
-        digest = self._runtime.store.digest(self._name)
+        digest = self._runtime.artifacts.store.digest(self._name)
         if digest is not None:
-            return self._runtime.store.fetch(self._name, digest)
+            return self._runtime.artifacts.store.fetch(self._name, digest)
         folder = self._folder / "version" / self._name
         return folder if folder.exists() else None
 
@@ -209,7 +209,7 @@ class TrainingAttempt:
     def _evaluate_production(self, version: VersionRecord, dataset: Dataset) -> HoldoutAccuracy | str:
         """Evaluate the live version on the same photos, or return why that cannot be done here."""
         try:
-            return self._evaluate(self._runtime.artifact(version)[0], dataset)
+            return self._evaluate(self._runtime.artifacts.find(version)[0], dataset)
         except StoreUnavailable:
             raise  # it may be available later
         except ModelError as exc:
@@ -227,7 +227,7 @@ class TrainingAttempt:
         decision = decide(mine, production, lost=lost, min_gain=options["min_gain"], force=options["force"])
         promote = decision.promotable and options["promote"]
         state = RunState.PUBLISHED if decision.better else RunState.REJECTED
-        self._runtime.store.put(folder, self._name)
+        self._runtime.artifacts.store.put(folder, self._name)
         with self._runtime.database.write() as connection:
             versions.lock(connection)
             now_live = versions.production(connection)
