@@ -16,7 +16,7 @@ from jobs.states import ImageErrorCode, ImageFailure
 from model import pipeline
 from model.cards import Card
 from model.errors import ModelError
-from workers import logs
+from workers import events, logs
 from workers.classification.commit import Pruned
 from workers.classification.faults import Broken, Fault, ImageAtFault, VersionUnusable, diagnose
 from workers.classification.finish import finish_job
@@ -58,7 +58,7 @@ def classify_batch(runtime: Runtime) -> bool:
             _work(runtime, claim, job, pending)
         runtime.backoff.worked(claim.job_id)
     except LeaseLost:
-        logger.warning("batch %d was reclaimed meanwhile; nothing of it was written", claim.id)
+        events.publish(events.LeaseLost(batch=claim.id))
     except DatabaseUnavailable:
         raise  # the lease expires
     except Pruned:
@@ -129,12 +129,7 @@ def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending
             raise diagnose(runtime, version, exc) from exc
     seconds = time.monotonic() - start
     runtime.slot.count(len(outcomes))
-    rate = len(outcomes) / seconds if seconds else 0.0
-    logger.info(
-        "batch %d of job %d: %d images, %.0f per second",
-        *(claim.id, claim.job_id, len(outcomes), rate),
-        extra={"images": len(outcomes), "seconds": round(seconds, 3)},
-    )
+    events.publish(events.BatchCommitted(job=claim.job_id, batch=claim.id, images=len(outcomes), seconds=seconds))
     for batch_id in sent:
         runtime.notify(CLASSIFY_BATCH, claim.job_id, batch_id)
     if not sent:

@@ -24,6 +24,7 @@ from model.errors import DatasetError, ModelError, StoreUnavailable
 from model.evaluation.metrics import accuracy_of_version
 from model.publishing.publish import publish
 from model.training.train import Trained, TrainingStopped, train
+from workers import events
 from workers.lease import LeaseLost
 from workers.runtime import Runtime
 from workers.training.corrections import with_corrections
@@ -246,7 +247,10 @@ class TrainingAttempt:
                 raise LeaseLost
             if promote:
                 versions.promote(connection, version_id, reason="training")
-        logger.info("run %d %s: %s: %s", self._run.id, state, self._name, decision.reason)
+        ended = events.RunFinished(run=self._run.id, state=state, model_version=self._name, reason=decision.reason)
+        events.publish(ended)
+        if promote:
+            events.publish(events.VersionPromoted(model_version=self._name, run=self._run.id, reason=decision.reason))
         return True
 
 
