@@ -208,7 +208,7 @@ class TrainingAttempt:
         return HoldoutAccuracy.of(card.name, correct=found.right, labels=labels.tolist(), classes=card.classes)
 
     def _evaluate_production(self, version: VersionRecord, dataset: Dataset) -> HoldoutAccuracy | str:
-        """Evaluate the live version on the same photos, or return why that cannot be done here."""
+        """Evaluate the live version on the same images, or return why that cannot be done here."""
         try:
             return self._evaluate(self._runtime.artifacts.find(version)[0], dataset)
         except StoreUnavailable:
