@@ -80,8 +80,8 @@ def _put(backend: Backend, wanted: Sequence[_Wanted], *, base: Path, new_class: 
     for one in wanted:
         if one.label not in known and not (new_class and one.label):
             raise NotPossible(one.where + _unknown_class(one.label, known))
-    photos = CorrectionPhotoStore(backend.settings.model_store)
-    found = _Finder(backend, photos, base).find(wanted)
+    photo_store = CorrectionPhotoStore(backend.settings.model_store)
+    found = _Finder(backend, photo_store, base).find(wanted)
     with backend.database.write() as connection:
         corrections.put(connection, found)
     return found
@@ -105,8 +105,8 @@ def _unknown_class(name: str, known: Collection[str]) -> str:
 class _Finder:
     """Finds the images that corrections mean, and stores their bytes."""
 
-    def __init__(self, backend: Backend, photos: CorrectionPhotoStore, base: Path) -> None:
-        self._backend, self._photos, self._base = backend, photos, base
+    def __init__(self, backend: Backend, photo_store: CorrectionPhotoStore, base: Path) -> None:
+        self._backend, self._photo_store, self._base = backend, photo_store, base
 
     def find(self, wanted: Sequence[_Wanted]) -> list[corrections.Correction]:
         """Return the corrections, in the order asked. Raises JobNotFound, ImageNotFound, NotPossible or SourceError."""
@@ -128,7 +128,7 @@ class _Finder:
     def _of_hash(self, one: _Wanted) -> bytes:
         content_hash = bytes.fromhex(one.image)
         try:
-            self._photos.read(content_hash)
+            self._photo_store.read(content_hash)
         except ImageNotFound as exc:
             raise ImageNotFound(f"{one.where}{exc}; name it as JOB:PATH or by its file") from exc
         return content_hash
@@ -151,7 +151,7 @@ class _Finder:
             raise NotPossible(
                 f"{one.where}{file} is not an image that can be classified: give JOB:PATH, or an image file"
             )
-        return self._photos.store(content)
+        return self._photo_store.store(content)
 
     def _of_job(self, job_id: int, wanted: Mapping[str, _Wanted]) -> Iterator[tuple[str, bytes]]:
         with self._backend.database.read() as connection:
@@ -172,7 +172,7 @@ class _Finder:
 
     def _keep(self, source: sources.Source, path: str, one: _Wanted, *, expected: bytes | None) -> bytes:
         try:
-            content_hash = self._photos.store(source.read(path))
+            content_hash = self._photo_store.store(source.read(path))
         except ImageUnavailable as exc:
             raise ImageNotFound(f"{one.where}{path} cannot be read any more: {exc.message}") from exc
         if content_hash != expected:

@@ -122,7 +122,7 @@ class JobNotFound(NotFound):
 
 
 class ImageNotFound(NotFound):
-    """No such image in the job, or its photo is not stored."""
+    """No such image in the job, or its bytes are not stored."""
 
 
 class LabelNotFound(NotFound):

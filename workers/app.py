@@ -28,7 +28,7 @@ from jobs.errors import DatabaseError
 from jobs.notifier import Notifier
 from jobs.queues import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TRAIN_MODEL
 from jobs.wake import Listener
-from workers import devices, footprint, logs, messages, remote_control, self_check, termination
+from workers import devices, event_log, footprint, logs, messages, remote_control, self_check, termination
 from workers.classification import classify, finish, scan
 from workers.pipe_notifier import PipeNotifier
 from workers.recovery.seeking import Seeker, Work
@@ -51,6 +51,7 @@ if "celery.bin.worker" in sys.modules and "worker" in sys.argv:  # `celery -A wo
 settings = configuration.load()
 footprint.keep_to(settings.home)
 messages.register()
+event_log.start()
 app = make_app(settings)
 app.conf.update(
     worker_consumer="workers.messages:GuardedConsumer",

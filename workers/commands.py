@@ -14,6 +14,7 @@ from jobs import model_registry
 from jobs import settings as configuration
 from jobs.db import migrate
 from jobs.db.database import Database
+from jobs.db.queries.versions import VersionRecord
 from jobs.errors import CarClassifierError, SettingsInvalid
 from jobs.queues import QUEUES
 from jobs.requirements import require_training_packages
@@ -102,23 +103,17 @@ def import_(folder: Path) -> None:
 @commands.command("export")
 def export_(version: str, folder: Path) -> None:
     """Write a registered version's files, verified, to a new folder."""
-    from workers.artifacts import export
-    from workers.runtime import Runtime
+    from workers.artifacts import Artifacts, export
 
     settings = configuration.load()
     _prepare(settings)
-    runtime = Runtime(settings, identity="export", notify=lambda *_: False)
+    row = _resolve(settings, version)
+    usual = os.umask(0o077)  # in CARS_HOME; the folder is the user's
     try:
-        with runtime.database.read() as connection:
-            row = model_registry.resolve(connection, version)
-        usual = os.umask(0o077)  # in CARS_HOME; the folder is the user's
-        try:
-            found = runtime.artifact(row)
-        finally:
-            os.umask(usual)
-        export(*found, folder)
+        found = Artifacts(settings).find(row)
     finally:
-        runtime.close()
+        os.umask(usual)
+    export(*found, folder)
     print(folder)
 
 
@@ -134,19 +129,13 @@ def evaluate(
     _prepare(settings)
     from model.data.ood_images import open_ood_images
     from model.evaluation.metrics import evaluate_version
-    from workers.runtime import Runtime
+    from workers.artifacts import Artifacts
 
     ood_images = open_ood_images(other) if other else None
-    runtime = Runtime(settings, identity="evaluate", notify=lambda *_: False)
-    try:
-        with runtime.database.read() as connection:
-            row = model_registry.resolve(connection, version)
-        folder, _ = runtime.artifact(row)
-        found = evaluate_version(
-            folder, dataset, split=split, engine=settings.engine, device=settings.device, ood_images=ood_images
-        )
-    finally:
-        runtime.close()
+    folder, _ = Artifacts(settings).find(_resolve(settings, version))
+    found = evaluate_version(
+        folder, dataset, split=split, engine=settings.engine, device=settings.device, ood_images=ood_images
+    )
     if found["left_out"]:
         names = ", ".join(f"{row['label']} ({row['images']})" for row in found["left_out"])
         print(f"left out, as when {version} was trained: {names}", file=sys.stderr)
@@ -159,6 +148,16 @@ def _prepare(settings: configuration.Settings) -> None:
     database = Database(settings.database)
     try:
         migrate.prepare(database)
+    finally:
+        database.close()
+
+
+def _resolve(settings: configuration.Settings, version: str) -> VersionRecord:
+    """Return the row of a version. Raises VersionNotFound or NotPossible."""
+    database = Database(settings.database)
+    try:
+        with database.read() as connection:
+            return model_registry.resolve(connection, version)
     finally:
         database.close()
 

@@ -88,7 +88,7 @@ def _check_device(runtime: Runtime) -> CheckedEngine:
     if version is None:
         return CheckedEngine(runtime.device, runtime.settings.engine, None)
     try:
-        loaded = runtime.load(version)
+        loaded = runtime.engines.load(version)
     except (CarClassifierError, ModelError):
         raise
     except Exception as exc:

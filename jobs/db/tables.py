@@ -276,7 +276,7 @@ class TrainingRunRow(Base):
     options: Mapped[Json]
     progress: Mapped[Json]
     candidate: Mapped[Json | None]  # numbers on the holdout
-    production: Mapped[Json | None]  # those of the version that was live, on the same photos
+    production: Mapped[Json | None]  # those of the version that was live, on the same images
     version_id: Mapped[int | None] = mapped_column(Id, ForeignKey("model_versions.id"), index=True)
     promoted: Mapped[bool] = mapped_column(Boolean, server_default=false())
     reason: Mapped[str | None]
@@ -299,6 +299,6 @@ class CorrectionRow(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     content_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
     label: Mapped[str]
-    job_id: Mapped[int | None] = mapped_column(Id)  # where the photo was seen; the job may be gone since
+    job_id: Mapped[int | None] = mapped_column(Id)  # where the image was seen; the job may be gone since
     path: Mapped[str | None]
     created_at: Mapped[datetime]

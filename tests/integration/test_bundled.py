@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import workers.runtime
+import workers.artifacts
 from jobs import Client
 from jobs.db.queries import versions
 from jobs.states import VersionState
@@ -27,7 +27,7 @@ def ship(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shi
     def ship(name: str) -> Any:
         folder = tmp_path / "releases" / name
         card = write_artifact(folder, name=name)
-        monkeypatch.setattr(workers.runtime, "BUNDLED", folder)
+        monkeypatch.setattr(workers.artifacts, "BUNDLED", folder)
         with client.database.write() as connection:
             document, digest = card.model_dump(mode="json"), cards.digest(folder)
             state = VersionState.AVAILABLE
@@ -39,18 +39,18 @@ def ship(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shi
 
 def test_a_version_outlives_the_release_that_brought_it(runtime: Callable[..., Runtime], ship: Ship) -> None:
     first = ship("first")
-    folder, _ = runtime().artifact(first)
-    assert folder == workers.runtime.BUNDLED
+    folder, _ = runtime().artifacts.find(first)
+    assert folder == workers.artifacts.BUNDLED
     second = ship("second")
-    assert runtime().artifact(first)[1].name == "first"
-    assert runtime().artifact(second)[0] == workers.runtime.BUNDLED
+    assert runtime().artifacts.find(first)[1].name == "first"
+    assert runtime().artifacts.find(second)[0] == workers.artifacts.BUNDLED
 
 
 def test_one_that_no_worker_has_used_is_gone_and_said_to_be(runtime: Callable[..., Runtime], ship: Ship) -> None:
     first = ship("first")
     ship("second")
     with pytest.raises(ArtifactCorrupt, match="bundled with another release"):
-        runtime().artifact(first)
+        runtime().artifacts.find(first)
 
 
 def test_a_store_that_cannot_be_written_keeps_nobody_from_working(
@@ -58,6 +58,6 @@ def test_a_store_that_cannot_be_written_keeps_nobody_from_working(
 ) -> None:
     (tmp_path / "no-folder").write_text("")
     first = ship("first")
-    folder, card = runtime(models=str(tmp_path / "no-folder")).artifact(first)
-    assert (folder, card.name) == (workers.runtime.BUNDLED, "first")
+    folder, card = runtime(models=str(tmp_path / "no-folder")).artifacts.find(first)
+    assert (folder, card.name) == (workers.artifacts.BUNDLED, "first")
     assert "cannot be kept" in caplog.text

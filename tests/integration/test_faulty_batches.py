@@ -151,17 +151,17 @@ def test_files_of_a_source_that_is_away_have_not_vanished(
     folder = photos(8, 16)
     job = listed(client, worker, folder)
     kept = folder.parent / "kept"
-    opened = worker.source
+    opened = worker.sources.open
 
     def open_then_lose(source: str) -> Any:
-        monkeypatch.setattr(worker, "source", opened)
+        monkeypatch.setattr(worker.sources, "open", opened)
         context = opened(source)
         shutil.copytree(folder, kept)
         entered = context.__enter__()
         shutil.rmtree(folder)
         return _Entered(entered, context)
 
-    monkeypatch.setattr(worker, "source", open_then_lose)
+    monkeypatch.setattr(worker.sources, "open", open_then_lose)
     assert classify_batch(worker)
     status = check_honest(client, job)
     assert (status.pending, status.failed) == (8, 0)

@@ -59,7 +59,7 @@ def load(reader: Runtime) -> str:
         with reader.database.read() as connection:
             live = versions.production(connection)
         assert live is not None
-        folder, card = reader.artifact(live)
+        folder, card = reader.artifacts.find(live)
     except Exception as exc:
         return repr(exc)
     return card.name if _hashes(folder, [CARD, *card.files]) == {CARD: live.digest, **card.files} else UNVERIFIED

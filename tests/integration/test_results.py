@@ -18,9 +18,10 @@ from jobs.errors import LabelNotFound, SettingsInvalid, VersionNotFound
 from jobs.job import Job
 from model.cards import read
 from tests.support.artifacts import CLASSES
+from workers.artifacts import BUNDLED
 from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
-from workers.runtime import BUNDLED, Runtime
+from workers.runtime import Runtime
 
 
 def save(file: Path, red: int, green: int = 0) -> None:

@@ -75,7 +75,7 @@ def test_what_is_better_goes_live(
     card = client.model_card()
     assert card["name"] == status.model_version
     assert card["recipe"]["name"] == "scratch"
-    assert verify(worker.store.fetch(card["name"], card["digest"])).name == card["name"]
+    assert verify(worker.artifacts.store.fetch(card["name"], card["digest"])).name == card["name"]
     assert not any((worker.settings.home / "training").iterdir())
     assert not train_model(worker, int(run.id))  # the message once more
     assert run.status() == status
@@ -285,7 +285,7 @@ def test_a_users_own_cars_keep_their_parts(client: Client, runtime: Callable[...
     assert (card["class_parts"], set(card["classes"])) == (parts, set(parts))
     assert card["data"]["classes_left_out"] == {"Lada Niva Legend": 1}
 
-    folder = worker.store.fetch(card["name"], card["digest"])
+    folder = worker.artifacts.store.fetch(card["name"], card["digest"])
     for split, photos in {"all": 40, "holdout": 8}.items():  # the data has a class that the version does not know
         found = evaluate_version(folder, path, split=split, engine="onnx", device="cpu")
         assert (found["images"], [row["label"] for row in found["left_out"]]) == (photos, ["Lada Niva Legend"])

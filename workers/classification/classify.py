@@ -16,13 +16,14 @@ from jobs.states import ImageErrorCode, ImageFailure
 from model import pipeline
 from model.cards import Card
 from model.errors import ModelError
-from workers import logs
+from workers import events, logs
 from workers.classification.commit import Pruned
 from workers.classification.faults import Broken, Fault, ImageAtFault, VersionUnusable, diagnose
 from workers.classification.finish import finish_job
 from workers.classification.probabilities import predict
+from workers.engine_cache import LoadedEngine
 from workers.lease import Lease, LeaseLost
-from workers.runtime import Loaded, Runtime
+from workers.runtime import Runtime
 from workers.supervision import memory
 
 __all__ = ["classify_batch"]
@@ -57,7 +58,7 @@ def classify_batch(runtime: Runtime) -> bool:
             _work(runtime, claim, job, pending)
         runtime.backoff.worked(claim.job_id)
     except LeaseLost:
-        logger.warning("batch %d was reclaimed meanwhile; nothing of it was written", claim.id)
+        events.publish(events.LeaseLost(batch=claim.id))
     except DatabaseUnavailable:
         raise  # the lease expires
     except Pruned:
@@ -128,29 +129,24 @@ def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending
             raise diagnose(runtime, version, exc) from exc
     seconds = time.monotonic() - start
     runtime.slot.count(len(outcomes))
-    rate = len(outcomes) / seconds if seconds else 0.0
-    logger.info(
-        "batch %d of job %d: %d images, %.0f per second",
-        *(claim.id, claim.job_id, len(outcomes), rate),
-        extra={"images": len(outcomes), "seconds": round(seconds, 3)},
-    )
+    events.publish(events.BatchCommitted(job=claim.job_id, batch=claim.id, images=len(outcomes), seconds=seconds))
     for batch_id in sent:
         runtime.notify(CLASSIFY_BATCH, claim.job_id, batch_id)
     if not sent:
         finish_job(runtime, claim.job_id)
 
 
-def _load(runtime: Runtime, claim: batches.Claim, version: VersionRecord) -> Loaded:
+def _load(runtime: Runtime, claim: batches.Claim, version: VersionRecord) -> LoadedEngine:
     """Return the engine of the job's version. While it is loaded, the batch says so: a process that crashes then has
     not looked at an image yet. Raises VersionUnusable.
     """
-    loading = not runtime.has_loaded(version)
+    loading = not runtime.engines.has_loaded(version)
     if loading:
         with runtime.database.write(durable=False) as connection:
             batches.set_loading(connection, claim, True)
     try:
         with runtime.slot.load() if loading else nullcontext():
-            loaded = runtime.load(version)
+            loaded = runtime.engines.load(version)
     except Exception as exc:
         raise VersionUnusable(version.name) from exc
     if loading:
@@ -168,11 +164,11 @@ def _infer(
 
     outcomes = []
     try:
-        with runtime.source(job.source) as source:
+        with runtime.sources.open(job.source) as source:
             for outcome in pipeline.classify(
                 (pipeline.Item(ordinal, path) for ordinal, path in pending),
                 read=_reader(source),
-                engine=runtime.load(version).engine,
+                engine=runtime.engines.load(version).engine,
                 known=known,
                 limits=_limits(runtime, job.source),
                 on_progress=lease.progress,
@@ -180,9 +176,9 @@ def _infer(
                 outcomes.append(outcome)
                 lease.check()
         if any(outcome.error and outcome.error[0] in UNSURE for outcome in outcomes):
-            runtime.check_source(job.source)
+            runtime.sources.check(job.source)
     except SourceError:
-        runtime.forget_source(job.source)
+        runtime.sources.forget(job.source)
         raise
     return outcomes
 

@@ -50,7 +50,7 @@ def diagnose(runtime: Runtime, version: VersionRecord, error: Exception) -> Faul
         if found is None:
             return ImageAtFault(describe(error))
         reason = found
-    runtime.unload(version.name)
+    runtime.engines.unload(version.name)
     production = runtime.production()
     if production is None or production.id == version.id:
         return Broken(reason)
@@ -60,6 +60,6 @@ def diagnose(runtime: Runtime, version: VersionRecord, error: Exception) -> Faul
 
 def _fault_of(runtime: Runtime, version: VersionRecord) -> str | None:
     try:
-        return fault_of(runtime.load(version).engine)
+        return fault_of(runtime.engines.load(version).engine)
     except Exception as exc:
         return str(exc) if isinstance(exc, ModelError) else f"its engine cannot be loaded: {describe(exc)}"

@@ -82,14 +82,14 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
     full = max(1, CHUNK // size) * size
     deadline = time.monotonic() + SLICE_SECONDS
     chunk = min(full, BATCHES_PER_ENGINE * size) if job.total == 0 else full  # the first batches start soon
-    with runtime.source(job.source) as source:
+    with runtime.sources.open(job.source) as source:
         entries = _entries(runtime, job_id, source, after=after)
         counted: Counter[str] = Counter()
         try:
             while True:
                 found = list(islice(entries, chunk))
                 if len(found) < chunk or any(f.error for f in found):
-                    runtime.check_source(job.source)  # what is missing or cannot be read may only be away
+                    runtime.sources.check(job.source)  # what is missing or cannot be read may only be away
                 skipped, counted = source.left_out - counted, Counter(source.left_out)
                 _add(runtime, job_id, found, attempt=attempt, skipped=skipped)
                 lease.check()

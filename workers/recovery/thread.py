@@ -15,7 +15,7 @@ from jobs.durations import readable
 from jobs.errors import DatabaseError
 from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
 from jobs.wake import Listener
-from workers import fork_safety
+from workers import events, fork_safety
 from workers.classification.finish import finish_job
 from workers.runtime import Runtime
 from workers.supervision import supervisor
@@ -66,9 +66,11 @@ def _give_up(runtime: Runtime) -> None:
     with runtime.database.read() as connection:
         given_up = jobs.given_up(connection, seconds=runtime.settings.give_up)
     for job_id, reason in given_up:
-        logger.warning("job %d is given up after %s: %s", job_id, readable(runtime.settings.give_up), reason)
         with runtime.database.write() as connection:
-            jobs.fail(connection, job_id, f"given up after {readable(runtime.settings.give_up)}: {reason}")
+            ended = jobs.fail(connection, job_id, f"given up after {readable(runtime.settings.give_up)}: {reason}")
+            row = jobs.get(connection, job_id) if ended else None
+        if row is not None:
+            events.publish(events.JobFinished.of(row))
 
 
 def recover_runs(runtime: Runtime, *, idle: bool, trains: bool, last_notified: dict[int, float]) -> None:

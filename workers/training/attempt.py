@@ -24,6 +24,7 @@ from model.errors import DatasetError, ModelError, StoreUnavailable
 from model.evaluation.metrics import accuracy_of_version
 from model.publishing.publish import publish
 from model.training.train import Trained, TrainingStopped, train
+from workers import events
 from workers.lease import LeaseLost
 from workers.runtime import Runtime
 from workers.training.corrections import with_corrections
@@ -100,7 +101,7 @@ class TrainingAttempt:
             version = versions.by_name(connection, name)
         if version is None:
             raise VersionNotFound(f"no model version {name!r}; `cars models` lists them")
-        return self._runtime.artifact(version)[0]
+        return self._runtime.artifacts.find(version)[0]
 
     def _dataset(self, start: str | Path) -> Dataset:
         """Return the labelled photos with people's corrections, in the classes of the version that training starts from
@@ -143,9 +144,9 @@ class TrainingAttempt:
 
     def _published_before(self) -> Path | None:
         """Return the run's version where an earlier attempt has come that far: in the store, or still in the folder."""
-        digest = self._runtime.store.digest(self._name)
+        digest = self._runtime.artifacts.store.digest(self._name)
         if digest is not None:
-            return self._runtime.store.fetch(self._name, digest)
+            return self._runtime.artifacts.store.fetch(self._name, digest)
         folder = self._folder / "version" / self._name
         return folder if folder.exists() else None
 
@@ -207,9 +208,9 @@ class TrainingAttempt:
         return HoldoutAccuracy.of(card.name, correct=found.right, labels=labels.tolist(), classes=card.classes)
 
     def _evaluate_production(self, version: VersionRecord, dataset: Dataset) -> HoldoutAccuracy | str:
-        """Evaluate the live version on the same photos, or return why that cannot be done here."""
+        """Evaluate the live version on the same images, or return why that cannot be done here."""
         try:
-            return self._evaluate(self._runtime.artifact(version)[0], dataset)
+            return self._evaluate(self._runtime.artifacts.find(version)[0], dataset)
         except StoreUnavailable:
             raise  # it may be available later
         except ModelError as exc:
@@ -227,7 +228,7 @@ class TrainingAttempt:
         decision = decide(mine, production, lost=lost, min_gain=options["min_gain"], force=options["force"])
         promote = decision.promotable and options["promote"]
         state = RunState.PUBLISHED if decision.better else RunState.REJECTED
-        self._runtime.store.put(folder, self._name)
+        self._runtime.artifacts.store.put(folder, self._name)
         with self._runtime.database.write() as connection:
             versions.lock(connection)
             now_live = versions.production(connection)
@@ -246,7 +247,10 @@ class TrainingAttempt:
                 raise LeaseLost
             if promote:
                 versions.promote(connection, version_id, reason="training")
-        logger.info("run %d %s: %s: %s", self._run.id, state, self._name, decision.reason)
+        ended = events.RunFinished(run=self._run.id, state=state, model_version=self._name, reason=decision.reason)
+        events.publish(ended)
+        if promote:
+            events.publish(events.VersionPromoted(model_version=self._name, run=self._run.id, reason=decision.reason))
         return True
 
 

@@ -22,7 +22,7 @@ __all__ = ["with_corrections"]
 
 PAGE = 500
 CHOSEN = "corrections.json"
-PHOTOS = "corrections"
+FOLDER = "corrections"  # of the run's: the corrected images
 
 
 def with_corrections(dataset: Dataset, runtime: Runtime, *, folder: Path, monitor: RunMonitor) -> Dataset:
@@ -32,12 +32,12 @@ def with_corrections(dataset: Dataset, runtime: Runtime, *, folder: Path, monito
     if unknown:
         monitor.note(f"corrections to classes that the data does not have are left out: {', '.join(unknown)}")
     store = CorrectionPhotoStore(runtime.settings.model_store)
-    photos = folder / PHOTOS
-    photos.mkdir(exist_ok=True)
+    images = folder / FOLDER
+    images.mkdir(exist_ok=True)
     files = {
-        photos / name: label
+        images / name: label
         for name, label in wanted.items()
-        if label in dataset.classes and _is_usable(store, name, photos / name, monitor)
+        if label in dataset.classes and _is_usable(store, name, images / name, monitor)
     }
     found, repeats = dataset.corrected(files)
     if repeats:
@@ -56,7 +56,7 @@ def with_corrections(dataset: Dataset, runtime: Runtime, *, folder: Path, monito
 
 
 def _chosen(runtime: Runtime, folder: Path) -> Mapping[str, str]:
-    """Return hashes of corrected photos and their classes, which the run's first attempt has chosen."""
+    """Return hashes of corrected images and their classes, which the run's first attempt has chosen."""
     chosen = folder / CHOSEN
     if not chosen.exists():
         with replacing(chosen) as draft:
@@ -75,9 +75,9 @@ def _all(runtime: Runtime) -> dict[str, str]:
 
 
 def _is_usable(store: CorrectionPhotoStore, name: str, file: Path, monitor: RunMonitor) -> bool:
-    """Return whether the photo is there and can be decoded as training does it; it is written to `file`.
+    """Return whether the image is there and can be decoded as training does it; it is written to `file`.
 
-    What an earlier attempt has written there is taken as it is: the data stays the same though the store loses photos.
+    What an earlier attempt has written there is taken as it is: the data stays the same though the store loses images.
     """
     if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == name:
         return True

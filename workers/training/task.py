@@ -15,7 +15,9 @@ from sqlalchemy import Connection
 from jobs.db.queries import training_runs
 from jobs.errors import CarClassifierError, DatabaseUnavailable
 from jobs.queues import TRAIN_MODEL
+from jobs.states import RunState
 from model.errors import ImageError, ModelError, StoreUnavailable
+from workers import events
 from workers.lease import Lease, LeaseLost
 from workers.runtime import Runtime
 from workers.training.monitor import RunMonitor, Stopped, storable
@@ -43,9 +45,9 @@ def train_model(runtime: Runtime, run_id: int, *, closing: Callable[[], bool] = 
     try:
         _train(runtime, claim, run, closing)
     except LeaseLost:
-        logger.warning("run %d was reclaimed meanwhile; nothing more of it is written here", run_id)
+        events.publish(events.LeaseLost(run=run_id))
     except Stopped as exc:
-        _write(runtime, training_runs.stop if exc.canceled else training_runs.release, claim, f"run {run_id}: {exc}")
+        _stop(runtime, claim, exc)
     except DatabaseUnavailable:
         raise  # the lease expires, and the run continues from its checkpoint
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as exc:  # will be so again
@@ -79,9 +81,17 @@ def _train(
         TrainingAttempt(runtime, claim, run, monitor).run()
 
 
+def _stop(runtime: Runtime, claim: training_runs.Claim, stopped: Stopped) -> None:
+    statement = training_runs.stop if stopped.canceled else training_runs.release
+    written = _write(runtime, statement, claim, f"run {claim.id}: {stopped}")
+    if written and stopped.canceled:
+        _publish_end(claim.id, RunState.CANCELED, str(stopped))
+
+
 def _fail(runtime: Runtime, claim: training_runs.Claim, error: str) -> None:
     message = storable(error)
-    _write(runtime, lambda c, h: training_runs.fail(c, h, message), claim, f"run {claim.id} failed: {message}")
+    if _write(runtime, lambda c, h: training_runs.fail(c, h, message), claim, f"run {claim.id} failed: {message}"):
+        _publish_end(claim.id, RunState.FAILED, message)
 
 
 def _postpone(runtime: Runtime, claim: training_runs.Claim, error: str) -> None:
@@ -89,6 +99,7 @@ def _postpone(runtime: Runtime, claim: training_runs.Claim, error: str) -> None:
     with runtime.database.write() as connection:
         state = training_runs.postpone(connection, claim, message)
     logger.warning("run %d is %s after attempt %d: %s", claim.id, state or "another's", claim.attempt, message)
+    _publish_end(claim.id, state, message)
 
 
 def _write(
@@ -96,10 +107,21 @@ def _write(
     statement: Callable[[Connection, training_runs.Claim], bool],
     claim: training_runs.Claim,
     text: str,
-) -> None:
+) -> bool:
+    """Write how the attempt ended, and log it; False when the run was reclaimed meanwhile."""
     with runtime.database.write() as connection:
         written = statement(connection, claim)
-    logger.warning("%s", text if written else f"run {claim.id} was reclaimed meanwhile ({text})")
+    if written:
+        logger.warning("%s", text)
+    else:
+        events.publish(events.LeaseLost(run=claim.id, unwritten=text))
+    return written
+
+
+def _publish_end(run_id: int, state: RunState | None, reason: str) -> None:
+    """Publish that a run has ended without a version, if this state is an end."""
+    if state is not None and state.terminal:
+        events.publish(events.RunFinished(run=run_id, state=state, model_version=None, reason=reason))
 
 
 def reclaim_runs(runtime: Runtime, is_alive: Callable[[str], bool]) -> None:
@@ -119,6 +141,7 @@ def reclaim_runs(runtime: Runtime, is_alive: Callable[[str], bool]) -> None:
         if state is not None:
             why = "its process crashed" if owner else "its lease expired"
             logger.warning("run %d is reclaimed: %s; it is %s now", run_id, why, state)
+            _publish_end(run_id, state, why)
     remove_ended(runtime.settings, runtime.database)
 
 

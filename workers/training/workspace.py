@@ -1,4 +1,4 @@
-"""The folders of runs on this machine: checkpoints, corrected photos, the version that is being published."""
+"""The folders of runs on this machine: checkpoints, corrected images, the version that is being published."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def put(connection: Connection, corrections: Iterable[Correction]) -> None:
 
 
 def page(connection: Connection, *, after: int, limit: int) -> list[CorrectionRecord]:
-    """List the next corrections after an id, in the order in which the photos were first corrected."""
+    """List the next corrections after an id, in the order in which the images were first corrected."""
     columns = CorrectionRow.__table__.columns
     query = select(*columns).where(CorrectionRow.id > after).order_by(CorrectionRow.id).limit(limit)
     return [CorrectionRecord(**row._asdict()) for row in connection.execute(query)]

@@ -280,9 +280,9 @@ def given_up(connection: Connection, *, seconds: float) -> list[tuple[int, str]]
     return [(a, b or "") for a, b in connection.execute(select(JobRow.id, JobRow.waiting).where(waited))]
 
 
-def fail(connection: Connection, job_id: int, error: str) -> None:
-    """End a job that cannot be done as a whole; its pending images become canceled."""
-    _stop(connection, job_id, state=JobState.FAILED, error=error)
+def fail(connection: Connection, job_id: int, error: str) -> bool:
+    """End a job that cannot be done as a whole: pending images become canceled. False when it has ended already."""
+    return _stop(connection, job_id, state=JobState.FAILED, error=error)
 
 
 def cancel(connection: Connection, job_id: int) -> bool:

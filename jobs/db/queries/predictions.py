@@ -93,7 +93,7 @@ def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) 
 def store(connection: Connection, version_id: int, predictions: Sequence[Prediction]) -> int:
     """Store predictions, leaving alone those that another worker has stored meanwhile; returns how many were new.
 
-    Rows go in by content hash, so that two transactions with common photos queue up and never deadlock.
+    Rows go in by content hash, so that two transactions with common images queue up and never deadlock.
     """
     rows = sorted(predictions, key=lambda p: p.content_hash)
     if not rows:
