@@ -98,7 +98,7 @@ def job_rate(client: Client, photos: list[Path]) -> float:
     start = time.perf_counter()
     status = client.submit(str(photos[0].parent)).wait()
     seconds = time.perf_counter() - start
-    assert (status["ok"], status["cached"]) == (len(photos), 0), status
+    assert (status.ok, status.cached) == (len(photos), 0), status
     return len(photos) / seconds
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from sqlalchemy import text
 
 from jobs import Client
 from tests.support.backends import Backend
@@ -57,17 +58,30 @@ def test_deadly_image(backend: Backend, photos: Callable[..., Path], worker: Cal
     assert running.output().count("is reclaimed: its process crashed") == 3
 
 
-def freeze(running: WorkerProcess, backend: Backend) -> bool:
-    """Stop a worker, but not where nobody could write as long as it sleeps; False, and it runs on, if that was so."""
+def freeze(running: WorkerProcess, backend: Backend, client: Client) -> bool:
+    """Stop a worker, but not where nobody could write as long as it sleeps; False, and it continues, if that was so."""
     running.signal(signal.SIGSTOP)
+    if _is_free(backend, client):
+        return True
+    running.signal(signal.SIGCONT)
+    return False
+
+
+def _is_free(backend: Backend, client: Client) -> bool:
+    """Return whether no transaction is open: it would hold SQLite's lock, or the job's row in PostgreSQL."""
     if backend.name == "embedded":
         try:
             with closing(sqlite3.connect(backend.database_url.removeprefix("sqlite:///"), timeout=1)) as connection:
                 connection.execute("BEGIN IMMEDIATE").connection.rollback()
         except sqlite3.OperationalError:
-            running.signal(signal.SIGCONT)
             return False
-    return True
+        return True
+    busy = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
+    )
+    with client.database.read() as database:
+        return database.execute(text(busy)).scalar_one() == 0
 
 
 def test_stopped_past_its_lease(
@@ -79,7 +93,7 @@ def test_stopped_past_its_lease(
         sleeper = worker({**env, "ENGINE_DELAY": "0.02"})
         job = client.submit(str(folder))
         engine_pid(sleeper, client)
-        wait_until(lambda: freeze(sleeper, backend), 30, "a moment at which it holds no lock of SQLite")
+        wait_until(lambda: freeze(sleeper, backend, client), 30, "a moment at which it has no transaction open")
         worker(env)
         status = follow(job, until=ended)
         sleeper.signal(signal.SIGCONT)

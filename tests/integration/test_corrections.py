@@ -103,7 +103,7 @@ def test_photos_corrected_by_two_at_once(client: Client, job: tuple[str, Path], 
     def correct(label: str) -> int:
         with Client() as other:
             assert other.label(photos[0], label).label == label  # everything is loaded and connected
-            barrier.wait(timeout=60)
+            barrier.wait(timeout=200)
             return other.import_labels(tmp_path / f"{label}.csv")
 
     with ThreadPoolExecutor(2) as threads:
