@@ -81,7 +81,7 @@ def _is_free(backend: Backend, client: Client) -> bool:
         "WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
     )
     with client.database.read() as database:
-        return database.execute(text(busy)).scalar_one() == 0
+        return bool(database.execute(text(busy)).scalar_one() == 0)
 
 
 def test_stopped_past_its_lease(
