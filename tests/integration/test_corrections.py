@@ -69,8 +69,8 @@ def test_a_corrected_photo_is_learned_although_it_is_gone(
     status = run.status()
     assert status.state == "published", status.error
     assert any("Lada Niva 1977" in note for note in status.notes)
-    assert "2 corrections taken, 1 of them to photos that are only evaluated on" in status.notes
-    assert any(note.startswith("1 corrections are left out: the same picture") for note in status.notes)
+    assert "2 corrections taken, 1 of them to images that are only evaluated on" in status.notes
+    assert any(note.startswith("1 corrections are left out: the same image") for note in status.notes)
     assert client.model_card(version_of(run))["data"]["images"] == 4 * 8 + 1
 
 
