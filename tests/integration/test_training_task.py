@@ -263,7 +263,7 @@ def test_data_that_cannot_be_used_fails_the_run(
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
     assert status.state == "failed"
-    wanted = words.get(what, {"missing files": "not there", "nothing": "no labelled photos"}.get(what, ""))
+    wanted = words.get(what, {"missing files": "not there", "nothing": "no labelled images"}.get(what, ""))
     assert wanted in (status.error or "")
     assert versions(client) == before
 

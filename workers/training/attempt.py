@@ -89,7 +89,7 @@ class TrainingAttempt:
         if place is None:
             return None
         ood_images = open_ood_images(self._place(place))
-        for image in ood_images.photos:
+        for image in ood_images.images:
             _permitted(image.file, roots=self._settings.roots)
         return ood_images
 

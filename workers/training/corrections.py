@@ -46,7 +46,7 @@ def with_corrections(dataset: Dataset, runtime: Runtime, *, folder: Path, monito
             "only evaluated on"
         )
     if len(files) > len(repeats):
-        evaluated = {image.digest for image in dataset.photos if image.split != "train"}
+        evaluated = {image.digest for image in dataset.images if image.split != "train"}
         both = sum(file.name in evaluated for file in files)
         monitor.note(
             f"{len(files) - len(repeats)} corrections taken"
