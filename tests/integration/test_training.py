@@ -210,7 +210,7 @@ def test_a_partial_start_is_noted_estimated_once_and_kept_in_the_card(dataset: D
             **settings,
         )
     assert notes[0].startswith("start: conv1 is taken from stem.safetensors")
-    assert "1 folded batch norms are those of 24 photos" in notes[-1]
+    assert "1 folded batch norms are those of 24 images" in notes[-1]
     notes.clear()
     rest = train(dataset, run_folder=tmp_path / "cut", on_note=notes.append, **settings)
     assert not [note for note in notes if "folded" in note]  # the checkpoint's statistics are newer
