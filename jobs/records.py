@@ -255,6 +255,11 @@ class RunOptions(Record):
     seed: int = 0
     plan: Mapping[str, Any] = field(default_factory=dict)  # fields of the recipe's plan, whose types `model` checks
 
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """Make one of what a client has stored; a field that it does not know is left out."""
+        return cls(**{name: found[name] for name in cls.__slots__ if name in found})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProgress(Record):
