@@ -1,7 +1,7 @@
 """A database as months of work leave it: many images in 50 jobs, written with COPY into the product's own tables.
 
-One job has 30 % of the images and the last one still runs; two model versions share the jobs; makes and labels are skewed, 5 % of
-the images failed, listings have 12 images, and all of it lies in the 90 days before now.
+One job has 30 % of the images and the last one still runs; two model versions share the jobs; makes and labels are
+skewed, 5 % of the images failed, listings have 12 images, and all of it lies in the 90 days before now.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def _loose(connection: Connection) -> Iterator[None]:
         yield
         return
     sql = text(
-        "SELECT conname AS name, conrelid::regclass::text AS at, pg_get_constraintdef(oid) AS definition, contype AS kind "
+        "SELECT conname AS name, conrelid::regclass::text AS at, pg_get_constraintdef(oid) AS definition "
         "FROM pg_constraint WHERE conrelid::regclass::text IN ('images', 'predictions') AND contype IN ('p', 'f') "
         "ORDER BY contype DESC"
     )

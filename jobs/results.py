@@ -223,7 +223,6 @@ class Results:
     def _columns(self) -> Iterator[Columns]:
         from jobs import export
 
-        sorting = self._order is not None or self._reverse
-        found = self._in_order() if sorting else self._pages()
+        found = self.record_pages()
         for rows in found if self._database.sqlite else export.ahead(found):
             yield export.columns(rows, classes=self._class_names, top_k=self._top_k)
