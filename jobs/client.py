@@ -68,18 +68,31 @@ class Client:
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
         reuse: bool = False,
+        incremental: bool = False,
+        accept_shrink: bool = False,
     ) -> Job:
         """Enqueue a folder (a local path or an fsspec URL), or local files, and return the job at once.
 
         `model` pins a model version (default: the one in production); `top_k` labels are in each result; the same
         `key` gives the same job, if it is the same request: else KeyInUse is raised, unless `reuse` takes the old job
-        whatever it was. Of files, the source is the folder that they have in common. Raises SourceMissing,
-        SourceNotAllowed, SourceEmpty, VersionNotFound or SettingsInvalid.
+        whatever it was. Of files, the source is the folder that they have in common. An `incremental` job reads only
+        what has changed since the newest run of this source that ended well; it fails if less than half as many images
+        are found, unless that is to be accepted (`accept_shrink`). Raises SourceMissing, SourceNotAllowed, SourceEmpty,
+        VersionNotFound or SettingsInvalid.
         """
 
         def request() -> job.Request:
             listed = sources.listed(source)
-            return job.Request(listed=listed, name=name, model=model, top_k=top_k, priority=priority, key=key)
+            return job.Request(
+                listed=listed,
+                name=name,
+                model=model,
+                top_k=top_k,
+                priority=priority,
+                key=key,
+                incremental=incremental,
+                accept_shrink=accept_shrink,
+            )
 
         return job.submit(self._backend, request, key=key, reuse=reuse)
 

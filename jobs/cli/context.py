@@ -112,6 +112,8 @@ class JobClient(Protocol):
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
         reuse: bool = False,
+        incremental: bool = False,
+        accept_shrink: bool = False,
     ) -> JobHandle:
         """Enqueue a job."""
 

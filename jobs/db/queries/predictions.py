@@ -31,6 +31,7 @@ __all__ = [
     "begin_deletion",
     "count_unused",
     "delete_unused",
+    "hold",
     "known",
     "only_of",
     "protect",
@@ -71,11 +72,16 @@ def known(connection: Connection, version_id: int, hashes: Collection[bytes]) ->
 
 
 def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) -> bool:
-    """Keep these predictions from being deleted until the end of the transaction, and from a deletion that is under way
-    for good; False when one is gone already.
+    """Keep these predictions as `hold` does; False when one is gone already."""
+    return len(hold(connection, version_id, hashes)) == len(set(hashes))
+
+
+def hold(connection: Connection, version_id: int, hashes: Collection[bytes]) -> set[bytes]:
+    """Keep the predictions of these contents from being deleted until the end of the transaction, and from a deletion
+    that is under way for good; return which contents have one.
     """
     if not hashes:
-        return True
+        return set()
     mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(hashes))
     deleting = _is_deleting(connection)
     locked = (
@@ -84,10 +90,10 @@ def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) 
         .order_by(PredictionRow.content_hash)
         .with_for_update(read=not deleting, key_share=True)
     )
-    found = connection.scalars(locked).all()
+    found = set(connection.scalars(locked))
     if deleting:
         connection.execute(update(PredictionRow).where(mine).values(created_at=now()))
-    return len(found) == len(set(hashes))
+    return found
 
 
 def store(connection: Connection, version_id: int, predictions: Sequence[Prediction]) -> int:
