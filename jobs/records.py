@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Self, TypeAlias, TypedDict, overload
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypedDict, overload
 
 from jobs.redaction import redacted
 from jobs.states import ImageErrorCode, ImageFailure, ImageStatus, JobState, RunState, VersionState
@@ -13,6 +13,7 @@ from jobs.states import ImageErrorCode, ImageFailure, ImageStatus, JobState, Run
 __all__ = [
     "CheckResult",
     "Correction",
+    "Difference",
     "FailedImage",
     "ImageFailure",
     "JobStatus",
@@ -21,10 +22,12 @@ __all__ = [
     "Promotion",
     "Record",
     "Result",
+    "Retagging",
     "RunOptions",
     "RunProgress",
     "Selected",
     "SkippedSuffix",
+    "TagSaid",
     "TopLabel",
     "TrainingStatus",
     "WorkerStatus",
@@ -477,6 +480,56 @@ class CheckResult(Record):
     ok: bool
     detail: str
     advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retagging(Record):
+    """A source that is tagged again: by which job (None where it only would be, or for the reason in `error`), and how
+    many of the `images` of the run before have a content that the version has not seen.
+    """
+
+    job: str | None
+    source: str
+    base: str
+    before: str
+    after: str
+    images: int
+    unseen: int
+    error: str | None = None
+
+    _json_names: ClassVar[Mapping[str, str]] = {"before": "from", "after": "to"}  # one is a keyword of Python
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagSaid(Record):
+    """What a model version says of an image or a listing; None where it says nothing that is sure."""
+
+    label: str | None
+    confidence: float | None
+    decision: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference(Record):
+    """An image or a listing (`kind`) of a job, of which two model versions say different things."""
+
+    kind: Literal["image", "listing"]
+    job: str
+    listing: str | None
+    path: str | None
+    before: TagSaid
+    after: TagSaid
+
+    _json_names: ClassVar[Mapping[str, str]] = {"before": "from", "after": "to"}
+
+    @classmethod
+    def of_image(cls, row: Selected, *, job_id: int) -> Self:
+        """Make one of a row of `queries.retag.image_differences`."""
+        before, after = (
+            TagSaid(label=tag.label, confidence=tag.confidence, decision=tag.decision)
+            for tag in (row.before, row.after)
+        )
+        return cls(kind="image", job=str(job_id), listing=row.listing, path=row.path, before=before, after=after)
 
 
 @overload

@@ -30,6 +30,7 @@ __all__ = [
     "patience",
     "prune",
     "retry",
+    "say_if_nobody_works",
     "source_of",
     "status",
     "submit",
@@ -125,10 +126,11 @@ def submit(
             notice(f"job {exc.job} had the key {key!r} before, and is another request: {exc.differences}")
             job_id = enqueue(reuse=True)
         typer.echo(job_id)
-        _say_if_nobody_works(client)
+        say_if_nobody_works(client)
 
 
-def _say_if_nobody_works(client: "CommandClient") -> None:
+def say_if_nobody_works(client: "CommandClient") -> None:
+    """Tell the person if a job that was just submitted waits for a worker to be started."""
     if words := why_nobody_classifies(client.workers()):
         notice(words)
 
@@ -194,7 +196,7 @@ def retry(ctx: typer.Context, job: JobArgument) -> None:
         again = [f"{count:,} {name} images" for name, count in counts.items() if count]
         what = " and ".join(again) or "what was not listed yet"
         notice(f"job {job} continues with {what}; wait for it: cars wait {job}")
-        _say_if_nobody_works(client)
+        say_if_nobody_works(client)
 
 
 def delete(ctx: typer.Context, job: JobArgument) -> None:

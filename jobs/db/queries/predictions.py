@@ -82,16 +82,18 @@ def hold(connection: Connection, version_id: int, hashes: Collection[bytes]) -> 
     """
     if not hashes:
         return set()
-    mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(hashes))
     deleting = _is_deleting(connection)
-    locked = (
-        select(PredictionRow.content_hash)
-        .where(mine)
-        .order_by(PredictionRow.content_hash)
-        .with_for_update(read=not deleting, key_share=True)
-    )
-    found = set(connection.scalars(locked))
+    if connection.dialect.name == "sqlite":
+        found = known(connection, version_id, hashes)
+    else:
+        lock = "NO KEY UPDATE" if deleting else "KEY SHARE"
+        sql = (
+            "SELECT content_hash FROM predictions WHERE version_id = %s AND content_hash = ANY(%s) "  # noqa: S608
+            f"ORDER BY content_hash FOR {lock}"
+        )
+        found = {bytes(row[0]) for row in connection.exec_driver_sql(sql, (version_id, list(hashes)))}
     if deleting:
+        mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(found))
         connection.execute(update(PredictionRow).where(mine).values(created_at=now()))
     return found
 
