@@ -150,9 +150,16 @@ def _add(
     size = runtime.settings.batch_size
     known = {} if walk is None else walk.known(found)
     with runtime.database.write() as connection:
-        unchanged = keep(connection, job.version_id, known)
+        unchanged, facts = keep(connection, job.version_id, known)
         added = images.add(
-            connection, job.id, found, attempt=attempt, batch_size=size, skipped=skipped, unchanged=unchanged
+            connection,
+            job.id,
+            found,
+            attempt=attempt,
+            batch_size=size,
+            skipped=skipped,
+            unchanged=unchanged,
+            facts=facts,
         )
         if not added:
             raise LeaseLost

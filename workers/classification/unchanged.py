@@ -95,13 +95,15 @@ def _place(connection: Connection, base_id: int, *, after: bytes) -> int:
     return low
 
 
-def keep(connection: Connection, version_id: int, known: Mapping[str, Settled]) -> dict[str, Settled]:
-    """Return those of the images that are settled for this version, by path: not one that it has not seen yet. Their
-    predictions stay until the end of the transaction, and then the images refer to them.
+def keep(
+    connection: Connection, version_id: int, known: Mapping[str, Settled]
+) -> tuple[dict[str, Settled], dict[bytes, predictions.Fact]]:
+    """Return those of the images that are settled for this version, by path, and what their predictions say: not one
+    that it has not seen yet. The predictions stay until the end of the transaction, and then the images refer to them.
     """
     hashes = {one.content_hash for one in known.values() if one.error is None and one.content_hash is not None}
-    kept = predictions.hold(connection, version_id, hashes)
-    return {path: one for path, one in known.items() if one.error is not None or one.content_hash in kept}
+    facts = predictions.protect(connection, version_id, hashes)
+    return {path: one for path, one in known.items() if one.error is not None or one.content_hash in facts}, facts
 
 
 def shrunk(connection: Connection, job_id: int) -> str | None:

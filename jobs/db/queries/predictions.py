@@ -24,14 +24,15 @@ from sqlalchemy import (
 )
 
 from jobs.db.database import now
+from jobs.db.queries.classes import CarClass
 from jobs.db.tables import ImageRow, JobRow, PredictionRow
 
 __all__ = [
+    "Fact",
     "Prediction",
     "begin_deletion",
     "count_unused",
     "delete_unused",
-    "hold",
     "known",
     "only_of",
     "protect",
@@ -44,6 +45,14 @@ __all__ = [
 COMMITTING, DELETING = 0x636F6D6D, 0x64656C65  # advisory locks: "comm", "dele"
 SEARCH_MEMORY = "64MB"  # for which PostgreSQL compares a million hashes in memory; its own limit sorts them on disk
 DELETION_MINUTES = 10  # how long SQLite's header says that a deletion continues, unless it is renewed
+
+
+class Fact(NamedTuple):
+    """What a prediction says, but for its probabilities."""
+
+    car_class: CarClass
+    confidence: float
+    decision: str
 
 
 class Prediction(NamedTuple):
@@ -59,6 +68,11 @@ class Prediction(NamedTuple):
     decision: str
     probabilities: bytes
 
+    @property
+    def fact(self) -> Fact:
+        """What it says, but for its probabilities."""
+        return Fact(CarClass(self.label, self.make, self.model, self.body, self.year), self.confidence, self.decision)
+
 
 def known(connection: Connection, version_id: int, hashes: Collection[bytes]) -> set[bytes]:
     """Return which of these contents the version has classified before."""
@@ -71,31 +85,25 @@ def known(connection: Connection, version_id: int, hashes: Collection[bytes]) ->
     return {bytes(row[0]) for row in connection.exec_driver_sql(sql, (version_id, list(hashes)))}
 
 
-def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) -> bool:
-    """Keep these predictions as `hold` does; False when one is gone already."""
-    return len(hold(connection, version_id, hashes)) == len(set(hashes))
-
-
-def hold(connection: Connection, version_id: int, hashes: Collection[bytes]) -> set[bytes]:
-    """Keep the predictions of these contents from being deleted until the end of the transaction, and from a deletion
-    that is under way for good; return which contents have one.
+def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) -> dict[bytes, Fact]:
+    """Keep these predictions from being deleted until the end of the transaction, and from a deletion that is under way
+    for good; return what they say, without those that are gone already.
     """
     if not hashes:
-        return set()
+        return {}
+    mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(hashes))
     deleting = _is_deleting(connection)
-    if connection.dialect.name == "sqlite":
-        found = known(connection, version_id, hashes)
-    else:
-        lock = "NO KEY UPDATE" if deleting else "KEY SHARE"
-        sql = (
-            "SELECT content_hash FROM predictions WHERE version_id = %s AND content_hash = ANY(%s) "  # noqa: S608
-            f"ORDER BY content_hash FOR {lock}"
-        )
-        found = {bytes(row[0]) for row in connection.exec_driver_sql(sql, (version_id, list(hashes)))}
+    locked = (
+        select(PredictionRow.content_hash, *_FACT)
+        .where(mine)
+        .order_by(PredictionRow.content_hash)
+        .with_for_update(read=not deleting, key_share=True)
+    )
+    found = connection.execute(locked).all()
     if deleting:
         mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(found))
         connection.execute(update(PredictionRow).where(mine).values(created_at=now()))
-    return found
+    return {bytes(row[0]): Fact(CarClass(*row[1:6]), *row[6:]) for row in found}
 
 
 def store(connection: Connection, version_id: int, predictions: Sequence[Prediction]) -> int:
@@ -219,6 +227,10 @@ def _minute() -> int:
     return int(time.time()) // 60
 
 
+_FACT = (
+    *(PredictionRow.label, PredictionRow.make, PredictionRow.model, PredictionRow.body, PredictionRow.year),
+    *(PredictionRow.confidence, PredictionRow.decision),
+)
 _KEYS = select(PredictionRow.version_id, PredictionRow.content_hash)
 
 
