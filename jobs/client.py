@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from jobs import corrections, housekeeping, job, model_registry, results, sources, training_run, workers
+from jobs import corrections, housekeeping, job, model_registry, results, retag, sources, training_run, workers
 from jobs import settings as configuration
 from jobs.backend import Backend
 from jobs.db import migrate
@@ -71,18 +71,31 @@ class Client:
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
         reuse: bool = False,
+        incremental: bool = False,
+        accept_shrink: bool = False,
     ) -> Job:
         """Enqueue a folder (a local path or an fsspec URL), or local files, and return the job at once.
 
         `model` pins a model version (default: the one in production); `top_k` labels are in each result; the same
         `key` gives the same job, if it is the same request: else KeyInUse is raised, unless `reuse` takes the old job
-        whatever it was. Of files, the source is the folder that they have in common. Raises SourceMissing,
-        SourceNotAllowed, SourceEmpty, VersionNotFound or SettingsInvalid.
+        whatever it was. Of files, the source is the folder that they have in common. An `incremental` job reads only
+        what has changed since the newest run of this source that ended well; it fails if less than half as many images
+        are found, unless that is to be accepted (`accept_shrink`). Raises SourceMissing, SourceNotAllowed, SourceEmpty,
+        VersionNotFound or SettingsInvalid.
         """
 
         def request() -> job.Request:
             listed = sources.listed(source)
-            return job.Request(listed=listed, name=name, model=model, top_k=top_k, priority=priority, key=key)
+            return job.Request(
+                listed=listed,
+                name=name,
+                model=model,
+                top_k=top_k,
+                priority=priority,
+                key=key,
+                incremental=incremental,
+                accept_shrink=accept_shrink,
+            )
 
         return job.submit(self._backend, request, key=key, reuse=reuse)
 
@@ -122,6 +135,33 @@ class Client:
         if job is not None:
             return self._handle(job).results(**wanted)
         return results.find(self._backend, None, **wanted)
+
+    def retag(
+        self,
+        job: str | Job | None = None,
+        *,
+        stale: bool = False,
+        model: str | None = None,
+        trial: bool = False,
+        dry_run: bool = False,
+    ) -> list[records.Retagging]:
+        """Tag the source of a job again with a model version (default: the one in production) by an incremental job, or
+        every source whose current run is `stale`, of another version; return what was submitted.
+
+        A `trial` is to be compared and never counts as the source's current run. `dry_run` submits nothing and counts
+        the images whose content the version has not seen. With `stale`, a source that cannot be used is an `error` of
+        its record. Raises JobNotFound, VersionNotFound, NotPossible, SourceError or SettingsInvalid.
+        """
+        number = None if job is None else self._handle(job).number
+        return retag.retag(self._backend, number, stale=stale, model=model, trial=trial, dry_run=dry_run)
+
+    def diff(self, job: str | Job, before: str, after: str) -> Iterator[records.Difference]:
+        """Yield the images of an ended job of which two model versions differ in label or decision.
+
+        A version that is not the job's must have a run over the same source that has ended. Raises JobNotFound,
+        VersionNotFound, SettingsInvalid, and NotPossible where there is no such run: see `retag`.
+        """
+        return retag.diff(self._backend, self._handle(job).number, (before, after))
 
     def summary(
         self,

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from jobs import housekeeping, model_registry, results, sources, workers
 from jobs.db.paging import pages
-from jobs.db.queries import jobs, listed_files
+from jobs.db.queries import incremental, jobs, listed_files
 from jobs.db.queries import results as result_rows
 from jobs.errors import JobNotFound, KeyInUse, NotPossible, SettingsInvalid, SourceEmpty
 from jobs.obstacles import Obstacles
@@ -37,6 +37,7 @@ __all__ = ["Job", "Request", "listing", "submit"]
 PAGE = 500
 FILES_PAGE = 2_000
 MOST_LABELS = 32_000
+LONGEST_SOURCE = 2_000  # bytes, which PostgreSQL can index
 
 
 class Job:
@@ -171,6 +172,9 @@ class Request:
     top_k: int
     priority: str
     key: str | None
+    incremental: bool = False
+    accept_shrink: bool = False
+    trial: bool = False
 
     def __post_init__(self) -> None:
         if self.priority not in list(Priority):
@@ -179,6 +183,12 @@ class Request:
             raise SettingsInvalid(f"top_k must be at least 1, not {self.top_k}")
         if self.key is not None and not 0 < len(self.key) <= 200:
             raise SettingsInvalid("key must have 1 to 200 characters")
+        if self.accept_shrink and not self.incremental:
+            raise SettingsInvalid("accept_shrink (--accept-shrink) is for incremental runs: give --incremental, too")
+        if self.incremental and self.listed.files is not None:
+            raise SettingsInvalid("an incremental run (--incremental) needs a folder or URL, not single images")
+        if len(self.listed.source.encode()) > LONGEST_SOURCE:
+            raise SettingsInvalid(f"the source has more than {LONGEST_SOURCE:,} bytes: move it, or link to it")
 
     @property
     def row(self) -> dict[str, object]:
@@ -189,6 +199,9 @@ class Request:
             "key": self.key,
             "top_k": min(self.top_k, MOST_LABELS),
             "priority": Priority(self.priority).rank,
+            "incremental": self.incremental,
+            "accept_shrink": self.accept_shrink,
+            "trial": self.trial or self.listed.files is not None,
         }
 
     def _default_name(self) -> str:
@@ -209,7 +222,7 @@ class Request:
             return
         wanted = self.row | {"priority": self.priority}
         known = job._asdict() | {"priority": next(p.value for p in Priority if p.rank == job.priority)}
-        fields = ["source", "top_k", "priority", *(["name"] if self.name else [])]
+        fields = ["source", "top_k", "priority", "incremental", "accept_shrink", *(["name"] if self.name else [])]
         yield from (f"its {f} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f])
         if self.model not in (None, "production", job.model_version):
             yield f"its model version is {job.model_version}, not {self.model}"
@@ -238,12 +251,18 @@ def submit(backend: Backend, request: Callable[[], Request], *, key: str | None,
     wanted = request()
     if key is not None and (known := _by_key(backend, key)) is not None:
         return _same(backend, known, wanted)
-    check_source(backend, wanted.listed.source, whole=wanted.listed.files is None)
+    check_source(backend, wanted.listed.source, whole=wanted.listed.files is None and not _has_base(backend, wanted))
     job_id, new = _add(backend, wanted)
     if not new:
         return Job(backend, str(job_id)) if reuse else _same(backend, job_id, wanted)
     backend.notify("scan", job_id)
     return Job(backend, str(job_id))
+
+
+def _has_base(backend: Backend, request: Request) -> bool:
+    """Whether an earlier run says what the source should have, so that an empty one is the job's failure."""
+    with backend.database.read() as connection:
+        return request.incremental and incremental.current_run(connection, request.listed.source) is not None
 
 
 def _by_key(backend: Backend, key: str) -> int | None:
@@ -274,7 +293,8 @@ def _add(backend: Backend, request: Request) -> tuple[int, bool]:
     try:
         with backend.database.write() as connection:
             version = model_registry.usable(connection, request.model)
-            job_id = jobs.add(connection, {**request.row, "version_id": version.id})
+            base = incremental.columns(connection, request.listed.source) if request.incremental else {}
+            job_id = jobs.add(connection, {**base, **request.row, "version_id": version.id})
             request.store_files(connection, job_id)
             return job_id, True
     except IntegrityError:

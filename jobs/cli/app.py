@@ -70,6 +70,15 @@ COMMANDS = {
         "errors",
         "Show the images of a job that failed, and why; and what ended the job, if it did not come to its own end.",
     ),
+    "retag": _Command(
+        "Results",
+        "retag",
+        "retag",
+        "Tag a job's source, or every source, again with a model version, and print the jobs' ids.",
+    ),
+    "diff": _Command(
+        "Results", "retag", "diff", "Show the images of a job of which two model versions say different things."
+    ),
     "models": _Command("Models", "models", "list_versions", "List the model versions that can be used."),
     "model": _Command(
         "Models", "models", "group", "One model version: show, promote, roll back, import, export, retire."

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from jobs.records import (
         CheckResult,
         Correction,
+        Difference,
         FailedImage,
         JobStatus,
         Json,
         ModelVersion,
         Promotion,
         Result,
+        Retagging,
         SkippedSuffix,
         TrainingStatus,
         WorkerStatus,
@@ -123,6 +125,8 @@ class JobClient(Protocol):
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
         reuse: bool = False,
+        incremental: bool = False,
+        accept_shrink: bool = False,
     ) -> JobHandle:
         """Enqueue a job."""
 
@@ -145,6 +149,20 @@ class JobClient(Protocol):
 
     def errors(self, job: str) -> Iterator[FailedImage]:
         """Yield the job's failed images."""
+
+    def retag(
+        self,
+        job: str | None = None,
+        *,
+        stale: bool = False,
+        model: str | None = None,
+        trial: bool = False,
+        dry_run: bool = False,
+    ) -> list[Retagging]:
+        """Tag sources again."""
+
+    def diff(self, job: str, before: str, after: str) -> Iterator[Difference]:
+        """Yield what two versions say differently."""
 
     def workers(self) -> list[WorkerStatus]:
         """List the workers."""

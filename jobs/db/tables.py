@@ -147,6 +147,7 @@ class JobRow(Base):
         Index(
             "ix_jobs_open", "id", postgresql_where=text("finished_at IS NULL"), sqlite_where=text("finished_at IS NULL")
         ),
+        Index("ix_jobs_source_id", "source", "id"),
         {"sqlite_autoincrement": True},  # an id is never given twice, not even after a deletion
     )
 
@@ -163,11 +164,19 @@ class JobRow(Base):
     failed: Mapped[int] = mapped_column(Integer, server_default="0")
     canceled: Mapped[int] = mapped_column(Integer, server_default="0")
     cached: Mapped[int] = mapped_column(Integer, server_default="0")  # of ok: predicted before
+    unchanged: Mapped[int] = mapped_column(Integer, server_default="0")  # of cached: not even read
     skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are not images
     skipped_suffixes: Mapped[Json] = mapped_column(server_default="{}")  # how many of them have which
     error: Mapped[str | None]
     waiting: Mapped[str | None]  # why nothing of it can be done at present
     waiting_since: Mapped[datetime | None]
+    incremental: Mapped[bool] = mapped_column(Boolean, server_default=false())  # reads only what changed since its base
+    base_id: Mapped[int | None] = mapped_column(Id)  # the job that was current; it may be gone since
+    accept_shrink: Mapped[bool] = mapped_column(Boolean, server_default=false())  # may have far fewer images than it
+    trial: Mapped[bool] = mapped_column(
+        Boolean, server_default=false()
+    )  # never current: to compare, or of single files
+    read_with: Mapped[str | None]  # release and limits of the workers that read it, if they are the same
     scan_owner: Mapped[str | None] = mapped_column(String(120))
     scan_attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     scan_expires_at: Mapped[datetime | None]
@@ -228,6 +237,7 @@ class ImageRow(Base):
     listing: Mapped[str | None]
     status: Mapped[str] = mapped_column(String(10))
     crashes: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # processes that crashed while working on it
+    stamp: Mapped[str | None]  # what the listing said of the file that changes with its bytes
     content_hash: Mapped[bytes | None]
     error_code: Mapped[str | None] = mapped_column(String(20))
     error_message: Mapped[str | None]

@@ -9,6 +9,7 @@ from jobs.records.doctor import CheckResult
 from jobs.records.job import JobStatus, SkippedSuffix
 from jobs.records.model_registry import ModelVersion, Promotion
 from jobs.records.results import FailedImage, Result, TopLabel, top_labels
+from jobs.records.retag import Difference, Retagging, TagSaid
 from jobs.records.training_run import RunOptions, RunProgress, TrainingStatus
 from jobs.records.workers import WorkerStatus
 from jobs.states import ImageFailure
@@ -16,6 +17,7 @@ from jobs.states import ImageFailure
 __all__ = [
     "CheckResult",
     "Correction",
+    "Difference",
     "FailedImage",
     "ImageFailure",
     "JobStatus",
@@ -24,10 +26,12 @@ __all__ = [
     "Promotion",
     "Record",
     "Result",
+    "Retagging",
     "RunOptions",
     "RunProgress",
     "Selected",
     "SkippedSuffix",
+    "TagSaid",
     "TopLabel",
     "TrainingStatus",
     "WorkerStatus",

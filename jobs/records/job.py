@@ -33,6 +33,8 @@ class JobStatus(Record):
     """How far a job is, as one moment saw it. Times are ISO 8601 in UTC.
 
     `images_per_second` is the rate of the whole job so far; `waiting` says why nothing of it can be done at present.
+    `cached` images, of `ok`, had a prediction already; `unchanged` ones, of `cached`, were not even read (None where
+    the job is not incremental).
     """
 
     id: str
@@ -53,7 +55,7 @@ class JobStatus(Record):
     started_at: str | None
     finished_at: str | None
     waiting: str | None
-    unchanged: int | None = None  # until a job can be compared with an earlier one
+    unchanged: int | None = None
     notified: str | None = None  # until somebody can be notified of a job's end
     error: str | None
 
@@ -95,6 +97,7 @@ class JobStatus(Record):
             started_at=iso(row.started_at),
             finished_at=iso(row.finished_at),
             waiting=_waiting(row),
+            unchanged=row.unchanged if row.incremental else None,
             error=row.error,
         )
 

@@ -22,12 +22,14 @@ from jobs.errors import CarClassifierError, JobNotFound, NotPossible, RunNotFoun
 from jobs.records import (
     CheckResult,
     Correction,
+    Difference,
     FailedImage,
     ImageFailure,
     JobStatus,
     ModelVersion,
     Promotion,
     Result,
+    Retagging,
     SkippedSuffix,
     TrainingStatus,
     WorkerStatus,
@@ -169,6 +171,8 @@ class FakeClient:
     alive: list[WorkerStatus] = field(default_factory=lambda: [WORKER])
     skipped: list[SkippedSuffix] = field(default_factory=list)
     checks: list[CheckResult] = field(default_factory=list)
+    retaggings: list[Retagging] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     card: dict[str, Any] = field(default_factory=lambda: {"name": "resnet34-1", "metrics": {"top1": 0.9}})
     refusal: CarClassifierError | None = None
     submitted: dict[str, Any] | None = None
@@ -210,6 +214,22 @@ class FakeClient:
 
     def errors(self, job: str) -> Iterator[FailedImage]:
         return iter([FailedImage(job=job, path="bad.jpg", code="truncated", message="the file ends too early")])
+
+    def retag(
+        self,
+        job: str | None = None,
+        *,
+        stale: bool = False,
+        model: str | None = None,
+        trial: bool = False,
+        dry_run: bool = False,
+    ) -> list[Retagging]:
+        self.asked = {"job": job, "stale": stale, "model": model, "trial": trial, "dry_run": dry_run}
+        return self.retaggings
+
+    def diff(self, job: str, before: str, after: str) -> Iterator[Difference]:
+        self.asked = {"job": job, "versions": (before, after)}
+        return iter(self.differences)
 
     def models(self) -> list[ModelVersion]:
         return [ModelVersion(name="resnet34-1", production=True, state=VersionState.AVAILABLE, top1=0.9,

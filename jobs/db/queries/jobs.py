@@ -50,11 +50,17 @@ class JobRecord(NamedTuple):
     failed: int
     canceled: int
     cached: int
+    unchanged: int
     skipped: int
     skipped_suffixes: Mapping[str, int]
     error: str | None
     waiting: str | None
     waiting_since: datetime | None
+    incremental: bool
+    base_id: int | None
+    accept_shrink: bool
+    trial: bool
+    read_with: str | None
     scan_owner: str | None
     scan_attempt: int
     scan_expires_at: datetime | None
@@ -384,12 +390,12 @@ def delete_images(connection: Connection, job_id: int, *, after: int, limit: int
     outcomes.delete_range(connection, job_id, first=after + 1, last=last)
     connection.execute(delete(ImageRow).where(chosen))
     ok = JobRow.ok - gone.get(ImageStatus.OK, 0)
-    values = {
+    values: dict[str, Any] = {
         "total": JobRow.total - sum(gone.values()),
         "ok": ok,
         "failed": JobRow.failed - gone.get(ImageStatus.FAILED, 0),
         "canceled": JobRow.canceled - gone.get(ImageStatus.CANCELED, 0),
-        "cached": case((JobRow.cached > ok, ok), else_=JobRow.cached),
+        **{column.key: case((column > ok, ok), else_=column) for column in (JobRow.cached, JobRow.unchanged)},
     }
     connection.execute(update(JobRow).where(JobRow.id == job_id).values(values))
     return last
