@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -30,28 +30,25 @@ class Vocabulary:
         self._connection = connection
 
     @cached_property
-    def _stored(self) -> stored_classes.Names:
-        return stored_classes.stored_names(self._connection)
-
-    @cached_property
     def _cards(self) -> list[Mapping[str, Any]]:
         return [row.card for row in versions.page(self._connection)]
 
     @cached_property
     def _labels(self) -> list[str]:
-        return list(dict.fromkeys(name for card in self._cards for name in card["classes"]) | self._stored.label)
+        stored = stored_classes.stored_names(self._connection, "label")
+        return list(dict.fromkeys([*(name for card in self._cards for name in card["classes"]), *stored]))
 
-    @property
+    @cached_property
     def _makes(self) -> list[str]:
-        return list(self._stored.make)
+        return stored_classes.stored_names(self._connection, "make")
 
     @property
     def _named(self) -> list[Mapping[str, str]]:
         return [part for card in self._cards for part in (card.get("class_parts") or {}).values()]
 
-    def stored(self, kind: Literal["label", "make", "model", "body"], text: str) -> tuple[str, ...]:
+    def stored(self, part: stored_classes.Part, text: str) -> tuple[str, ...]:
         """Return the spellings of a name that stored predictions have: none of those that no prediction has yet."""
-        return _same(text, getattr(self._stored, kind))
+        return _same(text, stored_classes.stored_names(self._connection, part))
 
     def version(self, text: str) -> tuple[str, ...]:
         """Return the versions of this name, in any case. Raises VersionNotFound."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs.db.tables import ClassRow, PredictionRow
 
-__all__ = ["CarClass", "ClassIds", "Names", "fill", "fitting", "stored_names"]
+__all__ = ["CarClass", "ClassIds", "Part", "fill", "fitting", "stored_names"]
+
+
+Part = Literal["label", "make", "model", "body"]
 
 
 class CarClass(NamedTuple):
@@ -21,15 +24,6 @@ class CarClass(NamedTuple):
     model: str
     body: str | None
     year: int | None
-
-
-class Names(NamedTuple):
-    """The names that stored predictions have, each once, in the order in which they came."""
-
-    label: dict[str, None]
-    make: dict[str, None]
-    model: dict[str, None]
-    body: dict[str, None]
 
 
 class ClassIds:
@@ -68,13 +62,10 @@ def fitting(connection: Connection, *conditions: ColumnElement[bool]) -> list[in
     return list(connection.scalars(select(ClassRow.id).where(*conditions).order_by(ClassRow.id)))
 
 
-def stored_names(connection: Connection) -> Names:
-    """Return every name that a stored prediction has, or had."""
-    rows = connection.execute(
-        select(ClassRow.label, ClassRow.make, ClassRow.model, ClassRow.body).order_by(ClassRow.id)
-    )
-    found = [dict.fromkeys(name for name in column if name) for column in zip(*rows, strict=True)]
-    return Names(*found) if found else Names({}, {}, {}, {})
+def stored_names(connection: Connection, part: Part) -> list[str]:
+    """Return every name of this kind that a stored prediction has, or had."""
+    column = {"label": ClassRow.label, "make": ClassRow.make, "model": ClassRow.model, "body": ClassRow.body}[part]
+    return [name for name in connection.scalars(select(column).distinct().order_by(column)) if name is not None]
 
 
 def fill(connection: Connection) -> None:
