@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import IntegrityError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from jobs import report
     from jobs.backend import Backend
     from jobs.results import ResultFilters, Results
 
@@ -127,6 +130,18 @@ class Job:
         """Return the job's results; filters, order and limit as in `Client.results`."""
         self.status()
         return results.find(self._backend, self.number, **wanted)
+
+    def report(self, path: str | os.PathLike[str], *, photos: int = 200) -> report.Written:
+        """Write a report on the job: one HTML file that opens without a network, with at most so many photos in it.
+
+        Return how many there are, and why others are missing. Raises OutputError, SettingsInvalid.
+        """
+        from jobs import report  # Jinja2 is slow to load
+
+        if not 0 <= photos <= report.MOST_PHOTOS:
+            raise SettingsInvalid(f"photos must be from 0 to {report.MOST_PHOTOS:,}, not {photos}")
+        self.status()
+        return report.write(self._backend, self, Path(path), photos=photos)
 
     def errors(self) -> Iterator[FailedImage]:
         """Yield the job's failed images."""

@@ -64,6 +64,12 @@ COMMANDS = {
         "errors",
         "Show the images of a job that failed, and why; and what ended the job, if it did not come to its own end.",
     ),
+    "report": _Command(
+        "Results",
+        "report",
+        "report",
+        "Write a job's report: one HTML file with charts and photos, which opens without a network and can be mailed.",
+    ),
     "models": _Command("Models", "models", "list_versions", "List the model versions that can be used."),
     "model": _Command(
         "Models", "models", "group", "One model version: show, promote, roll back, import, export, retire."

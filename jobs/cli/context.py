@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         TrainingStatus,
         WorkerStatus,
     )
+    from jobs.report import Written
     from jobs.results import ResultFilters
     from jobs.settings import Settings
 
@@ -80,6 +81,9 @@ class JobHandle(Protocol):
 
     def results(self, **wanted: Unpack[ResultFilters]) -> ResultStream:
         """Return its results."""
+
+    def report(self, path: Path, *, photos: int) -> Written:
+        """Write its report; return what is in it."""
 
 
 class RunHandle(Protocol):

@@ -32,6 +32,7 @@ from jobs.records import (
     TrainingStatus,
     WorkerStatus,
 )
+from jobs.report import Written
 from jobs.results import ResultFilters
 from jobs.settings import Settings, load
 from jobs.states import ImageErrorCode, JobState, RunState, VersionState
@@ -118,6 +119,10 @@ class FakeJob:
     def results(self, **wanted: Unpack[ResultFilters]) -> FakeResults:
         return FakeResults(list(self.client.rows)[: wanted.get("limit")])
 
+    def report(self, path: Path, *, photos: int) -> Written:
+        path.write_text(f"a report with {photos} photos")
+        return Written(photos=photos, note=self.client.note)
+
     def cancel(self) -> JobStatus:
         return replace(STATUS, state=JobState.CANCELED, ok=1, canceled=2)
 
@@ -159,6 +164,7 @@ class FakeClient:
     checks: list[CheckResult] = field(default_factory=list)
     card: dict[str, Any] = field(default_factory=lambda: {"name": "resnet34-1", "metrics": {"top1": 0.9}})
     refusal: CarClassifierError | None = None
+    note: str | None = None
     submitted: dict[str, Any] | None = None
     asked: dict[str, Any] | None = None
     pruned: timedelta | None = None
