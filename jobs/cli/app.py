@@ -104,6 +104,9 @@ COMMANDS = {
     "workers": _Command(
         "Operations", "workers", "list_workers", "List the workers of the last week: where they run, and what they do."
     ),
+    "metrics": _Command(
+        "Operations", "metrics", "metrics", "Serve metrics for Prometheus at /metrics until it is stopped."
+    ),
     "beat": _Command(
         "Operations", "operations", "beat", "Tick the schedules until it is stopped; any number of them is harmless."
     ),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Unpack
 
+    from jobs.metrics import Exposition
     from jobs.records import (
         CheckResult,
         Correction,
@@ -158,6 +159,9 @@ class ModelClient(Protocol):
 
     def history(self) -> list[Promotion]:
         """List the promotions."""
+
+    def metrics(self) -> Exposition:
+        """Return what monitoring reads."""
 
     def migrate(self) -> dict[str, str | None]:
         """Bring the database to this release's schema."""

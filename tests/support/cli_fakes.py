@@ -19,6 +19,7 @@ from typer.testing import Result as Run
 from jobs.cli.app import app
 from jobs.cli.context import Dependencies
 from jobs.errors import CarClassifierError, JobNotFound, NotPossible, RunNotFound, WorkerFailed
+from jobs.metrics import Exposition
 from jobs.records import (
     CheckResult,
     Correction,
@@ -246,6 +247,9 @@ class FakeClient:
 
     def workers(self) -> list[WorkerStatus]:
         return self.alive
+
+    def metrics(self) -> Exposition:
+        raise NotPossible("metrics are of a database")
 
     def migrate(self) -> dict[str, str | None]:
         return {"from": None, "to": "0001", "model_version": "resnet34-1"}
