@@ -21,7 +21,7 @@
     │   └── VersionNotFound
     ├── KeyInUse                   the key is that of a job which is another request
     ├── NotPossible                the job or version is in a state that does not allow it
-    ├── PreviewUnavailable         no photo can be decoded here
+    ├── PreviewUnavailable         no image can be decoded here
     ├── NoWorkerAlive              nothing would ever do the work
     ├── WorkerFailed               a local worker could not be started or went away
     └── WaitTimeout                the job did not end in time
@@ -156,7 +156,7 @@ class NotPossible(CarClassifierError):
 
 
 class PreviewUnavailable(CarClassifierError):
-    """No photo can be decoded or classified on this machine; the text says why."""
+    """No image can be decoded or classified on this machine; the text says why."""
 
 
 class NoWorkerAlive(CarClassifierError):

@@ -1,7 +1,7 @@
-"""Pictures and classifications of single photos, from a child process: this one never decodes what others have made.
+"""Thumbnails and classifications of single images, from a child process: this one never decodes what others have made.
 
-The child (`python -P -m workers preview`) has the pipeline's decoder and limits. One that dies of a photo, or does not
-answer in time, fails that photo alone; the next photo gets a new child.
+The child (`python -P -m workers preview`) has the pipeline's decoder and limits. One that dies of an image, or does not
+answer in time, fails that image alone; the next image gets a new child.
 
 A frame, in both directions: the lengths of a JSON object and of the bytes that follow it (two unsigned 32-bit numbers,
 big-endian), the object, the bytes.
@@ -31,7 +31,7 @@ __all__ = ["COMMAND", "Frame", "Preview", "can_decode", "read_frame", "write_fra
 
 COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "workers", "preview")
 START_SECONDS: Final = 60.0  # a busy machine loads Python and Pillow slowly
-PHOTO_SECONDS: Final = 30.0
+IMAGE_SECONDS: Final = 30.0
 CLASSIFY_SECONDS: Final = 90.0  # the first one loads the model
 _LENGTHS: Final = struct.Struct(">II")
 _CRASHED: Final = "the process that decoded it crashed"
@@ -70,7 +70,7 @@ def can_decode() -> bool:
 class Preview:
     """One child process, started when it is first needed. Safe in several threads, which take turns."""
 
-    def __init__(self, settings: Settings, *, command: Sequence[str] = COMMAND, seconds: float = PHOTO_SECONDS) -> None:
+    def __init__(self, settings: Settings, *, command: Sequence[str] = COMMAND, seconds: float = IMAGE_SECONDS) -> None:
         self._settings = settings
         self._command = command
         self._seconds = seconds
@@ -78,19 +78,19 @@ class Preview:
         self._lock = threading.Lock()
         self._closed = False
 
-    def thumbnail(self, photo: bytes, *, size: int) -> bytes | ImageFailure:
+    def thumbnail(self, image: bytes, *, size: int) -> bytes | ImageFailure:
         """Return a JPEG whose longer side has at most `size` pixels, or why there is none.
 
         Raises PreviewUnavailable.
         """
-        answer = self._ask(Frame({"do": "thumbnail", "size": size}, photo), seconds=self._seconds)
+        answer = self._ask(Frame({"do": "thumbnail", "size": size}, image), seconds=self._seconds)
         return answer if isinstance(answer, ImageFailure) else answer.data
 
-    def classify(self, photo: bytes, *, version: str, top_k: int) -> Json | ImageFailure:
+    def classify(self, image: bytes, *, version: str, top_k: int) -> Json | ImageFailure:
         """Return what this model version says: `label` to `decision`, `top`, `model_version` and `content_hash` as in
         a result; or why it says nothing. Raises PreviewUnavailable.
         """
-        command = Frame({"do": "classify", "version": version, "top_k": top_k}, photo)
+        command = Frame({"do": "classify", "version": version, "top_k": top_k}, image)
         answer = self._ask(command, seconds=max(self._seconds, CLASSIFY_SECONDS))
         return answer if isinstance(answer, ImageFailure) else dict(answer.what["result"])
 
@@ -146,7 +146,7 @@ class Preview:
         hello, _ = _exchange(child, None, seconds=START_SECONDS)
         if hello is None:
             self._end()
-            raise PreviewUnavailable("the process that decodes photos does not start; see what it wrote to stderr")
+            raise PreviewUnavailable("the process that decodes images does not start; see what it wrote to stderr")
         return child
 
     def _end(self) -> None:

@@ -1,6 +1,6 @@
-"""Decodes and classifies single photos for a process that has neither Pillow nor the model; see `jobs.preview`.
+"""Decodes and classifies single images for a process that has neither Pillow nor the model; see `jobs.preview`.
 
-Commands come in on stdin and answers go out on stdout, one after the other, as frames of `jobs.preview`. What a photo
+Commands come in on stdin and answers go out on stdout, one after the other, as frames of `jobs.preview`. What an image
 does to this process ends this process alone.
 """
 
@@ -45,12 +45,12 @@ class _Preview:
         self._classifier: Callable[..., Json] | None = None
 
     def answer(self, command: Frame) -> Frame:
-        """Return a picture or an object; `error` is the photo's, `failed` is what keeps this machine from it."""
-        what, photo = command
+        """Return an image or an object; `error` is the image's, `failed` is what keeps this machine from it."""
+        what, image = command
         try:
             if what["do"] == "thumbnail":
-                return Frame({}, self._thumbnail(photo, int(what["size"])))
-            return Frame({"result": self._classify(photo, version=what["version"], top_k=int(what["top_k"]))})
+                return Frame({}, self._thumbnail(image, int(what["size"])))
+            return Frame({"result": self._classify(image, version=what["version"], top_k=int(what["top_k"]))})
         except ImageError as exc:
             return Frame({"error": {"code": exc.code, "message": exc.message}})
         except MemoryError:
@@ -72,7 +72,7 @@ class _Preview:
 
 
 def _open_classifier(settings: Settings) -> Callable[..., Json]:
-    """Return what classifies the bytes of a photo; the engine is loaded when it is first needed."""
+    """Return what classifies the bytes of an image; the engine is loaded when it is first needed."""
     from jobs import model_registry
     from jobs.db.database import Database
     from model import pipeline

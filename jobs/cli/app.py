@@ -68,7 +68,7 @@ COMMANDS = {
         "Results",
         "report",
         "report",
-        "Write a job's report: one HTML file with charts and photos, which opens without a network and can be mailed.",
+        "Write a job's report: one HTML file with charts and images, which opens without a network and can be mailed.",
     ),
     "models": _Command("Models", "models", "list_versions", "List the model versions that can be used."),
     "model": _Command(
@@ -103,6 +103,9 @@ COMMANDS = {
     ),
     "workers": _Command(
         "Operations", "workers", "list_workers", "List the workers of the last week: where they run, and what they do."
+    ),
+    "web": _Command(
+        "Operations", "web", "web", "Serve the web console, with the demo, until it is stopped; needs the extra web."
     ),
     "metrics": _Command(
         "Operations", "metrics", "metrics", "Serve metrics for Prometheus at /metrics until it is stopped."

@@ -83,7 +83,7 @@ class JobHandle(Protocol):
     def results(self, **wanted: Unpack[ResultFilters]) -> ResultStream:
         """Return its results."""
 
-    def report(self, path: Path, *, photos: int) -> Written:
+    def report(self, path: Path, *, images: int) -> Written:
         """Write its report; return what is in it."""
 
 

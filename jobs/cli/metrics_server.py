@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from jobs.errors import OutputError, SettingsInvalid
 from jobs.metrics import CONTENT_TYPE_LATEST
+from jobs.web.access import is_loopback
 
 if TYPE_CHECKING:
     from jobs.metrics import Exposition
 
-__all__ = ["is_loopback", "make"]
+__all__ = ["make"]
 
 _Start = Callable[[str, list[tuple[str, str]]], Any]
 SECONDS = 10.0  # for one request: a client that sends nothing is not waited for
@@ -25,19 +25,11 @@ class _Handler(WSGIRequestHandler):
     timeout = SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Write nothing: a scrape every few seconds is no news."""
+        """Write nothing: scrapes come every few seconds."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches this address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def make(exposition: Exposition, *, host: str, port: int, token: str | None) -> WSGIServer:

@@ -1,4 +1,4 @@
-"""What a job has come to: counts, charts, what contradicts itself, and which photos are worth a look.
+"""What a job has come to: counts, charts, what contradicts itself, and which images are worth a look.
 
 Everything comes from one pass over the results, in memory that does not grow with the job beyond fixed limits.
 """
@@ -19,19 +19,19 @@ from jobs.states import Decision, ImageStatus
 if TYPE_CHECKING:
     from jobs.job import Job
 
-__all__ = ["BINS", "Conflict", "Duplicate", "Findings", "Group", "Photo", "collect"]
+__all__ = ["BINS", "Conflict", "Duplicate", "Findings", "Group", "Image", "collect"]
 
 BINS = 20  # of the histogram of confidences
-_TOP = 3  # labels of a photo
+_TOP = 3  # labels of an image
 _BARS = 15
 _EXAMPLES = 5  # per code of failures
 _ROWS = 30  # of a table of conflicts or duplicates
 _LISTINGS = 200_000  # that are looked at for conflicts
 _CONTENTS = 500_000  # that are looked at for duplicates
-_FOR_CONFLICTS, _FOR_FAILURES, _FOR_EACH_DECISION = 0.15, 0.1, 0.2  # fractions of all photos; the sample has the rest
+_FOR_CONFLICTS, _FOR_FAILURES, _FOR_EACH_DECISION = 0.15, 0.1, 0.2  # fractions of all images; the sample has the rest
 
 
-class Photo(NamedTuple):
+class Image(NamedTuple):
     """One image as the report shows it."""
 
     path: str
@@ -46,15 +46,15 @@ class Photo(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Photos, and why they are worth a look."""
+    """Images, and why they are worth a look."""
 
     title: str
     reason: str
-    photos: list[Photo]
+    images: list[Image]
 
 
 class Conflict(NamedTuple):
-    """A listing whose photos show cars of several makes, says the model; each make with its number of photos."""
+    """A listing whose images show cars of several makes, says the model; each make with its number of images."""
 
     listing: str
     makes: list[tuple[str, int]]
@@ -77,7 +77,7 @@ class Findings:
     models: Sequence[tuple[str, int]]
     histogram: Mapping[str, Sequence[int]]
     failures: Sequence[tuple[str, int]]
-    examples: Mapping[str, Sequence[Photo]]
+    examples: Mapping[str, Sequence[Image]]
     conflicts: Sequence[Conflict]
     all_conflicts: int
     duplicates: Sequence[Duplicate]
@@ -85,17 +85,17 @@ class Findings:
     groups: Sequence[Group]
 
 
-def collect(job: Job, *, photos: int) -> Findings:
-    """Return the findings on a job, with `photos` photos chosen. Raises JobNotFound."""
-    found = _Collection(seed=job.id, photos=photos)
+def collect(job: Job, *, images: int) -> Findings:
+    """Return the findings on a job, with `images` images chosen. Raises JobNotFound."""
+    found = _Collection(seed=job.id, images=images)
     for result in job.results(top_k=_TOP):
         found.add(result)
     return found.findings(job.status())
 
 
-def _photo(result: Result) -> Photo:
+def _image(result: Result) -> Image:
     code, message = result.error or (None, None)
-    return Photo(
+    return Image(
         result.path,
         result.content_hash,
         result.label,
@@ -109,11 +109,11 @@ def _photo(result: Result) -> Photo:
 
 
 class _Lowest:
-    """The photos of the lowest confidence of those that were offered, each content once."""
+    """The images of the lowest confidence of those that were offered, each content once."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._heap: list[tuple[float, int, Photo]] = []
+        self._heap: list[tuple[float, int, Image]] = []
         self._contents: set[str | None] = set()
         self._numbers = count()
 
@@ -125,37 +125,37 @@ class _Lowest:
         if full:
             self._contents.discard(heapq.heappop(self._heap)[-1].content_hash)
         self._contents.add(result.content_hash)
-        heapq.heappush(self._heap, (order, -next(self._numbers), _photo(result)))
+        heapq.heappush(self._heap, (order, -next(self._numbers), _image(result)))
 
-    def photos(self) -> list[Photo]:
-        return [photo for *_, photo in sorted(self._heap, reverse=True)]
+    def images(self) -> list[Image]:
+        return [image for *_, image in sorted(self._heap, reverse=True)]
 
 
 class _Sample:
-    """Photos of which each one that was offered is as likely as any other; the same ones for the same seed."""
+    """Images of which each one that was offered is as likely as any other; the same ones for the same seed."""
 
     def __init__(self, most: int, *, seed: str) -> None:
         self._most = most
         self._random = random.Random(seed)  # noqa: S311 - no secret
         self._offered = 0
-        self._photos: list[Photo] = []
+        self._images: list[Image] = []
 
     def offer(self, result: Result) -> None:
         self._offered += 1
-        if len(self._photos) < self._most:
-            self._photos.append(_photo(result))
+        if len(self._images) < self._most:
+            self._images.append(_image(result))
         elif self._most and (place := self._random.randrange(self._offered)) < self._most:
-            self._photos[place] = _photo(result)
+            self._images[place] = _image(result)
 
-    def photos(self) -> list[Photo]:
-        return sorted(self._photos, key=lambda photo: photo.path)
+    def images(self) -> list[Image]:
+        return sorted(self._images, key=lambda image: image.path)
 
 
 @dataclass
 class _Listings:
-    """Which makes the photos of each listing show, each with a photo of it."""
+    """Which makes the images of each listing show, each with an image of it."""
 
-    seen: dict[str, dict[str, tuple[int, Photo]]] = field(default_factory=dict)
+    seen: dict[str, dict[str, tuple[int, Image]]] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
         if result.listing is None or result.make is None or result.decision == Decision.UNKNOWN:
@@ -163,17 +163,17 @@ class _Listings:
         if result.listing not in self.seen and len(self.seen) >= _LISTINGS:
             return
         makes = self.seen.setdefault(result.listing, {})
-        images, photo = makes.get(result.make) or (0, _photo(result)._replace(top=()))
-        makes[result.make] = (images + 1, photo)
+        images, image = makes.get(result.make) or (0, _image(result)._replace(top=()))
+        makes[result.make] = (images + 1, image)
 
-    def conflicts(self) -> list[tuple[Conflict, list[Photo]]]:
-        """List those of several makes, the one first whose minority is the largest; with a photo of each make."""
+    def conflicts(self) -> list[tuple[Conflict, list[Image]]]:
+        """List those of several makes, the one first whose minority is the largest; with an image of each make."""
         found = []
         for listing, makes in self.seen.items():
             if len(makes) > 1:
                 ordered = sorted(makes.items(), key=lambda item: -item[1][0])
                 conflict = Conflict(listing, [(make, images) for make, (images, _) in ordered])
-                found.append((conflict, [photo for _, (_, photo) in ordered]))
+                found.append((conflict, [image for _, (_, image) in ordered]))
         return sorted(found, key=lambda pair: (-sum(images for _, images in pair[0].makes[1:]), pair[0].listing))
 
 
@@ -201,25 +201,25 @@ class _Contents:
 class _Collection:
     """What one pass over the results collects."""
 
-    def __init__(self, *, seed: str, photos: int) -> None:
-        self._photos = photos
+    def __init__(self, *, seed: str, images: int) -> None:
+        self._images = images
         self._decisions: Counter[str] = Counter()
         self._makes: Counter[str] = Counter()
         self._models: Counter[str] = Counter()
         self._histogram = {decision.value: [0] * BINS for decision in Decision}
         self._codes: Counter[str] = Counter()
-        self._failed: dict[str, list[Photo]] = {}
+        self._failed: dict[str, list[Image]] = {}
         self._listings, self._contents = _Listings(), _Contents()
-        self._lowest = {decision.value: _Lowest(int(photos * _FOR_EACH_DECISION)) for decision in Decision}
-        self._sample = _Sample(photos, seed=seed)
+        self._lowest = {decision.value: _Lowest(int(images * _FOR_EACH_DECISION)) for decision in Decision}
+        self._sample = _Sample(images, seed=seed)
 
     def add(self, result: Result) -> None:
         """Take one result into account."""
         if result.error is not None:
             self._codes[result.error.code] += 1
             failed = self._failed.setdefault(result.error.code, [])
-            if len(failed) < max(_EXAMPLES, int(self._photos * _FOR_FAILURES)):
-                failed.append(_photo(result))
+            if len(failed) < max(_EXAMPLES, int(self._images * _FOR_FAILURES)):
+                failed.append(_image(result))
         if result.status != ImageStatus.OK or result.decision is None or result.confidence is None:
             return
         self._decisions[result.decision] += 1
@@ -248,37 +248,37 @@ class _Collection:
             all_conflicts=len(conflicts),
             duplicates=duplicates[:_ROWS],
             all_duplicates=len(duplicates),
-            groups=list(self._groups([photo for _, found in conflicts for photo in found])),
+            groups=list(self._groups([image for _, found in conflicts for image in found])),
         )
 
-    def _groups(self, of_conflicts: Sequence[Photo]) -> Iterable[Group]:
-        """Yield the photos worth a look, each in one group alone."""
+    def _groups(self, of_conflicts: Sequence[Image]) -> Iterable[Group]:
+        """Yield the images worth a look, each in one group alone."""
         seen: set[str] = set()
 
-        def new(photos: Iterable[Photo], most: int) -> list[Photo]:
-            chosen: list[Photo] = []
-            for photo in photos:
+        def new(images: Iterable[Image], most: int) -> list[Image]:
+            chosen: list[Image] = []
+            for image in images:
                 if len(chosen) >= most:
                     break
-                if (what := photo.content_hash or photo.path) not in seen:
+                if (what := image.content_hash or image.path) not in seen:
                     seen.add(what)
-                    chosen.append(photo)
+                    chosen.append(image)
             return chosen
 
         in_turn = zip_longest(*self._failed.values())  # of codes, so that the frequent ones do not crowd out the others
-        of_failures: Sequence[Photo] = [photo for photos in in_turn for photo in photos if photo is not None]
-        offered: list[tuple[str, str, Sequence[Photo], float]] = [
-            (f"Least sure of “{decision}”", _REASONS[decision], lowest.photos(), _FOR_EACH_DECISION)
+        of_failures: Sequence[Image] = [image for images in in_turn for image in images if image is not None]
+        offered: list[tuple[str, str, Sequence[Image], float]] = [
+            (f"Least sure of “{decision}”", _REASONS[decision], lowest.images(), _FOR_EACH_DECISION)
             for decision, lowest in self._lowest.items()
         ]
         offered += [
-            ("From listings in conflict", "one photo of each make that a listing shows", of_conflicts, _FOR_CONFLICTS),
+            ("From listings in conflict", "one image of each make that a listing shows", of_conflicts, _FOR_CONFLICTS),
             ("Failed", "a few of each error code", of_failures, _FOR_FAILURES),
         ]
-        for title, reason, photos, fraction in offered:
-            if chosen := new(photos, int(self._photos * fraction)):
+        for title, reason, images, fraction in offered:
+            if chosen := new(images, int(self._images * fraction)):
                 yield Group(title, reason, chosen)
-        if sample := new(self._sample.photos(), self._photos - len(seen)):
+        if sample := new(self._sample.images(), self._images - len(seen)):
             yield Group("A sample", "chosen at random from all that were classified", sample)
 
 

@@ -61,7 +61,9 @@ def test_a_growing_backlog_and_a_killed_worker_move_what_the_alerts_name(
 ) -> None:
     (gate := tmp_path / "gate").touch()  # while it is there, no image is done
     engine = {"CARS_ENGINE": "tests.support.gated_engine:GatedEngine", "GATE": str(gate)}
-    stuck = worker({**backend.env, **engine, "CARS_BATCH_SIZE": "1"})
+    env = {**backend.env, **engine, "CARS_BATCH_SIZE": "1"}
+    worker(env, "--queues", "control")
+    stuck = worker(env, "--queues", "classify")
     with Client() as client:
         exposition = client.metrics()
         assert samples(exposition)['cars_workers{queue="classify",state="gone"}'] == 0

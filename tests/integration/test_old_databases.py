@@ -66,7 +66,12 @@ def test_statuses_read_the_same(old: Old) -> None:
 
 
 def test_results_errors_and_skipped_files_read_the_same(old: Old) -> None:
-    assert [result.to_dict() for result in old.client.results()] == old.printed["all_results"]
+    finished = [result for result in old.printed["all_results"] if result["status"] in ("ok", "failed")]
+    found = [result.to_dict() for result in old.client.results()]
+    place = {(result["job"], result["path"]): at for at, result in enumerate(old.printed["all_results"])}
+    assert sorted(found, key=lambda result: place[result["job"], result["path"]]) == finished
+    times = [result["finished_at"] for result in found]
+    assert times == sorted(times, reverse=True)
     for job_id, results in old.printed["results"].items():
         job = old.client.job(job_id)
         assert [result.to_dict() for result in job.results()] == results

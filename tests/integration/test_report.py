@@ -13,7 +13,7 @@ from PIL import Image
 
 from jobs import Client, Job
 from jobs.errors import OutputError, SettingsInvalid
-from jobs.report import pictures
+from jobs.report import thumbnails
 from jobs.settings import Settings, load
 from tests.support.engines import SCRIPTED
 from tests.support.processes import CHECKOUT, run_cars
@@ -71,7 +71,7 @@ def job(done: _Done, monkeypatch: pytest.MonkeyPatch) -> Iterator[Job]:
 
 
 def test_classify_writes_the_report(done: _Done) -> None:
-    assert f"report written to {done.report}, with 6 photos" in done.stderr
+    assert f"report written to {done.report}, with 6 images" in done.stderr
     page = _Page(text := done.report.read_text())
     assert not page.all("script")
     assert not page.all("i"), "a listing's name is text"
@@ -94,11 +94,11 @@ def test_nothing_is_loaded_from_anywhere(done: _Done) -> None:
 
 def test_python_writes_it_with_as_many_photos_as_asked(job: Job, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    assert job.report(file, photos=2) == (2, None)
+    assert job.report(file, images=2) == (2, None)
     assert len(_Page(file.read_text()).all("img")) == 2
-    assert job.report(file, photos=0) == (0, None)
-    with pytest.raises(SettingsInvalid, match="photos must be from 0 to 2,000, not -1"):
-        job.report(file, photos=-1)
+    assert job.report(file, images=0) == (0, None)
+    with pytest.raises(SettingsInvalid, match="images must be from 0 to 2,000, not -1"):
+        job.report(file, images=-1)
     with pytest.raises(OutputError, match="there is no folder"):
         job.report(tmp_path / "gone" / "report.html")
 
@@ -116,20 +116,20 @@ def test_a_source_that_is_gone_is_said(job: Job, done: _Done, tmp_path: Path) ->
     done.folder.rename(tmp_path / "elsewhere")
     written = job.report(tmp_path / "report.html")
     (tmp_path / "elsewhere").rename(done.folder)
-    assert written.photos == 0
+    assert written.images == 0
     assert written.note
     assert str(done.folder) in written.note
     text = (tmp_path / "report.html").read_text()
-    assert "There are no pictures" in text
+    assert "There are no thumbnails" in text
     assert "undecodable" in text, "the rest is there"
 
 
 def test_without_pillow_there_are_no_pictures_and_it_says_so(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "can_decode", lambda: False)
+    monkeypatch.setattr(thumbnails, "can_decode", lambda: False)
     written = job.report(tmp_path / "report.html")
-    assert written.photos == 0
+    assert written.images == 0
     assert "this installation has no Pillow" in (written.note or "")
     assert "this installation has no Pillow" in (tmp_path / "report.html").read_text()
 

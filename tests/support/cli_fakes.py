@@ -53,7 +53,7 @@ WORKER = WorkerStatus(
 RUN = TrainingStatus(
     id="3", state=RunState.PUBLISHED, stage=None, dataset="/cars", recipe="finetune", init="v1", epoch=2, epochs=2,
     epochs_run=2, epoch_share=0.0, train_loss=0.5, valid_loss=0.4, accuracy=0.9, images_per_second=None,
-    network_images_per_second=None, eta_seconds=None, notes=["left out: a.jpg: not an image"],
+    network_images_per_second=None, eta_seconds=None, notes=["left out: a.jpg: not an image"], curve=[],
     model_version="finetune-3-abc", promoted=True, candidate={"top1": 0.9}, production={"top1": 0.8},
     reason="top-1 90.00%", error=None, cancel_requested=False, attempt=1, created_at="2026-01-02T03:04:05Z",
     started_at="2026-01-02T03:04:06Z", finished_at="2026-01-02T03:05:06Z",
@@ -120,9 +120,9 @@ class FakeJob:
     def results(self, **wanted: Unpack[ResultFilters]) -> FakeResults:
         return FakeResults(list(self.client.rows)[: wanted.get("limit")])
 
-    def report(self, path: Path, *, photos: int) -> Written:
-        path.write_text(f"a report with {photos} photos")
-        return Written(photos=photos, note=self.client.note)
+    def report(self, path: Path, *, images: int) -> Written:
+        path.write_text(f"a report with {images} images")
+        return Written(images=images, note=self.client.note)
 
     def cancel(self) -> JobStatus:
         return replace(STATUS, state=JobState.CANCELED, ok=1, canceled=2)

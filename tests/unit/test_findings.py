@@ -28,8 +28,8 @@ class _Job:
         return iter(self._rows)
 
 
-def findings(rows: Sequence[Result], *, photos: int = 50) -> Findings:
-    return collect(cast("Job", _Job(rows)), photos=photos)
+def findings(rows: Sequence[Result], *, images: int = 50) -> Findings:
+    return collect(cast("Job", _Job(rows)), images=images)
 
 
 def row(number: int, **changes: Any) -> Result:
@@ -59,7 +59,7 @@ def test_counts_and_charts() -> None:
 def test_the_least_sure_of_each_decision_come_first_and_no_photo_twice() -> None:
     rows = [row(n, confidence=0.8 + n / 1000) for n in range(100)]
     rows += [row(100 + n, decision="unknown", confidence=0.1 + n / 1000) for n in range(100)]
-    groups = {group.title: group.photos for group in findings(rows, photos=20).groups}
+    groups = {group.title: group.images for group in findings(rows, images=20).groups}
     assert [photo.path for photo in groups["Least sure of “model”"]] == [f"{n:03}.jpg" for n in range(4)]
     assert [photo.path for photo in groups["Least sure of “unknown”"]] == [f"{n:03}.jpg" for n in range(100, 104)]
     every = [photo.path for photos in groups.values() for photo in photos]
@@ -69,12 +69,12 @@ def test_the_least_sure_of_each_decision_come_first_and_no_photo_twice() -> None
 
 def test_the_sample_is_the_same_each_time() -> None:
     rows = [row(n) for n in range(300)]
-    assert findings(rows, photos=30).groups == findings(rows, photos=30).groups
+    assert findings(rows, images=30).groups == findings(rows, images=30).groups
 
 
 def test_the_same_content_is_shown_once() -> None:
-    groups = findings([row(n, content_hash="aa") for n in range(50)], photos=20).groups
-    assert sum(len(group.photos) for group in groups) == 1
+    groups = findings([row(n, content_hash="aa") for n in range(50)], images=20).groups
+    assert sum(len(group.images) for group in groups) == 1
 
 
 def test_listings_whose_photos_name_several_makes_are_in_conflict() -> None:
@@ -95,8 +95,8 @@ def test_duplicates_are_contents_in_several_listings() -> None:
     assert found.all_duplicates == 1
 
 
-@pytest.mark.parametrize("photos", [0, 1, 5, 200])
-def test_never_more_photos_than_asked(photos: int) -> None:
+@pytest.mark.parametrize("images", [0, 1, 5, 200])
+def test_never_more_photos_than_asked(images: int) -> None:
     rows = [row(n, listing=str(n // 4), make="Acura" if n % 2 else "BMW") for n in range(400)]
     rows += [a_result(f"bad{n}.jpg", status="failed", error=A_FAILURE.error, decision=None) for n in range(50)]
-    assert sum(len(group.photos) for group in findings(rows, photos=photos).groups) <= photos
+    assert sum(len(group.images) for group in findings(rows, images=images).groups) <= images

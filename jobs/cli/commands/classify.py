@@ -39,7 +39,7 @@ def classify(
     every: Annotated[bool, typer.Option("--all", help="Print every row on a terminal, too, not only 50.")] = False,
     output: OutputOption = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a report with charts and photos, too.")
+        Path | None, typer.Option(metavar="FILE.html", help="Write a report with charts and images, too.")
     ] = None,
     form: FormatOption = None,
 ) -> None:

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 __all__ = ["check_report", "report", "write_report"]
 
-PHOTOS = 200
+IMAGES = 200
 
 
 def report(
     ctx: typer.Context,
     job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.html", help="The file to write.")],
-    photos: Annotated[int, typer.Option(min=0, max=2_000, help="At most so many photos.")] = PHOTOS,
+    images: Annotated[int, typer.Option("--photos", min=0, max=2_000, help="At most so many images in it.")] = IMAGES,
 ) -> None:
-    """Write a job's report: one HTML file with charts and photos, which opens without a network and can be mailed."""
+    """Write a job's report: one HTML file with charts and images, which opens without a network and can be mailed."""
     check_report(output, "--output")
     with dependencies(ctx).client() as client:
-        write_report(client.job(job), output, photos=photos)
+        write_report(client.job(job), output, images=images)
 
 
 def check_report(file: Path | None, option: str) -> None:
@@ -40,9 +40,9 @@ def check_report(file: Path | None, option: str) -> None:
         raise OutputError(f"{file} cannot be written: {wrong}")
 
 
-def write_report(job: "JobHandle", file: Path, *, photos: int = PHOTOS) -> None:
+def write_report(job: "JobHandle", file: Path, *, images: int = IMAGES) -> None:
     """Write the report and say what is in it."""
-    written = job.report(file, photos=photos)
-    notice(f"report written to {file}, with {written.photos:,} photos")
+    written = job.report(file, images=images)
+    notice(f"report written to {file}, with {written.images:,} images")
     if written.note:
         notice(written.note)

@@ -22,20 +22,20 @@ from jobs.states import ImageErrorCode, ImageFailure
 if TYPE_CHECKING:
     from jobs.backend import Backend
     from jobs.job import Job
-    from jobs.report.findings import Photo
+    from jobs.report.findings import Image
 
-__all__ = ["Pictures", "take"]
+__all__ = ["Thumbnails", "take"]
 
 SIZE = 280  # pixels of the longer side
 MOST_BYTES = 9 << 20  # of all thumbnails; as text they take a third more
 SECONDS = 20.0  # for reading and decoding all of them
 READERS = 4  # of a remote source, where reading mostly waits; each may keep a whole file in memory
 
-NO_PILLOW = "There are no pictures: this installation has no Pillow (pip install 'car-classifier[cpu]')."
+NO_PILLOW = "There are no thumbnails: this installation has no Pillow (pip install 'car-classifier[cpu]')."
 
 
 @dataclass
-class Pictures:
+class Thumbnails:
     """`images`: path to `data:` URL; `missing`: path to why there is none; `note`: what keeps all or many away."""
 
     images: dict[str, str] = field(default_factory=dict)
@@ -43,62 +43,62 @@ class Pictures:
     note: str | None = None
 
 
-def take(backend: Backend, job: Job, photos: Sequence[Photo]) -> Pictures:
-    """Return what can be had of these photos; nothing that keeps one away is an error."""
-    if not photos:
-        return Pictures()
+def take(backend: Backend, job: Job, images: Sequence[Image]) -> Thumbnails:
+    """Return what can be had of these images; nothing that keeps one away is an error."""
+    if not images:
+        return Thumbnails()
     if not can_decode():
-        return Pictures(
-            note="There are no pictures: this installation has no Pillow (pip install 'car-classifier[cpu]')."
+        return Thumbnails(
+            note="There are no thumbnails: this installation has no Pillow (pip install 'car-classifier[cpu]')."
         )
     preview = Preview(backend.settings)
     try:
-        return _take(backend, job, photos, preview)
+        return _take(backend, job, images, preview)
     except SourceError as exc:
-        return Pictures(note=f"There are no pictures: {exc}.")
+        return Thumbnails(note=f"There are no thumbnails: {exc}.")
     finally:
         preview.close()
 
 
-def _take(backend: Backend, job: Job, photos: Sequence[Photo], preview: Preview) -> Pictures:
-    found = Pictures()
+def _take(backend: Backend, job: Job, images: Sequence[Image], preview: Preview) -> Thumbnails:
+    found = Thumbnails()
     deadline = time.monotonic() + SECONDS
     room = MOST_BYTES
     try:
-        for photo, content in _read(backend, job, photos):
+        for image, content in _read(backend, job, images):
             if time.monotonic() > deadline or room <= 0:
                 why = "the file would be too large to mail" if room <= 0 else f"reading took over {SECONDS:.0f} s"
-                found.note = f"Only {len(found.images):,} of {len(photos):,} photos are shown: {why}."
+                found.note = f"Only {len(found.images):,} of {len(images):,} images are shown: {why}."
                 break
             made = preview.thumbnail(content, size=SIZE) if isinstance(content, bytes) else content
             if isinstance(made, ImageFailure):
-                found.missing[photo.path] = made.message
+                found.missing[image.path] = made.message
             else:
                 room -= len(made)
-                found.images[photo.path] = f"data:image/jpeg;base64,{b64encode(made).decode()}"
+                found.images[image.path] = f"data:image/jpeg;base64,{b64encode(made).decode()}"
     except PreviewUnavailable as exc:
-        found.note = f"Pictures are missing: {exc}."
+        found.note = f"Thumbnails are missing: {exc}."
     if not found.images and found.note is None:
-        found.note = "There are no pictures: none of these photos can be read any more."
+        found.note = "There are no thumbnails: none of these images can be read any more."
     return found
 
 
-def _read(backend: Backend, job: Job, photos: Sequence[Photo]) -> Iterator[tuple[Photo, bytes | ImageFailure]]:
-    """Yield each photo with its bytes, or why they cannot be had. Raises SourceError."""
+def _read(backend: Backend, job: Job, images: Sequence[Image]) -> Iterator[tuple[Image, bytes | ImageFailure]]:
+    """Yield each image with its bytes, or why they cannot be had. Raises SourceError."""
     settings = backend.settings
     with backend.database.read() as connection:
         row = jobs.get(connection, job.number)
     if row is None:
         raise SourceError(f"job {job.id} was deleted meanwhile")
 
-    def read(photo: Photo) -> bytes | ImageFailure:
+    def read(image: Image) -> bytes | ImageFailure:
         try:
-            content = source.read(photo.path)
+            content = source.read(image.path)
         except ImageUnavailable as exc:
             return exc.failure
         except OSError as exc:
             return ImageFailure(ImageErrorCode.UNREADABLE, exc.strerror or str(exc))
-        if photo.content_hash not in (None, hashlib.sha256(content).hexdigest()):
+        if image.content_hash not in (None, hashlib.sha256(content).hexdigest()):
             return ImageFailure(ImageErrorCode.VANISHED, "the file is another one by now")
         return content
 
@@ -107,6 +107,6 @@ def _read(backend: Backend, job: Job, photos: Sequence[Photo]) -> Iterator[tuple
         sources.open_source(row.source, roots=settings.roots, max_file_bytes=settings.max_file_bytes) as source,
         ThreadPoolExecutor(readers) as pool,
     ):
-        for at in range(0, len(photos), readers):
-            some = photos[at : at + readers]
+        for at in range(0, len(images), readers):
+            some = images[at : at + readers]
             yield from zip(some, pool.map(read, some), strict=True)
