@@ -30,9 +30,11 @@ from jobs.records import FailedImage, JobStatus, SkippedSuffix
 from jobs.redaction import redacted
 from jobs.sources.files import Listed
 from jobs.states import JobState, Priority
+from jobs.summary import SummaryRow, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date, datetime
     from typing import Unpack
 
     from sqlalchemy import Connection
@@ -164,6 +166,13 @@ class Job:
             raise SettingsInvalid(f"images must be from 0 to {report.MOST_IMAGES:,}, not {images}")
         self.status()
         return report.write(self._backend, self, Path(path), images=images)
+
+    def summary(
+        self, *, by: str | None = None, since: str | date | datetime | None = None, limit: int | None = None
+    ) -> list[SummaryRow]:
+        """Sum up the job's finished images; see `Client.summary`."""
+        self.status()
+        return summarize(self._backend, self.number, by=by, since=since, limit=limit)
 
     def errors(self) -> Iterator[FailedImage]:
         """Yield the job's failed images."""

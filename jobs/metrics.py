@@ -18,7 +18,7 @@ from jobs.db.queries import metrics, versions
 from jobs.errors import DatabaseError
 from jobs.queues import QUEUES
 from jobs.records import RunProgress
-from jobs.states import ImageStatus, JobState
+from jobs.states import ImageErrorCode, ImageStatus, JobState
 from jobs.workers import listing
 
 if TYPE_CHECKING:
@@ -136,6 +136,11 @@ def _totals(connection: Connection) -> Iterator[Metric]:
     for status, number in counts.items():
         images.add_metric([status], number)
     yield images
+    failed = GaugeMetricFamily("cars_images_failed", "Failed images of all jobs by error code.", labels=["code"])
+    codes = dict.fromkeys(ImageErrorCode, 0) | metrics.failures(connection)
+    for code, number in codes.items():
+        failed.add_metric([code], number)
+    yield failed
     cached = GaugeMetricFamily("cars_images_cached", "Images, of those that are ok, whose content was known before.")
     cached.add_metric([], sum(row.cached for row in rows.values()))
     yield cached

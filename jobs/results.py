@@ -116,6 +116,11 @@ class Results:
         following = cursors.encode(keys[-1], asked=self._asked) if len(keys) == limit else None
         return Page(list(map(self._result, rows)), following)
 
+    @property
+    def paged(self) -> bool:
+        """Whether `page` can be asked for them: an index has their order."""
+        return self._walk() is not None
+
     def record_pages(self) -> Iterator[Sequence[results.ResultRecord]]:
         """Yield what is stored of the results, some at a time."""
         walk = self._walk()
@@ -187,6 +192,14 @@ class Results:
                 row = versions.by_id(connection, version_id)
             self._classes[version_id] = row.card["classes"] if row is not None else []
         return self._classes[version_id]
+
+    def count(self) -> int:
+        """Return how many results there are, whatever `limit` says.
+
+        It costs the same with any number of them, unless a listing, a confidence or a time is asked for.
+        """
+        with self._database.read() as connection:
+            return results.count(connection, self._wanted)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the images by `status`, `decision`, `make` (where it was decided) and error `code`.

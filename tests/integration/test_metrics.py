@@ -99,6 +99,7 @@ def test_what_was_processed_is_counted_once_and_never_falls(
         assert counted['cars_images_processed_total{status="ok"}'] == 3
         assert counted['cars_images_processed_total{status="failed"}'] == 1
         assert counted['cars_images{status="ok"}'] == 5
+        assert counted['cars_images_failed{code="undecodable"}'] == 1
         job.delete()
         after = samples(exposition)
     assert after['cars_images{status="ok"}'] == 2

@@ -246,14 +246,23 @@ def test_sorting_is_of_one_moment(client: Client, job: Job, monkeypatch: pytest.
 
 def test_counts(client: Client, job: Job) -> None:
     with client.database.write() as connection:
-        connection.execute(text("UPDATE predictions SET decision = 'unknown' WHERE make = 'BMW'"))
-        connection.execute(text("UPDATE predictions SET decision = 'make' WHERE model = 'TL'"))
-    assert job.results().counts() == {
+        for decision, make, car_model in (("unknown", "BMW", "M3"), ("make", "Acura", "TL")):
+            named = {"decision": decision, "make": make, "model": car_model}
+            classes = "(SELECT id FROM classes WHERE make = :make AND model = :model)"
+            for change in (
+                "UPDATE predictions SET decision = :decision WHERE make = :make AND model = :model",
+                f"UPDATE outcomes SET decision = :decision WHERE class_id IN {classes}",
+                f"UPDATE totals SET outcome = :decision WHERE class_id IN {classes}",
+            ):
+                connection.execute(text(change), named)
+    expected = {
         "status": {"ok": 8, "failed": 1},
         "decision": {"model": 4, "make": 2, "unknown": 2},
         "make": {"Acura": 4, "Land Rover": 2},
         "code": {"undecodable": 1},
     }
+    for found in (job.results(), client.results(), job.results(since="2020-01-01")):  # from totals, and one by one
+        assert found.counts() == expected
     assert client.results(make="BMW").counts()["status"] == {"ok": 2}
 
 
@@ -322,11 +331,13 @@ def test_times(client: Client, job: Job) -> None:
     day, minute = timedelta(days=1), timedelta(minutes=1)
     for since in (finished - minute, (finished - day).date(), (finished - day).isoformat(), str(date(2020, 1, 1))):
         assert len(paths(client.results(since=since))) == 9, since
-    for since in (finished + minute, (finished + 2 * day).date(), "2120-01-01"):
-        assert paths(client.results(since=since)) == [], since
+    for since in (finished + day, (finished + 2 * day).date(), "2120-01-01"):
+        with pytest.raises(SettingsInvalid, match="since must not lie in the future"):
+            client.results(since=since)
+    assert paths(client.results(since=datetime.now(UTC))) == []
     assert paths(client.results(until=finished - day)) == []
     assert len(paths(client.results(since=finished - day, until=finished + minute))) == 9
-    local = (finished + minute).astimezone().isoformat()
+    local = datetime.now().astimezone().isoformat()
     assert paths(client.results(since=local)) == []
     utc = (finished - minute).astimezone(UTC).replace(tzinfo=None)
     assert len(paths(client.results(since=utc))) == 9

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, func, or_, select
 
 from jobs.db.database import now
-from jobs.db.tables import BatchRow, JobRow, TrainingRunRow
+from jobs.db.queries.totals import NO_CLASS
+from jobs.db.tables import BatchRow, JobRow, TotalRow, TrainingRunRow
 from jobs.states import BatchState, RunState
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Progress",
     "RunningRun",
     "backlog",
+    "failures",
     "in_flight",
     "job_totals",
     "overdue_leases",
@@ -70,6 +72,12 @@ def job_totals(connection: Connection) -> list[JobTotals]:
     sums = (func.coalesce(func.sum(counter), 0) for counter in counters)
     rows = connection.execute(select(JobRow.state, func.count(), *sums).group_by(JobRow.state))
     return [JobTotals(state, *map(int, numbers)) for state, *numbers in rows]
+
+
+def failures(connection: Connection) -> dict[str, int]:
+    """Count the failed images of each error code, from totals."""
+    query = select(TotalRow.outcome, func.sum(TotalRow.images)).where(TotalRow.class_id == NO_CLASS)
+    return {code: int(images) for code, images in connection.execute(query.group_by(TotalRow.outcome))}
 
 
 def backlog(connection: Connection) -> Backlog:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from jobs.db.queries import classes, walks
+from jobs.db.queries import classes, summaries, walks
 from jobs.db.queries.walks import Key, Narrowed, Order
 from jobs.db.tables import BatchRow, ClassRow, CorrectionRow, ImageRow, JobRow, OutcomeRow, PredictionRow, VersionRow
 from jobs.states import BatchState, Decision, ImageStatus, ResultOrder
@@ -298,11 +298,44 @@ def _joined(
     )
 
 
+def count(connection: Connection, wanted: Filter) -> int:
+    """Return how many images fit: from totals where they tell, otherwise one by one.
+
+    Of all jobs those are counted that are finished, unless `status` asks for others.
+    """
+    if wanted.unfinished and wanted == Filter(job_id=wanted.job_id, status=wanted.status):
+        return summaries.unfinished(connection, wanted.job_id)[ImageStatus(wanted.status or "")]
+    if not wanted.unfinished:
+        narrowed = wanted.narrowed(connection)
+        with_unfinished = wanted.job_id is not None and narrowed.failures and wanted.status is None
+        if (found := summaries.count(connection, narrowed)) is not None:
+            more = sum(summaries.unfinished(connection, wanted.job_id).values()) if with_unfinished else 0
+            return found + more
+        if not with_unfinished:
+            return walks.count(connection, narrowed)
+    query = _joined(select(func.count())).where(*wanted.conditions())
+    return int(connection.execute(query).scalar_one())
+
+
 def counts(connection: Connection, wanted: Filter) -> list[Count]:
     """Count the images of each `status`, `decision`, `make` and `error_code`."""
+    if wanted == Filter(job_id=wanted.job_id):
+        return _all_counts(connection, wanted.job_id)
     groups = (ImageRow.status, PredictionRow.decision, PredictionRow.make, ImageRow.error_code)
     query = _joined(select(*groups, func.count().label("images"))).where(*wanted.conditions()).group_by(*groups)
     return list(map(Count._make, connection.execute(query)))
+
+
+def _all_counts(connection: Connection, job_id: int | None) -> list[Count]:
+    """Count a job's images, or all, from totals."""
+    found = [
+        Count(ImageStatus.FAILED, None, None, each.outcome, each.images)
+        if each.make is None
+        else Count(ImageStatus.OK, each.outcome, each.make, None, each.images)
+        for each in summaries.tallies(connection, job_id)
+    ]
+    rest = summaries.unfinished(connection, job_id)
+    return found + [Count(status, None, None, None, images) for status, images in rest.items() if images]
 
 
 def errors(connection: Connection, job_id: int, *, after: int, limit: int) -> list[FailedImage]:

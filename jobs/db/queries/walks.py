@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, s
 from jobs.db.tables import ImageRow, JobRow, OutcomeRow
 from jobs.states import Decision
 
-__all__ = ["Key", "Narrowed", "Order", "keys"]
+__all__ = ["Key", "Narrowed", "Order", "count", "keys"]
 
 MOST_BRANCHES = 64  # classes whose rows are merged; so many classes together are frequent enough to be met soon
 FEW = 20_000  # rows that are sorted rather than sought along another index
@@ -152,6 +152,17 @@ def keys(connection: Connection, wanted: Narrowed, order: Order, *, after: Key |
         failed = _of_job(replace(wanted, decisions=(), class_ids=None), after)
         found += [key._replace(value=None) for key in _keys(connection, failed, Order.BY_JOB, limit - len(found))]
     return found
+
+
+def count(connection: Connection, wanted: Narrowed) -> int:
+    """Return how many outcomes fit."""
+    if wanted.class_ids == () or wanted.version_ids == ():
+        return 0
+    query = select(func.count()).select_from(OutcomeRow).where(*wanted.conditions(), *wanted.of_classes())
+    if wanted.listing is not None:
+        of_listing = and_(ImageRow.job_id == OutcomeRow.job_id, ImageRow.ordinal == OutcomeRow.ordinal)
+        query = query.join(ImageRow, of_listing).where(ImageRow.listing == wanted.listing)
+    return connection.execute(query).scalar_one()
 
 
 Branch = Select[*tuple[Any, ...]]
