@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from jobs import records
     from jobs.db.database import Database
+    from jobs.metrics import Exposition
     from jobs.results import ResultFilters, Results
     from jobs.settings import Settings
     from jobs.summary import SummaryRow
@@ -297,6 +298,12 @@ class Client:
     def workers(self) -> list[records.WorkerStatus]:
         """List the workers that were seen in the last week; alive when their heartbeat is under 15 s old."""
         return workers.listing(self._backend)
+
+    def metrics(self) -> Exposition:
+        """Return what monitoring reads: `text()` gives it in the format of Prometheus, with counters from now on."""
+        from jobs.metrics import Exposition  # it loads prometheus_client
+
+        return Exposition(self._backend)
 
     def migrate(self, *, report: Callable[[int, int], None] | None = None) -> dict[str, str | None]:
         """Bring the database to this release's schema; see `jobs.db.migrate.migrate`."""

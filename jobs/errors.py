@@ -21,6 +21,7 @@
     │   └── VersionNotFound
     ├── KeyInUse                   the key is that of a job which is another request
     ├── NotPossible                the job or version is in a state that does not allow it
+    ├── PreviewUnavailable         no image can be decoded here
     ├── NoWorkerAlive              nothing would ever do the work
     ├── WorkerFailed               a local worker could not be started or went away
     └── WaitTimeout                the job did not end in time
@@ -47,6 +48,7 @@ __all__ = [
     "NotFound",
     "NotPossible",
     "OutputError",
+    "PreviewUnavailable",
     "RunNotFound",
     "SchemaMissing",
     "SchemaTooNew",
@@ -151,6 +153,10 @@ class KeyInUse(CarClassifierError):
 
 class NotPossible(CarClassifierError):
     """The thing is in a state that does not allow what was asked."""
+
+
+class PreviewUnavailable(CarClassifierError):
+    """No image can be decoded or classified on this machine; the text says why."""
 
 
 class NoWorkerAlive(CarClassifierError):

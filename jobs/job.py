@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import IntegrityError
@@ -13,7 +15,15 @@ from jobs import housekeeping, model_registry, results, sources, workers
 from jobs.db.paging import pages
 from jobs.db.queries import incremental, jobs, listed_files
 from jobs.db.queries import results as result_rows
-from jobs.errors import JobNotFound, KeyInUse, NotPossible, SettingsInvalid, SourceEmpty
+from jobs.errors import (
+    ImageNotFound,
+    ImageUnavailable,
+    JobNotFound,
+    KeyInUse,
+    NotPossible,
+    SettingsInvalid,
+    SourceEmpty,
+)
 from jobs.obstacles import Obstacles
 from jobs.polling import WorkerPatience, brief_interrupt, follow, log_or
 from jobs.records import FailedImage, JobStatus, SkippedSuffix
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from jobs import report
     from jobs.backend import Backend
     from jobs.results import ResultFilters, Results
 
@@ -130,6 +141,32 @@ class Job:
         """Return the job's results; filters, order and limit as in `Client.results`."""
         self.status()
         return results.find(self._backend, self.number, **wanted)
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of an image, as its source has them now.
+
+        `path` is that of a result. Raises ImageNotFound where it cannot be read (any more), JobNotFound, SourceError.
+        """
+        settings = self._backend.settings
+        with sources.open_source(
+            self._row().source, roots=settings.roots, max_file_bytes=settings.max_file_bytes
+        ) as source:
+            try:
+                return source.read(path)
+            except ImageUnavailable as exc:
+                raise ImageNotFound(f"{path} of job {self.id} cannot be read: {exc.message}") from exc
+
+    def report(self, path: str | os.PathLike[str], *, images: int = 200) -> report.Written:
+        """Write a report on the job: one HTML file that opens without a network, with at most so many images in it.
+
+        Return how many there are, and why others are missing. Raises OutputError, SettingsInvalid.
+        """
+        from jobs import report  # Jinja2 is slow to load
+
+        if not 0 <= images <= report.MOST_IMAGES:
+            raise SettingsInvalid(f"images must be from 0 to {report.MOST_IMAGES:,}, not {images}")
+        self.status()
+        return report.write(self._backend, self, Path(path), images=images)
 
     def summary(
         self, *, by: str | None = None, since: str | date | datetime | None = None, limit: int | None = None

@@ -27,6 +27,7 @@ _EXPECTED = {
     "device": "auto, cpu, cuda, or one card such as cuda:1",
     "engine": "auto, onnx, torch, or module:Class for an engine of your own",
     "log_format": "text or json",
+    "web_token": "a secret of 16 to 1,000 characters",
 }
 
 
@@ -52,6 +53,8 @@ class Settings(BaseSettings):
     max_file_mb: float = Field(default=64, gt=0, le=4096)
     pretrained: Path | None = None
     log_format: Literal["text", "json"] = "text"
+    web_token: str | None = Field(default=None, min_length=16, max_length=1000, repr=False)
+    web_hosts: Annotated[tuple[str, ...], NoDecode] = ()
 
     @field_validator("home")
     @classmethod
@@ -68,6 +71,12 @@ class Settings(BaseSettings):
             parts = value.split("\n") if value.startswith("\n") else re.split(r",|\n|:(?!//)", value)
             return tuple(part.strip() for part in parts if part.strip())
         return value
+
+    @field_validator("web_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        """Names of hosts are separated by commas, blanks or line ends."""
+        return tuple(value.replace(",", " ").lower().split()) if isinstance(value, str) else value
 
     @field_validator("give_up", mode="before")
     @classmethod
@@ -153,7 +162,9 @@ def load(**overrides: Any) -> Settings:
 
 def _line(error: Mapping[str, Any]) -> str:
     name = "_".join(str(part) for part in error["loc"])
-    value = "" if name.endswith("_url") else f", not {str(error['input'])!r}"  # a URL may hold a password
+    value = (
+        "" if name.endswith(("_url", "_token")) else f", not {str(error['input'])!r}"
+    )  # it may be or hold a password
     return f"CARS_{name.upper()} {_expected(name, error)}{value}"
 
 

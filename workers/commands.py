@@ -1,4 +1,4 @@
-"""Commands of `python -P -m workers`: worker, beat, check, import, evaluate."""
+"""Commands of `python -P -m workers`: worker, beat, check, import, export, evaluate, preview."""
 
 from __future__ import annotations
 
@@ -140,6 +140,16 @@ def evaluate(
         names = ", ".join(f"{row['label']} ({row['images']})" for row in found["left_out"])
         print(f"left out, as when {version} was trained: {names}", file=sys.stderr)
     print(json.dumps(found))
+
+
+@commands.command()
+def preview() -> None:
+    """Decode and classify single images that come in on stdin, for the report and the web console, until it ends."""
+    from workers.preview import serve
+
+    settings = configuration.load()
+    footprint.keep_to(settings.home)
+    serve(settings)
 
 
 def _prepare(settings: configuration.Settings) -> None:

@@ -79,6 +79,12 @@ COMMANDS = {
     "diff": _Command(
         "Results", "retag", "diff", "Show the images of a job of which two model versions say different things."
     ),
+    "report": _Command(
+        "Results",
+        "report",
+        "report",
+        "Write a job's report: one HTML file with charts and images, which opens without a network and can be mailed.",
+    ),
     "models": _Command("Models", "models", "list_versions", "List the model versions that can be used."),
     "model": _Command(
         "Models", "models", "group", "One model version: show, promote, roll back, import, export, retire."
@@ -112,6 +118,12 @@ COMMANDS = {
     ),
     "workers": _Command(
         "Operations", "workers", "list_workers", "List the workers of the last week: where they run, and what they do."
+    ),
+    "web": _Command(
+        "Operations", "web", "web", "Serve the web console, with the demo, until it is stopped; needs the extra web."
+    ),
+    "metrics": _Command(
+        "Operations", "metrics", "metrics", "Serve metrics for Prometheus at /metrics until it is stopped."
     ),
     "beat": _Command(
         "Operations", "operations", "beat", "Tick the schedules until it is stopped; any number of them is harmless."

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Unpack
 
+    from jobs.metrics import Exposition
     from jobs.records import (
         CheckResult,
         Correction,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         TrainingStatus,
         WorkerStatus,
     )
+    from jobs.report import Written
     from jobs.results import Page, ResultFilters
     from jobs.settings import Settings
     from jobs.summary import SummaryRow
@@ -93,6 +95,9 @@ class JobHandle(Protocol):
 
     def results(self, **wanted: Unpack[ResultFilters]) -> ResultStream:
         """Return its results."""
+
+    def report(self, path: Path, *, images: int) -> Written:
+        """Write its report; return what is in it."""
 
 
 class RunHandle(Protocol):
@@ -188,6 +193,9 @@ class ModelClient(Protocol):
 
     def history(self) -> list[Promotion]:
         """List the promotions."""
+
+    def metrics(self) -> Exposition:
+        """Return what monitoring reads."""
 
     def migrate(self, *, report: Callable[[int, int], None] | None = None) -> dict[str, str | None]:
         """Bring the database to this release's schema."""

@@ -33,7 +33,7 @@ class RunOptions(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProgress(Record):
-    """How far a training run has come; losses and rates are the newest."""
+    """How far a training run has come; losses and rates are the newest, `curve` has those after each whole epoch."""
 
     stage: str | None = None
     epoch: int = 0
@@ -47,6 +47,7 @@ class RunProgress(Record):
     network_images_per_second: float | None = None
     eta_seconds: float | None = None
     notes: Sequence[str] = ()
+    curve: Sequence[Json] = ()
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
@@ -58,6 +59,7 @@ class RunProgress(Record):
 class TrainingStatus(Record):
     """How far a training run is. Losses and rates are the newest; times are ISO 8601 in UTC.
 
+    `curve` has `epoch`, `train_loss`, `valid_loss` and `accuracy` after each whole epoch.
     `candidate` and `production` are what the new version and the one in production reach on the holdout.
     """
 
@@ -78,6 +80,7 @@ class TrainingStatus(Record):
     network_images_per_second: float | None
     eta_seconds: float | None
     notes: list[str]
+    curve: list[Json]
     model_version: str | None
     promoted: bool
     candidate: Json | None
@@ -118,6 +121,7 @@ class TrainingStatus(Record):
             network_images_per_second=progress.network_images_per_second if running else None,
             eta_seconds=progress.eta_seconds if running else None,
             notes=list(progress.notes),
+            curve=list(progress.curve),
             model_version=row.model_version,
             promoted=row.promoted,
             candidate=row.candidate,

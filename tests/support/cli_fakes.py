@@ -19,6 +19,7 @@ from typer.testing import Result as Run
 from jobs.cli.app import app
 from jobs.cli.context import Dependencies
 from jobs.errors import CarClassifierError, JobNotFound, NotPossible, RunNotFound, WorkerFailed
+from jobs.metrics import Exposition
 from jobs.records import (
     CheckResult,
     Correction,
@@ -34,6 +35,7 @@ from jobs.records import (
     TrainingStatus,
     WorkerStatus,
 )
+from jobs.report import Written
 from jobs.results import Page, ResultFilters
 from jobs.settings import Settings, load
 from jobs.states import ImageErrorCode, JobState, RunState, VersionState
@@ -54,7 +56,7 @@ WORKER = WorkerStatus(
 RUN = TrainingStatus(
     id="3", state=RunState.PUBLISHED, stage=None, dataset="/cars", recipe="finetune", init="v1", epoch=2, epochs=2,
     epochs_run=2, epoch_share=0.0, train_loss=0.5, valid_loss=0.4, accuracy=0.9, images_per_second=None,
-    network_images_per_second=None, eta_seconds=None, notes=["left out: a.jpg: not an image"],
+    network_images_per_second=None, eta_seconds=None, notes=["left out: a.jpg: not an image"], curve=[],
     model_version="finetune-3-abc", promoted=True, candidate={"top1": 0.9}, production={"top1": 0.8},
     reason="top-1 90.00%", error=None, cancel_requested=False, attempt=1, created_at="2026-01-02T03:04:05Z",
     started_at="2026-01-02T03:04:06Z", finished_at="2026-01-02T03:05:06Z",
@@ -132,6 +134,10 @@ class FakeJob:
     def results(self, **wanted: Unpack[ResultFilters]) -> FakeResults:
         return FakeResults(list(self.client.rows)[: wanted.get("limit")])
 
+    def report(self, path: Path, *, images: int) -> Written:
+        path.write_text(f"a report with {images} images")
+        return Written(images=images, note=self.client.note)
+
     def cancel(self) -> JobStatus:
         return replace(STATUS, state=JobState.CANCELED, ok=1, canceled=2)
 
@@ -175,6 +181,7 @@ class FakeClient:
     differences: list[Difference] = field(default_factory=list)
     card: dict[str, Any] = field(default_factory=lambda: {"name": "resnet34-1", "metrics": {"top1": 0.9}})
     refusal: CarClassifierError | None = None
+    note: str | None = None
     submitted: dict[str, Any] | None = None
     asked: dict[str, Any] | None = None
     pruned: timedelta | None = None
@@ -280,6 +287,9 @@ class FakeClient:
 
     def workers(self) -> list[WorkerStatus]:
         return self.alive
+
+    def metrics(self) -> Exposition:
+        raise NotPossible("metrics are of a database")
 
     def migrate(self, *, report: Callable[[int, int], None] | None = None) -> dict[str, str | None]:
         if report is not None:

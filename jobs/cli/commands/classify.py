@@ -2,11 +2,13 @@
 
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.cli.commands.jobs import SourceArgument, StrictOption, TimeoutOption, finish, patience, source_of
+from jobs.cli.commands.report import check_report, write_report
 from jobs.cli.commands.results import OutputOption, check_output, present
 from jobs.cli.context import LocalWorker, dependencies
 from jobs.cli.output.formats import Format, FormatOption, notice
@@ -36,6 +38,9 @@ def classify(
     strict: StrictOption = False,
     every: Annotated[bool, typer.Option("--all", help="Print every row on a terminal, too, not only 50.")] = False,
     output: OutputOption = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a report with charts and images, too.")
+    ] = None,
     form: FormatOption = None,
 ) -> None:
     """Classify a folder of images (or single images) and print one row per image.
@@ -43,6 +48,7 @@ def classify(
     Runs a worker of its own meanwhile when none is alive.
     """
     check_output(output, form)
+    check_report(report, "--report")
     limit = patience(timeout)
     outside = dependencies(ctx)
     worker = outside.local_worker()
@@ -55,6 +61,8 @@ def classify(
                     show_overview(job, total=ended.total, top_k=top_k)
                 else:
                     present(job.results(), output=output, form=form, top_k=top_k, one_job=True)
+                if report:
+                    write_report(job, report)
             finish(ended, strict=strict)
         finally:
             worker.stop(patience=_PATIENCE)
