@@ -68,18 +68,34 @@ class Client:
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
         reuse: bool = False,
+        listing_depth: int | None = None,
+        manifest: str | None = None,
     ) -> Job:
         """Enqueue a folder (a local path or an fsspec URL), or local files, and return the job at once.
 
         `model` pins a model version (default: the one in production); `top_k` labels are in each result; the same
         `key` gives the same job, if it is the same request: else KeyInUse is raised, unless `reuse` takes the old job
-        whatever it was. Of files, the source is the folder that they have in common. Raises SourceMissing,
-        SourceNotAllowed, SourceEmpty, VersionNotFound or SettingsInvalid.
+        whatever it was. Of files, the source is the folder that they have in common.
+
+        `listing_depth`: how many folders of an image's path name its listing (default 1, up to 10; 0: there are none).
+        `manifest`: instead, the path, relative to the source, of a CSV with the columns `listing` and `path` (relative,
+        too); only what it lists is classified then.
+
+        Raises SourceMissing, SourceNotAllowed, SourceEmpty, VersionNotFound or SettingsInvalid.
         """
 
         def request() -> job.Request:
             listed = sources.listed(source)
-            return job.Request(listed=listed, name=name, model=model, top_k=top_k, priority=priority, key=key)
+            return job.Request(
+                listed=listed,
+                name=name,
+                model=model,
+                top_k=top_k,
+                priority=priority,
+                key=key,
+                listing_depth=listing_depth,
+                manifest=manifest,
+            )
 
         return job.submit(self._backend, request, key=key, reuse=reuse)
 

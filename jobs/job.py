@@ -35,6 +35,7 @@ __all__ = ["Job", "Request", "listing", "submit"]
 PAGE = 500
 FILES_PAGE = 2_000
 MOST_LABELS = 32_000
+DEFAULT_DEPTH = 1  # folders of a path that name its listing
 
 
 class Job:
@@ -162,6 +163,8 @@ class Request:
     top_k: int
     priority: str
     key: str | None
+    listing_depth: int | None = None
+    manifest: str | None = None
 
     def __post_init__(self) -> None:
         if self.priority not in list(Priority):
@@ -170,6 +173,21 @@ class Request:
             raise SettingsInvalid(f"top_k must be at least 1, not {self.top_k}")
         if self.key is not None and not 0 < len(self.key) <= 200:
             raise SettingsInvalid("key must have 1 to 200 characters")
+        self._check_listings()
+
+    def _check_listings(self) -> None:
+        if self.listing_depth is not None and not 0 <= self.listing_depth <= sources.LARGEST_DEPTH:
+            raise SettingsInvalid(f"listing_depth must be 0 to {sources.LARGEST_DEPTH}, not {self.listing_depth}")
+        if self.manifest is None:
+            return
+        if self.listing_depth is not None:
+            raise SettingsInvalid("give either listing_depth or a manifest, which says what the listings are")
+        if self.listed.files is not None:
+            raise SettingsInvalid("a manifest lists the images of a folder: give the folder, not single images")
+        try:
+            sources.manifest_path(self.manifest)
+        except ValueError as exc:
+            raise SettingsInvalid(str(exc)) from exc
 
     @property
     def row(self) -> dict[str, object]:
@@ -180,6 +198,8 @@ class Request:
             "key": self.key,
             "top_k": min(self.top_k, MOST_LABELS),
             "priority": Priority(self.priority).rank,
+            "listing_depth": DEFAULT_DEPTH if self.listing_depth is None else self.listing_depth,
+            "manifest": None if self.manifest is None else sources.manifest_path(self.manifest),
         }
 
     def _default_name(self) -> str:
@@ -188,9 +208,9 @@ class Request:
         return source.rpartition("/")[2] or source or "/"
 
     def store_files(self, connection: Connection, job_id: int) -> None:
-        """Store the list of files, if that is the source; a file's listing is the folder it is in, as in a scan."""
+        """Store the list of files, if that is the source; the scan says what listings they are of."""
         if self.listed.files is not None:
-            files = (listed_files.ListedFile(path.rpartition("/")[0] or None, path) for path in self.listed.files)
+            files = (listed_files.ListedFile(None, path) for path in self.listed.files)
             listed_files.add(connection, job_id, files)
 
     def differences(self, connection: Connection, job_id: int) -> Iterator[str]:
@@ -200,11 +220,17 @@ class Request:
             return
         wanted = self.row | {"priority": self.priority}
         known = job._asdict() | {"priority": next(p.value for p in Priority if p.rank == job.priority)}
-        fields = ["source", "top_k", "priority", *(["name"] if self.name else [])]
-        yield from (f"its {f} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f])
+        fields = ["source", "top_k", "priority", "listing_depth", "manifest", *(["name"] if self.name else [])]
+        yield from (
+            f"its {f.replace('_', ' ')} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f]
+        )
         if self.model not in (None, "production", job.model_version):
             yield f"its model version is {job.model_version}, not {self.model}"
-        if job.source == self.listed.source and _files(connection, job_id) != self.listed.files:
+        if (
+            job.source == self.listed.source
+            and self.manifest is None
+            and _files(connection, job_id) != self.listed.files
+        ):
             yield "its files are others"
 
 
@@ -229,7 +255,8 @@ def submit(backend: Backend, request: Callable[[], Request], *, key: str | None,
     wanted = request()
     if key is not None and (known := _by_key(backend, key)) is not None:
         return _same(backend, known, wanted)
-    check_source(backend, wanted.listed.source, whole=wanted.listed.files is None)
+    whole = wanted.listed.files is None and wanted.manifest is None
+    check_source(backend, wanted.listed.source, whole=whole)
     job_id, new = _add(backend, wanted)
     if not new:
         return Job(backend, str(job_id)) if reuse else _same(backend, job_id, wanted)

@@ -112,6 +112,8 @@ class JobClient(Protocol):
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
         reuse: bool = False,
+        listing_depth: int | None = None,
+        manifest: str | None = None,
     ) -> JobHandle:
         """Enqueue a job."""
 

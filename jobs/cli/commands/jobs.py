@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jobs.cli.context import CommandClient
 
 __all__ = [
+    "DepthOption",
+    "ManifestOption",
     "SourceArgument",
     "StrictOption",
     "TimeoutOption",
@@ -47,6 +49,19 @@ TimeoutOption = Annotated[
     str | None, typer.Option(metavar="SPAN", help="Give up, with exit code 1, after 30s, 15m, 2h, …; default: never.")
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 3 when some images failed.")]
+
+DepthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--listing-depth", min=0, max=10, metavar="N", help="The first N folders of a path name its listing; default 1."
+    ),
+]
+ManifestOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="A CSV in FOLDER (path relative to it) with columns listing,path: only what it lists."
+    ),
+]
 
 _STATE_STYLES = {
     JobState.COMPLETED: "green",
@@ -94,13 +109,23 @@ def submit(
     priority: Annotated[Priority, typer.Option(help="Which jobs come first.")] = Priority.NORMAL,
     key: Annotated[str | None, typer.Option(help="Submitting the same key again gives the same job.")] = None,
     reuse: Annotated[bool, typer.Option("--reuse", help="The job of the key, be it another request.")] = False,
+    listing_depth: DepthOption = None,
+    manifest: ManifestOption = None,
 ) -> None:
     """Submit a folder of images (or single images) as a job and print its id."""
     with dependencies(ctx).client() as client:
 
         def enqueue(*, reuse: bool = False) -> str:
             return client.submit(
-                source_of(folder), name=name, model=model, top_k=top_k, priority=priority.value, key=key, reuse=reuse
+                source_of(folder),
+                name=name,
+                model=model,
+                top_k=top_k,
+                priority=priority.value,
+                key=key,
+                reuse=reuse,
+                listing_depth=listing_depth,
+                manifest=manifest,
             ).id
 
         try:

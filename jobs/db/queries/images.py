@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, select, update
 
 from jobs.db.database import bulk_insert, now
-from jobs.db.queries import batches, jobs
+from jobs.db.queries import batches, jobs, listings
 from jobs.db.tables import ImageRow, JobRow
 from jobs.sources.base import Entry
 from jobs.sources.kinds import merged
@@ -50,7 +50,7 @@ def add(
     failed image at once.
     """
     job = connection.execute(
-        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes)
+        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes, JobRow.listing_depth)
         .where(
             JobRow.id == job_id,
             JobRow.state == JobState.RUNNING,
@@ -70,6 +70,8 @@ def add(
         for at, f in zip(ordinals, found, strict=True)
     )
     bulk_insert(connection, TABLE, columns, rows)
+    if job.listing_depth is not None:
+        listings.add(connection, job_id, {f.listing for f in found if f.listing is not None})
     if bad:
         errors = [Outcome(at, None, f.error) for at, f in zip(ordinals, found, strict=True) if f.error]
         settle(connection, job_id, errors)
