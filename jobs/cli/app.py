@@ -64,6 +64,19 @@ COMMANDS = {
         "errors",
         "Show the images of a job that failed, and why; and what ended the job, if it did not come to its own end.",
     ),
+    "listings": _Command(
+        "Results",
+        "listings",
+        "list_listings",
+        "Show the verdicts on listings, one row per listing, of one job or of the current run of each source.",
+    ),
+    "listing": _Command("Results", "listings", "listing", "Show the verdict on one listing, with its photos."),
+    "duplicates": _Command(
+        "Results",
+        "listings",
+        "duplicates",
+        "Show the photos that occur, byte for byte, in several listings of a job.",
+    ),
     "models": _Command("Models", "models", "list_versions", "List the model versions that can be used."),
     "model": _Command(
         "Models", "models", "group", "One model version: show, promote, roll back, import, export, retire."

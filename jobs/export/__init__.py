@@ -7,15 +7,16 @@ Everything but a DataFrame is streamed: memory does not grow with the number of 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, Literal, TextIO
 
 from jobs.disk import replacing, trouble
 from jobs.errors import OutputError, SettingsInvalid
 from jobs.export.csv import guarded, print_csv, unguarded, write_csv
 from jobs.export.jsonl import print_json, write_json, write_jsonl
-from jobs.export.parquet import to_pandas, write_parquet
-from jobs.export.rows import COLUMNS, Row, flat
+from jobs.export.parquet import to_pandas, write_listings, write_parquet
+from jobs.export.rows import COLUMNS, LISTING_COLUMNS, Row, flat
 
 __all__ = ["COLUMNS", "FORMATS", "flat", "guarded", "print_rows", "to_pandas", "unguarded", "write"]
 
@@ -27,17 +28,23 @@ _WRITERS: dict[str, Callable[[Iterable[Row], BinaryIO], int]] = {
     ".json": write_json,
     ".parquet": write_parquet,
 }
+_LISTING_WRITERS: dict[str, Callable[[Iterable[Row], BinaryIO], int]] = {
+    **_WRITERS,
+    ".csv": partial(write_csv, columns=LISTING_COLUMNS),
+    ".parquet": write_listings,
+}
 
 
-def write(results: Iterable[Row], file: Path) -> int:
+def write(results: Iterable[Row], file: Path, *, shape: Literal["results", "listings"] = "results") -> int:
     """Write results (as `Result.to_dict` gives them) to `file` in the format that its ending names; return how many.
+    With the shape `listings` they are verdicts, as `Listing.to_dict` gives them.
 
     `.csv` and `.parquet` have `COLUMNS`: `top` is JSON text in CSV and a list of structs in Parquet, `finished_at` ISO
     8601 text in CSV and a timestamp in Parquet; `.jsonl` has one object per line, `.json` one array. The file appears,
     or replaces an older one, only when it is whole. Raises `SettingsInvalid` for another ending or Parquet without the
     extra `tables`, `OutputError` for a file that cannot be written.
     """
-    save = _WRITERS.get(file.suffix.lower())
+    save = (_LISTING_WRITERS if shape == "listings" else _WRITERS).get(file.suffix.lower())
     if save is None:
         raise SettingsInvalid(f"{file} has no ending that names a format: use one of {', '.join(_WRITERS)}")
     with _output(file) as stream:

@@ -21,10 +21,10 @@ __all__ = ["guarded", "print_csv", "unguarded", "write_csv"]
 _FORMULA = re.compile("['\t\r\n]|[\\s\ufeff]*[=+\\-@＝＋－＠]")
 
 
-def write_csv(results: Iterable[Row], stream: BinaryIO) -> int:
-    """Write results with `COLUMNS`; return how many."""
+def write_csv(results: Iterable[Row], stream: BinaryIO, columns: Sequence[str] = COLUMNS) -> int:
+    """Write results with `COLUMNS`, or other rows with theirs; return how many."""
     with text_over(stream) as text:
-        return print_csv(results, text, COLUMNS)
+        return print_csv(results, text, columns)
 
 
 def print_csv(rows: Iterable[Row], stream: TextIO, columns: Sequence[str] | None) -> int:

@@ -1,37 +1,57 @@
 """Typed columns: Parquet files and DataFrames, with the extra `tables`."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jobs.errors import SettingsInvalid
-from jobs.export.rows import COLUMNS, Row, flat
+from jobs.export.rows import COLUMNS, LISTING_COLUMNS, Row, flat
 from jobs.records import Json
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["to_pandas", "write_parquet"]
+__all__ = ["to_pandas", "write_listings", "write_parquet"]
 
 _ROWS_AT_A_TIME = 2_000
 
 
 def write_parquet(results: Iterable[Row], stream: BinaryIO) -> int:
     """Write results with `COLUMNS`; return how many. Raises SettingsInvalid without pyarrow."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as exc:
-        raise _missing("pyarrow", "Parquet") from exc
+    pyarrow = _pyarrow()
     choice = pyarrow.struct([("label", pyarrow.string()), ("confidence", pyarrow.float64())])
     types = dict.fromkeys(COLUMNS, pyarrow.string()) | {
         "year": pyarrow.int16(), "confidence": pyarrow.float64(), "top": pyarrow.list_(choice),
         "finished_at": pyarrow.timestamp("ms", tz="UTC"),
     }  # fmt: skip
+    return _write(pyarrow, types, map(_timed, map(flat, results)), stream)
+
+
+def write_listings(listings: Iterable[Row], stream: BinaryIO) -> int:
+    """Write verdicts on listings with `LISTING_COLUMNS`; return how many. Raises SettingsInvalid without pyarrow."""
+    pyarrow = _pyarrow()
+    types = dict.fromkeys(LISTING_COLUMNS, pyarrow.string()) | {
+        "year": pyarrow.int16(), "confidence": pyarrow.float64(), "agreement": pyarrow.float64(),
+        "complete": pyarrow.bool_(), "conflict": pyarrow.bool_(), "photos": pyarrow.int32(), "used": pyarrow.int32(),
+        "failed": pyarrow.int32(), "updated_at": pyarrow.timestamp("ms", tz="UTC"),
+    }  # fmt: skip
+    rows = ({**row, "updated_at": datetime.fromisoformat(row["updated_at"])} for row in listings)
+    return _write(pyarrow, types, rows, stream)
+
+
+def _pyarrow() -> Any:  # it has no types
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as exc:
+        raise _missing("pyarrow", "Parquet") from exc
+    return pyarrow
+
+
+def _write(pyarrow: Any, types: Mapping[str, Any], rows: Iterable[Json], stream: BinaryIO) -> int:
     schema = pyarrow.schema(list(types.items()))
-    rows = map(_timed, map(flat, results))
-    count = 0
+    count, rows = 0, iter(rows)
     with pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
         while some := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
             writer.write_table(pyarrow.Table.from_pylist(some, schema=schema))

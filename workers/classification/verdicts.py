@@ -14,6 +14,7 @@ from jobs.db.queries import jobs, listings
 from jobs.db.queries.listings import Content
 from jobs.records import Json
 from jobs.states import Decision, ImageStatus
+from model import decision as model_decision
 from model.cards import Card
 from model.labels import Label, parse
 from model.verdicts import Judge, Photos, Verdict
@@ -24,6 +25,7 @@ __all__ = ["give_verdicts", "sweep"]
 TOGETHER = 500  # listings of a transaction
 SWEEP_SECONDS = 6.0  # then another message continues, and other work gets its turn
 TOP = 5
+_DECISIONS: dict[str, model_decision.Decision] = {"model": "model", "make": "make", "unknown": "unknown"}
 _CHUNK = 256  # contents judged at once
 
 
@@ -127,7 +129,7 @@ class _Listing:
         while chunk := list(islice(contents, _CHUNK)):
             stored = b"".join(row.probabilities or b"" for row in chunk)
             probabilities = np.frombuffer(stored, dtype="<f2").reshape(len(chunk), -1)
-            decisions = [Decision(row.decision).value for row in chunk]
+            decisions = [_DECISIONS[row.decision or ""] for row in chunk]
             yield Photos([row.ordinal for row in chunk], probabilities, decisions)
 
     def _contents(self, rows: Iterable[Content]) -> Iterator[Content]:

@@ -31,7 +31,8 @@ EMBEDDED_TICK_SECONDS = 0.25  # a client in another process reaches no broker he
 HEARTBEAT_SECONDS = 2.0
 EMBEDDED_PATIENCE = 0.5  # how long a message may be on its way before it counts as lost
 PATIENCE = 2.0
-AGAIN_SECONDS = 4.0
+SCAN_AGAIN_SECONDS = 4.0
+VERDICTS_AGAIN_SECONDS = 1.0
 
 
 def recover(
@@ -119,20 +120,22 @@ def _is_alive(owner: str) -> bool:
 def _notify_scans(runtime: Runtime, last_notified: dict[int, float]) -> None:
     with runtime.database.read() as connection:
         scans = jobs.waiting_scans(connection, patience=0.0 if runtime.settings.embedded else PATIENCE)
-    _notify_of(runtime, SCAN_JOB, scans, last_notified)
+    _notify_of(runtime, SCAN_JOB, scans, last_notified, again=SCAN_AGAIN_SECONDS)
 
 
 def _notify_verdicts(runtime: Runtime, last_notified: dict[int, float]) -> None:
     """Send messages for verdicts that are due, which are not given here: this process's parent has no time for it."""
     with runtime.database.read() as connection:
         due = listings.due_jobs(connection)
-    _notify_of(runtime, FINISH_JOB, due, last_notified)
+    _notify_of(runtime, FINISH_JOB, due, last_notified, again=VERDICTS_AGAIN_SECONDS)
 
 
-def _notify_of(runtime: Runtime, task: str, job_ids: Sequence[int], last_notified: dict[int, float]) -> None:
-    """Send a message for each of the jobs, unless one was sent a moment ago."""
+def _notify_of(
+    runtime: Runtime, task: str, job_ids: Sequence[int], last_notified: dict[int, float], *, again: float
+) -> None:
+    """Send a message for each of the jobs, unless one was sent less than `again` seconds ago."""
     for job_id in job_ids:
-        if time.monotonic() - last_notified.get(job_id, float("-inf")) > AGAIN_SECONDS:
+        if time.monotonic() - last_notified.get(job_id, float("-inf")) > again:
             last_notified[job_id] = time.monotonic()
             runtime.notify(task, job_id)
     for job_id in last_notified.keys() - set(job_ids):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jobs.cli.context import ResultStream
     from jobs.results import ResultFilters
 
-__all__ = ["OutputOption", "check_output", "errors", "present", "results"]
+__all__ = ["OutputOption", "check_output", "errors", "present", "results", "when"]
 
 OutputOption = Annotated[
     Path | None,
@@ -110,7 +110,7 @@ def results(
     filters: ResultFilters = {
         "label": label, "make": make, "model": car_model, "body": body, "year": year,
         "decision": decision and decision.value, "min_confidence": min_confidence, "max_confidence": max_confidence,
-        "listing": listing, "since": _moment(since, "--since"), "until": _moment(until, "--until"),
+        "listing": listing, "since": when(since, "--since"), "until": when(until, "--until"),
         "version": version, "status": status and status.value,
         "top_k": top_k, "sort": sort.value if sort else None, "reverse": reverse, "limit": limit,
     }  # fmt: skip
@@ -176,7 +176,8 @@ def check_output(output: Path | None, form: Format | None) -> None:
         raise OutputError(f"{output} cannot be written: {wrong}")
 
 
-def _moment(text: str | None, option: str) -> str | None:
+def when(text: str | None, option: str) -> str | None:
+    """Return the time that an option names, as ISO 8601; refuse one that names none."""
     try:
         return moment_or_age(text) if text else None
     except ValueError as exc:

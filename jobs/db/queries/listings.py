@@ -52,6 +52,7 @@ __all__ = [
     "cancel",
     "claim",
     "contents",
+    "current",
     "current_jobs",
     "delete_some",
     "due_jobs",
@@ -267,7 +268,9 @@ def paths(connection: Connection, job_id: int, ordinals: Collection[int]) -> Map
     listed = sorted(ordinals)
     for start in range(0, len(listed), TOGETHER):
         some = and_(ImageRow.job_id == job_id, ImageRow.ordinal.in_(listed[start : start + TOGETHER]))
-        found |= dict(connection.execute(select(ImageRow.ordinal, ImageRow.path).where(some)).tuples())
+        found |= {
+            row.ordinal: row.path for row in connection.execute(select(ImageRow.ordinal, ImageRow.path).where(some))
+        }
     return found
 
 
@@ -276,7 +279,7 @@ def settle(connection: Connection, job_id: int, verdicts: Sequence[Verdict]) -> 
     if not verdicts:
         return
     named = and_(ListingRow.job_id == job_id, ListingRow.name == bindparam("of"))
-    values = {field: bindparam(f"new_{field}") for field in Verdict._fields if field != "name"}
+    values: dict[str, Any] = {field: bindparam(f"new_{field}") for field in Verdict._fields if field != "name"}
     statement = update(ListingRow.__table__).where(named).values(**values, due=False, updated_at=now())  # type: ignore[arg-type]
     rows = [
         {"of": one.name, **{f"new_{field}": value for field, value in one._asdict().items() if field != "name"}}
@@ -320,13 +323,18 @@ def mark(connection: Connection, hashes: Collection[bytes], *, of_jobs: Collecti
     return marked
 
 
-def current_jobs() -> Select[tuple[int | None]]:
+def current_jobs() -> Select[int]:
     """Select the current run of each source: the newest that came to its own end, be it with failed images.
 
     A job of single files is no run of the folder that they have in common.
     """
     single = exists().where(ListedFileRow.job_id == JobRow.id)
     return select(func.max(JobRow.id)).where(JobRow.state.in_(_OWN_END), ~single).group_by(JobRow.source)
+
+
+def current(connection: Connection) -> list[int]:
+    """Return the current run of each source; see `current_jobs`."""
+    return [job_id for job_id in connection.scalars(current_jobs()) if job_id is not None]
 
 
 def page(
