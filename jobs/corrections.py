@@ -70,7 +70,7 @@ class Corrections:
         return add(self._backend, image, label, new_class=new_class, author=author)
 
     def remove(self, image: str) -> Correction:
-        """Take back the correction of an image, `JOB:PATH`, a file or a content hash, and return it.
+        """Remove the correction of an image, `JOB:PATH`, a file or a content hash, and return it.
 
         Raises NotPossible where it has none, JobNotFound or ImageNotFound.
         """
@@ -104,14 +104,14 @@ def add(backend: Backend, image: str, label: str, *, new_class: bool = False, au
 
 
 def remove(backend: Backend, image: str) -> Correction:
-    """Take back the correction of an image; see `Corrections.remove`."""
+    """Remove the correction of an image; see `Corrections.remove`."""
     content_hash, job_id = _Finder(backend, None, Path()).hash_of(_Wanted(image, ""))
     with backend.database.write() as connection:
         removed = corrections.remove(connection, content_hash)
         if removed is None:
             raise NotPossible(f"{image} has no correction; `cars labels export` writes all that there are")
         of_jobs = {number for number in (job_id, removed.job_id) if number is not None}
-        listings.mark(connection, [content_hash], of_jobs=of_jobs)
+        listings.set_due(connection, [content_hash], of_jobs=of_jobs)
     for number in of_jobs:
         backend.notify("verdicts", number)
     return Correction.from_row(removed)
@@ -153,13 +153,13 @@ def _raise(problems: Problems, *, of: int) -> None:
 
 
 def _write(backend: Backend, found: Sequence[corrections.Correction]) -> None:
-    """Store corrections, and mark the verdicts as due that they change."""
+    """Store corrections, and make the verdicts due that they change."""
     if not found:
         return
     of_jobs = {one.job_id for one in found if one.job_id is not None}
     with backend.database.write() as connection:
         corrections.put(connection, found)
-        listings.mark(connection, [one.content_hash for one in found], of_jobs=of_jobs)
+        listings.set_due(connection, [one.content_hash for one in found], of_jobs=of_jobs)
     for number in sorted(of_jobs):
         backend.notify("verdicts", number)
 

@@ -1,6 +1,6 @@
 """What may be said of a listing: the probabilities of its photos pooled, a decision, whether they show several cars.
 
-Everything that the rule needs is a sum over the photos, so that a listing of any size is judged a part at a time.
+Everything that the rule needs is a sum over the photos, so that a listing of any size is decided a part at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model.cards import CardDraft, ListingRule
 from model.decision import Decision, make_table, model_thresholds, softmax
 
-__all__ = ["DEFAULT_RULE", "Evidence", "Judge", "Photos", "Verdict", "verdict"]
+__all__ = ["DEFAULT_RULE", "Evidence", "Photos", "Pooling", "Verdict", "verdict"]
 
 DEFAULT_RULE: Final = ListingRule(exponent=0.4, conflict=3.0)
 """The rule of cards that have none: it was fitted, by `model.evaluation.listings`, to an earlier version."""
@@ -89,16 +89,16 @@ class Verdict:
 def verdict(photos: Iterable[Photos], card: CardDraft) -> Verdict:
     """Return the verdict on one listing, whose photos may come in several parts; no content may come twice.
 
-    The rule is the card's `thresholds.listing`, or `DEFAULT_RULE`. With w the weights of `Judge.weights`, k their sum
+    The rule is the card's `thresholds.listing`, or `DEFAULT_RULE`. With w the weights of `Pooling.weights`, k their sum
     and j the larger of k and 1, the pooled probabilities are softmax(j^exponent · Σ w ln p / k), p floored at 1e-7: one
     photo alone keeps its probabilities. They are decided on by the card's thresholds of single photos. The photos are
     in conflict, and the listing is `unknown`, if (max over makes m, n of Σ w max(ln q(m), ln q(n)) - max over m of
     Σ w ln q(m)) / j^(1-exponent) reaches `conflict`, q the makes' probabilities floored at 1e-3.
     """
-    return Judge(card).verdict(photos)
+    return Pooling(card).verdict(photos)
 
 
-class Judge:
+class Pooling:
     """Gives verdicts by one card; what they need of it is worked out once."""
 
     def __init__(self, card: CardDraft) -> None:

@@ -89,7 +89,7 @@ class CorrectionsHandle(Protocol):
     """What commands need of `jobs.corrections.Corrections`."""
 
     def remove(self, image: str) -> Correction:
-        """Take the correction of an image back."""
+        """Remove the correction of an image."""
 
     def import_file(
         self, file: Path, *, new_class: bool = False, skip_bad: bool = False, author: str | None = None

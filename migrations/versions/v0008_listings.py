@@ -22,7 +22,7 @@ HEX = {
 }
 TIME_OF = {"sqlite": "{0}", "postgresql": "{0} AT TIME ZONE 'UTC'"}
 
-# The newest run of each source that came to its own end; a list of single files is no run of its folder.
+# The newest run of each source that came to its own end; a list of single files does not count as a run of its folder.
 CURRENT = """
     SELECT max(jobs.id) AS id
     FROM jobs

@@ -21,7 +21,7 @@ from model.data.decoding import Images, decode_files
 from model.decision import Decision, decide_all, make_table, softmax
 from model.evaluation.calibration import expected_calibration_error
 from model.evaluation.results import ListingsEvaluation, MixEvaluation, SetEvaluation
-from model.verdicts import DEFAULT_RULE, Evidence, Judge, Photos, Verdict
+from model.verdicts import DEFAULT_RULE, Evidence, Photos, Pooling, Verdict
 
 __all__ = ["Said", "evaluate_listings", "fit_listing_rule", "second_shots"]
 
@@ -80,8 +80,8 @@ def fit_listing_rule(card: CardDraft, first: Floats, second: Floats, labels: Lab
     if sum(each.size == SIZES[0] and not each.second_shots for each in sets) < FEWEST_SETS:
         return None
     shots = Said.of(first, card), Said.of(second, card)
-    judge = Judge(card)
-    found = [(each, judge.evidence(_shown(each, shots))) for each in sets]
+    pooling = Pooling(card)
+    found = [(each, pooling.evidence(_shown(each, shots))) for each in sets]
     found = [(each, sums) for each, sums in found if sums.weight]
     kinds = sorted({(each.size, each.second_shots) for each, _ in found})
     losses = [np.mean([np.mean(_losses(found, kind, exponent)) for kind in kinds]) for exponent in EXPONENTS.tolist()]
@@ -105,10 +105,10 @@ def evaluate_listings(
     """
     random = np.random.default_rng(SEED)
     shots = Said.of(first, card), Said.of(second, card)
-    judge = Judge(card)
+    pooling = Pooling(card)
     sets = list(_sets(labels, random))
     kinds = sorted({(each.size, each.second_shots) for each in sets}, key=lambda kind: (kind[1], kind[0]))
-    table = [_evaluate_sets([s for s in sets if (s.size, s.second_shots) == kind], shots, judge) for kind in kinds]
+    table = [_evaluate_sets([s for s in sets if (s.size, s.second_shots) == kind], shots, pooling) for kind in kinds]
     rule = card.thresholds.listing or DEFAULT_RULE
     pairs = [each for each in sets if each.size == SIZES[0] and not each.second_shots]
     shown = None if samples is None or len(samples) < SAMPLES else Said.of(samples, card)
@@ -117,9 +117,9 @@ def evaluate_listings(
         "conflict": rule.conflict,
         "fitted": card.thresholds.listing is not None,
         "sets": table,
-        "two_makes": _two_makes(pairs, shots[0], judge, make_of=make_table(card)[1], random=random),
-        "with_samples": _with_samples(pairs, shots[0], shown, judge=judge, random=random),
-        "samples_alone": _with_samples([], shots[0], shown, judge=judge, random=random),
+        "two_makes": _two_makes(pairs, shots[0], pooling, make_of=make_table(card)[1], random=random),
+        "with_samples": _with_samples(pairs, shots[0], shown, pooling=pooling, random=random),
+        "samples_alone": _with_samples([], shots[0], shown, pooling=pooling, random=random),
     }
 
 
@@ -138,8 +138,8 @@ def _shown(each: _Set, shots: tuple[Said, Said]) -> list[Photos]:
     return [said.pick(each.picks) for said in (shots if each.second_shots else shots[:1])]
 
 
-def _evaluate_sets(sets: Sequence[_Set], shots: tuple[Said, Said], judge: Judge) -> SetEvaluation:
-    found = [judge.verdict(_shown(each, shots)) for each in sets]
+def _evaluate_sets(sets: Sequence[_Set], shots: tuple[Said, Said], pooling: Pooling) -> SetEvaluation:
+    found = [pooling.verdict(_shown(each, shots)) for each in sets]
     hit = np.array([one.top == each.label for one, each in zip(found, sets, strict=True)])
     sure = np.array([one.decision == "model" for one in found])
     best = np.array([0.0 if one.probabilities is None else float(one.probabilities.max()) for one in found])
@@ -161,7 +161,7 @@ def _evaluate_sets(sets: Sequence[_Set], shots: tuple[Said, Said], judge: Judge)
 
 
 def _two_makes(
-    pairs: Sequence[_Set], said: Said, judge: Judge, *, make_of: Labels, random: np.random.Generator
+    pairs: Sequence[_Set], said: Said, pooling: Pooling, *, make_of: Labels, random: np.random.Generator
 ) -> MixEvaluation | None:
     """Evaluate listings of two photos of one class and two of a class of another make."""
     if len({int(make_of[pair.label]) for pair in pairs}) < 2:
@@ -170,12 +170,12 @@ def _two_makes(
     while len(found) < MIXES:
         one, other = (pairs[index] for index in random.integers(len(pairs), size=2).tolist())
         if make_of[one.label] != make_of[other.label]:
-            found.append((judge.verdict([said.pick(one.picks), said.pick(other.picks)]), None))
+            found.append((pooling.verdict([said.pick(one.picks), said.pick(other.picks)]), None))
     return _mix(found)
 
 
 def _with_samples(
-    pairs: Sequence[_Set], said: Said, samples: Said | None, *, judge: Judge, random: np.random.Generator
+    pairs: Sequence[_Set], said: Said, samples: Said | None, *, pooling: Pooling, random: np.random.Generator
 ) -> MixEvaluation | None:
     """Evaluate listings of two photos of a class (none where there are no pairs) and four pictures that show no car."""
     if samples is None:
@@ -186,7 +186,7 @@ def _with_samples(
         pair = pairs[int(random.integers(len(pairs)))] if pairs else None
         if pair is not None:
             parts.insert(0, said.pick(pair.picks))
-        found.append((judge.verdict(parts), None if pair is None else pair.label))
+        found.append((pooling.verdict(parts), None if pair is None else pair.label))
     return _mix(found)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,7 +292,7 @@ def test_without_a_job_the_current_runs_are_meant(client: Client, runtime: Make,
     photo(other / "car" / "0.png", BMW)
     done(client, worker, folder)
     current = {done(client, worker, folder).id, done(client, worker, other).id}
-    done(client, worker, folder / "acura" / "0.png")  # a single file is no run of its folder
+    done(client, worker, folder / "acura" / "0.png")  # a single file does not count as a run of its folder
     canceled = listed(client, worker, folder)
     canceled.cancel()
     assert {row.job for row in client.listings.find()} == current
@@ -374,13 +375,8 @@ def test_a_bad_manifest_fails_the_job(
     job = listed(client, runtime(), manifest(tmp_path / "shop", *lines), manifest="cars.csv")
     status = job.status()
     assert status.state == "failed"
-    assert status.error is not None
-    pytest.raises(ValueError, _raise, status.error).match(error)
+    assert re.search(error, status.error or "")
     assert count(client, "images") == 0
-
-
-def _raise(message: str) -> None:
-    raise ValueError(message)
 
 
 def test_a_manifest_that_is_missing_or_has_other_columns(client: Client, runtime: Make, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from model.cards import Card, parse_card
 from model.decision import Decision, decide_all, softmax
-from model.verdicts import DEFAULT_RULE, Judge, Photos, Verdict, verdict
+from model.verdicts import DEFAULT_RULE, Photos, Pooling, Verdict, verdict
 from tests.support.artifacts import card_fields
 
 CARD = parse_card(json.dumps(card_fields()).encode())  # two Acuras, a BMW, a Land Rover; model 0.6, make 0.7
@@ -64,7 +64,7 @@ def test_the_conflict_is_that_of_the_formula() -> None:
     single = [sum(w[i] * math.log(q[i][m]) for i in range(3)) for m in range(3)]
     pairs = [sum(w[i] * math.log(max(q[i][m], q[i][n])) for i in range(3)) for m in range(3) for n in range(3)]
     j = max(1, sum(w))
-    assert Judge(CARD).evidence([photos(ACURA, BMW, ACURA)]).conflict(0.4) == pytest.approx(
+    assert Pooling(CARD).evidence([photos(ACURA, BMW, ACURA)]).conflict(0.4) == pytest.approx(
         (max(pairs) - max(single)) / j**0.6, rel=1e-6
     )
 
@@ -85,9 +85,9 @@ def test_a_sure_photo_outweighs_vague_ones() -> None:
 
 
 def test_a_rejected_photo_says_nothing() -> None:
-    assert Judge(CARD).weights(np.array([ACURA]), ["unknown"]).tolist() == [0]
+    assert Pooling(CARD).weights(np.array([ACURA]), ["unknown"]).tolist() == [0]
     vague = [0.4, 0.29, 0.2, 0.11]
-    assert Judge(CARD).weights(np.array([vague]), ["unknown"])[0] > 0  # it reaches no threshold: it is only unsure
+    assert Pooling(CARD).weights(np.array([vague]), ["unknown"])[0] > 0  # it reaches no threshold: it is only unsure
     nothing = verdict([photos(ACURA, BMW, decisions=["unknown", "unknown"])], CARD)
     assert (nothing.decision, nothing.top, nothing.photo, nothing.confidence) == ("unknown", None, None, 0.0)
     assert verdict([], CARD) == nothing

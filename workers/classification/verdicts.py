@@ -17,7 +17,7 @@ from jobs.states import Decision, ImageStatus
 from model import decision as model_decision
 from model.cards import Card
 from model.labels import Label, parse
-from model.verdicts import Judge, Photos, Verdict
+from model.verdicts import Photos, Pooling, Verdict
 from workers.runtime import Runtime
 
 __all__ = ["give_verdicts", "sweep"]
@@ -26,7 +26,7 @@ TOGETHER = 500  # listings of a transaction
 SWEEP_SECONDS = 6.0  # then another message continues, and other work gets its turn
 TOP = 5
 _DECISIONS: dict[str, model_decision.Decision] = {"model": "model", "make": "make", "unknown": "unknown"}
-_CHUNK = 256  # contents judged at once
+_CHUNK = 256  # contents decided at once
 
 
 def give_verdicts(runtime: Runtime, job_id: int, *, first: int, last: int) -> None:
@@ -35,7 +35,7 @@ def give_verdicts(runtime: Runtime, job_id: int, *, first: int, last: int) -> No
     `first` and `last` are the batch's ordinals. Where the source is not listed to its end the verdicts come later.
     """
     with runtime.database.read() as connection:
-        job = jobs.judged(connection, job_id)
+        job = jobs.settling(connection, job_id)
         names = listings.touched(connection, job_id, first=first, last=last) if job is not None and job.ready else []
     for start in range(0, len(names), TOGETHER):
         with runtime.database.write() as connection:
@@ -54,21 +54,21 @@ def sweep(runtime: Runtime, job_id: int) -> bool:
 
 def _settle(runtime: Runtime, connection: Connection, job_id: int, *, names: Sequence[str] | None) -> int:
     """Give verdicts on listings that nobody else has locked, among `names` or all; return how many."""
-    job = jobs.judged(connection, job_id)
+    job = jobs.settling(connection, job_id)
     if job is None or not job.ready:
         return 0
     claimed = listings.claim(connection, job_id, names=names, limit=TOGETHER)
     if not claimed:
         return 0
     card = runtime.card(job.version_id)
-    judge = Judge(card)
+    pooling = Pooling(card)
     found = listings.contents(connection, job_id, job.version_id, claimed)
-    judged = [_Listing(name, card, judge).settle(rows) for name, rows in groupby(found, key=lambda row: row.listing)]
-    given = {one.name for one in judged}
-    judged += [
-        _Listing(name, card, judge).settle(()) for name in claimed if name not in given
+    decided = [_Listing(name, card, pooling).settle(rows) for name, rows in groupby(found, key=lambda row: row.listing)]
+    given = {one.name for one in decided}
+    decided += [
+        _Listing(name, card, pooling).settle(()) for name in claimed if name not in given
     ]  # its images are deleted
-    shown = listings.paths(connection, job_id, {int(one.photo) for one in judged if one.photo is not None})
+    shown = listings.paths(connection, job_id, {int(one.photo) for one in decided if one.photo is not None})
     listings.settle(
         connection,
         job_id,
@@ -77,7 +77,7 @@ def _settle(runtime: Runtime, connection: Connection, job_id: int, *, names: Seq
                 photo=None if one.photo is None else shown.get(int(one.photo)),
                 complete=one.complete and job.scanned,
             )
-            for one in judged
+            for one in decided
         ],
     )
     return len(claimed)
@@ -86,16 +86,16 @@ def _settle(runtime: Runtime, connection: Connection, job_id: int, *, names: Seq
 class _Listing:
     """One listing, whose images are looked at once, in their order."""
 
-    def __init__(self, name: str, card: Card, judge: Judge) -> None:
+    def __init__(self, name: str, card: Card, pooling: Pooling) -> None:
         self._name = name
         self._card = card
-        self._judge = judge
+        self._pooling = pooling
         self._images = self._failed = self._canceled = 0
         self._corrections: list[Content] = []
 
     def settle(self, rows: Iterable[Content]) -> listings.Verdict:
         """Return the verdict; its `photo` is still an ordinal, as text."""
-        said = self._judge.verdict(self._photos(rows))
+        said = self._pooling.verdict(self._photos(rows))
         by_hand = self._by_hand()
         label = self._label(said) if by_hand is None else by_hand[0]
         decision = said.decision if by_hand is None else by_hand[1]

@@ -34,12 +34,12 @@ def label(
         typer.Argument(metavar="CLASS", help="What it is, such as 'Acura TL Sedan 2012'.", show_default=False),
     ] = None,
     new_class: NewClassOption = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the image's correction back.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the image's correction.")] = False,
     author: AuthorOption = None,
 ) -> None:
     """Correct an image's class, for the next training to learn; its bytes are stored."""
     if remove is not (name is None):
-        raise typer.BadParameter("give the CLASS that the image shows, or --remove to take its correction back")
+        raise typer.BadParameter("give the CLASS that the image shows, or --remove to remove its correction")
     with dependencies(ctx).client() as client:
         if name is None:
             taken = client.corrections.remove(image)

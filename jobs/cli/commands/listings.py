@@ -35,6 +35,10 @@ def _shown(name: str, row: ListingDetails) -> str:
     return ("yes" if value else "") if isinstance(value, bool) else str(value or "")
 
 
+def _of_verdict(name: str) -> Column[ListingDetails]:
+    return Column(name, show=partial(_shown, name))
+
+
 _JOB: Column[Listing] = Column("job")
 _ROWS: tuple[Column[Listing], ...] = (
     Column("listing", shrinks="to end"),
@@ -48,7 +52,7 @@ _ROWS: tuple[Column[Listing], ...] = (
 )
 _RECORD: tuple[Column[ListingDetails], ...] = (
     *(
-        Column[ListingDetails](name, show=partial(_shown, name))
+        _of_verdict(name)
         for name in ("job", "listing", "label", "make", "decision", "conflict", "photo", "source", "model_version")
     ),
     Column("confidence", show=lambda row: percent("confidence")(row.verdict)),

@@ -25,10 +25,10 @@ __all__ = [
     "fail",
     "finish",
     "get",
-    "judged",
     "lock",
     "page",
     "retry",
+    "settling",
 ]
 
 TERMINAL = tuple(state for state in JobState if state.terminal)
@@ -84,7 +84,7 @@ class Work(NamedTuple):
     version_id: int
 
 
-class Judged(NamedTuple):
+class Settling(NamedTuple):
     """What verdicts need of a job: `ready` says whether all its files are known, or it has ended; `scanned` the
     first.
     """
@@ -119,13 +119,13 @@ def work(connection: Connection, job_id: int) -> Work | None:
     return Work(*row) if row else None
 
 
-def judged(connection: Connection, job_id: int) -> Judged | None:
+def settling(connection: Connection, job_id: int) -> Settling | None:
     """Return what verdicts need of a job."""
     columns = select(JobRow.version_id, JobRow.scanned_at, JobRow.finished_at).where(JobRow.id == job_id)
     row = connection.execute(columns).one_or_none()
     if row is None:
         return None
-    return Judged(row.version_id, bool(row.scanned_at or row.finished_at), row.scanned_at is not None)
+    return Settling(row.version_id, bool(row.scanned_at or row.finished_at), row.scanned_at is not None)
 
 
 def get(connection: Connection, job_id: int) -> JobRecord | None:
@@ -370,7 +370,7 @@ def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None
         "error_message": None,
         "finished_at": None,
     }
-    listings.mark_unfinished(connection, job_id)
+    listings.set_unfinished_due(connection, job_id)
     connection.execute(update(ImageRow).where(not_ok).values(cleared))
     batches = [
         {"job_id": job_id, "first": part[0], "last": part[-1], "state": BatchState.WAITING, "priority": row.priority}

@@ -57,10 +57,10 @@ __all__ = [
     "delete_some",
     "due_jobs",
     "get",
-    "mark",
-    "mark_unfinished",
     "page",
     "paths",
+    "set_due",
+    "set_unfinished_due",
     "settle",
     "shared",
     "touched",
@@ -219,7 +219,7 @@ def claim(connection: Connection, job_id: int, *, names: Sequence[str] | None = 
     """Lock listings that are due and have no pending image, and return them; those that others have locked are passed
     over.
 
-    No correction is written until the end of the transaction: one that is committed by then is seen, a later one marks
+    No correction is written until the end of the transaction: one that is committed by then is seen, a later one makes
     them due again.
     """
     if connection.dialect.name == "postgresql":
@@ -259,7 +259,7 @@ def contents(connection: Connection, job_id: int, version_id: int, names: Sequen
         .where(ImageRow.job_id == job_id, ImageRow.listing.in_(names))
         .order_by(ImageRow.listing, ImageRow.ordinal)
     )
-    yield from map(Content._make, connection.execution_options(yield_per=TOGETHER).execute(query))
+    yield from map(Content._make, connection.execute(query, execution_options={"yield_per": TOGETHER}))
 
 
 def paths(connection: Connection, job_id: int, ordinals: Collection[int]) -> Mapping[int, str]:
@@ -289,15 +289,15 @@ def settle(connection: Connection, job_id: int, verdicts: Sequence[Verdict]) -> 
 
 
 def cancel(connection: Connection, job_id: int) -> None:
-    """Note that the listings without a verdict will never be complete; what they have is judged. The caller has
+    """Note that the listings without a verdict will never be complete; what they have is decided. The caller has
     stopped the job.
     """
     due = and_(ListingRow.job_id == job_id, ListingRow.due)
     connection.execute(update(ListingRow).where(due).values(complete=False))
 
 
-def mark_unfinished(connection: Connection, job_id: int) -> None:
-    """Mark the listings of failed and canceled images as due. The caller makes these pending."""
+def set_unfinished_due(connection: Connection, job_id: int) -> None:
+    """Make the listings of failed and canceled images due. The caller makes these pending."""
     not_ok = ImageRow.status.in_([ImageStatus.FAILED, ImageStatus.CANCELED])
     names = select(ImageRow.listing).where(ImageRow.job_id == job_id, not_ok, ImageRow.listing.is_not(None))
     connection.execute(
@@ -305,13 +305,13 @@ def mark_unfinished(connection: Connection, job_id: int) -> None:
     )
 
 
-def mark(connection: Connection, hashes: Collection[bytes], *, of_jobs: Collection[int]) -> int:
-    """Mark the listings as due that hold one of these contents, in these jobs, in current runs, and in jobs that have
+def set_due(connection: Connection, hashes: Collection[bytes], *, of_jobs: Collection[int]) -> int:
+    """Make the listings due that hold one of these contents, in these jobs, in current runs, and in jobs that have
     not ended; return how many. Their images are read through: no index has the contents.
     """
     wanted = or_(JobRow.id.in_(list(of_jobs)), JobRow.id.in_(current_jobs()), JobRow.state.in_(_OPEN))
     ids = list(connection.scalars(select(JobRow.id).where(wanted, JobRow.listing_depth.is_not(None))))
-    ordered, marked = sorted(set(hashes)), 0
+    ordered, changed = sorted(set(hashes)), 0
     for start in range(0, len(ordered), TOGETHER):
         holding = select(ImageRow.job_id, ImageRow.listing).where(
             ImageRow.job_id.in_(ids),
@@ -319,14 +319,14 @@ def mark(connection: Connection, hashes: Collection[bytes], *, of_jobs: Collecti
             ImageRow.content_hash.in_(ordered[start : start + TOGETHER]),
         )
         found = tuple_(ListingRow.job_id, ListingRow.name).in_(holding)
-        marked += connection.execute(update(ListingRow).where(found).values(due=True)).rowcount
-    return marked
+        changed += connection.execute(update(ListingRow).where(found).values(due=True)).rowcount
+    return changed
 
 
 def current_jobs() -> Select[int]:
     """Select the current run of each source: the newest that came to its own end, be it with failed images.
 
-    A job of single files is no run of the folder that they have in common.
+    A job of single files does not count as a run of the folder that they have in common.
     """
     single = exists().where(ListedFileRow.job_id == JobRow.id)
     return select(func.max(JobRow.id)).where(JobRow.state.in_(_OWN_END), ~single).group_by(JobRow.source)
@@ -395,7 +395,7 @@ def shared(connection: Connection, job_id: int) -> Iterator[Shared]:
         .where(mine, ImageRow.content_hash.in_(several))
         .order_by(ImageRow.content_hash, ImageRow.listing, ImageRow.ordinal)
     )
-    yield from map(Shared._make, connection.execution_options(yield_per=TOGETHER).execute(query))
+    yield from map(Shared._make, connection.execute(query, execution_options={"yield_per": TOGETHER}))
 
 
 def delete_some(connection: Connection, job_id: int, *, limit: int) -> int:
