@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,15 +17,18 @@ from jobs.errors import SettingsInvalid
 from jobs.job import Job
 from jobs.listings import Listings
 from jobs.records import RunOptions
+from jobs.summary import summarize
 from jobs.training_run import TrainingRun
 
 if TYPE_CHECKING:
+    from datetime import date, datetime
     from typing import Unpack
 
     from jobs import records
     from jobs.db.database import Database
     from jobs.results import ResultFilters, Results
     from jobs.settings import Settings
+    from jobs.summary import SummaryRow
 
 __all__ = ["Client"]
 
@@ -124,7 +127,7 @@ class Client:
         return act(self.database, older_than)
 
     def results(self, job: str | Job | None = None, **wanted: Unpack[ResultFilters]) -> Results:
-        """Return the results of one job or of all, streamed in the order of job and path.
+        """Return the results of one job by path, or those of all jobs newest first, streamed.
 
         Filters: label, make, model, body, year, decision, min_confidence, max_confidence, listing, since, until,
         version (the model version), status. Names may be written in any case, but for a listing's. Times are ISO 8601
@@ -137,6 +140,25 @@ class Client:
         if job is not None:
             return self._handle(job).results(**wanted)
         return results.find(self._backend, None, **wanted)
+
+    def summary(
+        self,
+        job: str | Job | None = None,
+        *,
+        by: str | None = None,
+        since: str | date | datetime | None = None,
+        limit: int | None = None,
+    ) -> list[SummaryRow]:
+        """Sum up the finished images of one job or of all, which costs the same with any number of them.
+
+        `by` (make, model, body, year, decision, listing, day, version or code) gives a row for each value, the most
+        frequent first; of listings, the first `limit` (100) by name. By `make` to `decision` it is the predicted images
+        that are counted, by `code` the failed ones. `since` counts from the beginning of its day (UTC). Raises
+        JobNotFound, and SettingsInvalid for another `by` and for a time in the future.
+        """
+        if job is not None:
+            return self._handle(job).summary(by=by, since=since, limit=limit)
+        return summarize(self._backend, None, by=by, since=since, limit=limit)
 
     def errors(self, job: str | Job) -> Iterator[records.FailedImage]:
         """Yield the job's failed images."""
@@ -263,9 +285,9 @@ class Client:
         """List the workers that were seen in the last week; alive when their heartbeat is under 15 s old."""
         return workers.listing(self._backend)
 
-    def migrate(self) -> dict[str, str | None]:
+    def migrate(self, *, report: Callable[[int, int], None] | None = None) -> dict[str, str | None]:
         """Bring the database to this release's schema; see `jobs.db.migrate.migrate`."""
-        return migrate.migrate(self._backend.unprepared_database)
+        return migrate.migrate(self._backend.unprepared_database, report=report)
 
     def check(self) -> list[records.CheckResult]:
         """Run the checks of `cars doctor`."""

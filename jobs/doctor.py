@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["checkup"]
 
 LOW_DISK_BYTES = 2**30
-CHECK_SECONDS = 120  # a worker loads its engine and classifies one picture
+CHECK_SECONDS = 120  # a worker loads its engine and classifies one image
 _ENGINE_ADVICE = "check CARS_DEVICE, CARS_ENGINE and CARS_MODELS, and what is installed"
 
 

@@ -20,9 +20,11 @@ from jobs.records import FailedImage, JobStatus, SkippedSuffix
 from jobs.redaction import redacted
 from jobs.sources.files import Listed
 from jobs.states import JobState, Priority
+from jobs.summary import SummaryRow, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date, datetime
     from typing import Unpack
 
     from sqlalchemy import Connection
@@ -128,6 +130,13 @@ class Job:
         """Return the job's results; filters, order and limit as in `Client.results`."""
         self.status()
         return results.find(self._backend, self.number, **wanted)
+
+    def summary(
+        self, *, by: str | None = None, since: str | date | datetime | None = None, limit: int | None = None
+    ) -> list[SummaryRow]:
+        """Sum up the job's finished images; see `Client.summary`."""
+        self.status()
+        return summarize(self._backend, self.number, by=by, since=since, limit=limit)
 
     def errors(self) -> Iterator[FailedImage]:
         """Yield the job's failed images."""

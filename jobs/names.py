@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from sqlalchemy import Connection
 
-from jobs.db.queries import results, versions
+from jobs.db.queries import classes as stored_classes
+from jobs.db.queries import versions
 from jobs.errors import LabelNotFound, VersionNotFound
 
 __all__ = ["Vocabulary", "nearest"]
@@ -27,8 +28,8 @@ class Vocabulary:
         rows = versions.page(connection)
         self._versions = [row.name for row in rows]
         classes = dict.fromkeys(name for row in rows for name in row.card["classes"])
-        self._labels = list(classes | dict.fromkeys(results.stored_names(connection, "label")))
-        self._makes = results.stored_names(connection, "make")
+        self._labels = list(classes | dict.fromkeys(stored_classes.stored_names(connection, "label")))
+        self._makes = stored_classes.stored_names(connection, "make")
         self._named = [part for row in rows for part in (row.card.get("class_parts") or {}).values()]
 
     def version(self, text: str) -> tuple[str, ...]:

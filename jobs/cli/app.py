@@ -58,6 +58,12 @@ COMMANDS = {
         "Jobs", "jobs", "prune", "Delete jobs that ended long ago, with every prediction that no other job refers to."
     ),
     "results": _Command("Results", "results", "results", "Show results, one row per image, of one job or of all."),
+    "summary": _Command(
+        "Results",
+        "results",
+        "summary",
+        "Sum up finished images, of one job or of all: how many, how sure the model is, and what share is decided.",
+    ),
     "errors": _Command(
         "Results",
         "results",

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
         TrainingStatus,
         WorkerStatus,
     )
-    from jobs.results import ResultFilters
+    from jobs.results import Page, ResultFilters
     from jobs.settings import Settings
+    from jobs.summary import SummaryRow
 
 __all__ = [
     "CommandClient",
@@ -55,6 +56,16 @@ class ResultStream(Protocol):
     """What commands need of `jobs.results.Results`."""
 
     def __iter__(self) -> Iterator[Result]: ...
+
+    @property
+    def paged(self) -> bool:
+        """Whether it can be read a page at a time."""
+
+    def page(self, after: str | None = None, *, limit: int = 100) -> Page:
+        """Return the next results after a cursor."""
+
+    def count(self) -> int:
+        """Return how many there are."""
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the images."""
@@ -165,6 +176,11 @@ class JobClient(Protocol):
     def prune(self, older_than: timedelta, *, dry_run: bool = False) -> dict[str, int]:
         """Delete old jobs."""
 
+    def summary(
+        self, job: str | None = None, *, by: str | None = None, since: str | None = None, limit: int | None = None
+    ) -> Sequence[SummaryRow]:
+        """Sum up finished images."""
+
     def results(self, job: str | None = None, **wanted: Unpack[ResultFilters]) -> ResultStream:
         """Return the results of one job or of all."""
 
@@ -200,7 +216,7 @@ class ModelClient(Protocol):
     def history(self) -> list[Promotion]:
         """List the promotions."""
 
-    def migrate(self) -> dict[str, str | None]:
+    def migrate(self, *, report: Callable[[int, int], None] | None = None) -> dict[str, str | None]:
         """Bring the database to this release's schema."""
 
     def check(self) -> list[CheckResult]:

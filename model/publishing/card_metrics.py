@@ -19,7 +19,7 @@ from model.engines import Engine, open_engine
 from model.evaluation.decisions import FittedDecisions, fit_decisions
 from model.evaluation.listings import evaluate_listings, fit_listing_rule, second_shots
 from model.evaluation.metrics import evaluate, evaluate_ood, framing
-from model.evaluation.ood import DEFAULT_SCORE, LARGEST_FRACTION, compare_scores, fit_ood_threshold, sample_photographs
+from model.evaluation.ood import DEFAULT_SCORE, LARGEST_FRACTION, compare_scores, fit_ood_threshold, sample_images
 from model.evaluation.results import Evaluation
 from model.publishing.input_size import SizeTried
 from model.publishing.onnx_export import Exported
@@ -35,7 +35,7 @@ Labels = npt.NDArray[np.int64]
 class EvalSplit:
     """One split as the engine sees it."""
 
-    photos: tuple[Path, ...]
+    files: tuple[Path, ...]
     images: Images
     labels: Labels
 
@@ -64,9 +64,9 @@ def measure(
     engine = open_engine("onnx", "cpu", folder, draft)
     try:
         logits = {split: engine.logits(part.images) for split, part in splits.items()}
-        files = sample_photographs()
+        files = sample_images()
         samples = engine.logits(decode_files(files, draft.image_size)) if files else None
-        ood = None if ood_images is None else engine.logits(ood_images.images("calibration", draft.image_size))
+        ood = None if ood_images is None else engine.logits(ood_images.decoded("calibration", draft.image_size))
         decisions = fit_decision_rule(
             draft,
             logits["calibration"],
@@ -86,7 +86,7 @@ def measure(
         metrics["ood"] = _out_of_distribution(draft, logits, samples) | unseen
         metrics["threshold_halvings"] = asdict(decisions.halvings)
         metrics["sizes"] = [asdict(result) for result in sizes]
-        metrics["framing"] = framing(engine, draft, splits["holdout"].photos, splits["holdout"].labels)
+        metrics["framing"] = framing(engine, draft, splits["holdout"].files, splits["holdout"].labels)
         metrics["listings"] = evaluate_listings(
             draft, logits["holdout"], second["holdout"], splits["holdout"].labels, samples=samples
         )
@@ -107,10 +107,10 @@ def measure(
 def fit_decision_rule(
     card: CardDraft, logits: Floats, labels: Labels, *, samples: Floats | None, ood_logits: Floats | None = None
 ) -> FittedDecisions:
-    """Fit temperature and thresholds to these photos, which must be of `calibration`.
+    """Fit temperature and thresholds to these images, which must be of `calibration`.
 
-    `samples` are the logits of pictures that show no car of the classes: the score that tells them apart best is the
-    one that out-of-distribution images are recognized by. The thresholds of `model` and `make` are fitted on the photos
+    `samples` are the logits of images that show no car of the classes: the score that tells them apart best is the
+    one that out-of-distribution images are recognized by. The thresholds of `model` and `make` are fitted on the images
     that it lets pass, and `model` so that few of `ood_logits` reach it.
     """
     card = card.model_copy(update={"temperature": fit_temperature(logits, labels)})
@@ -130,9 +130,9 @@ def _brief(metrics: Evaluation) -> dict[str, object]:
 
 
 def _out_of_distribution(card: CardDraft, logits: Mapping[str, Floats], samples: Floats | None) -> dict[str, object]:
-    """Return which fraction of the classes' own photos is rejected, and how the sample pictures fare.
+    """Return which fraction of the classes' own images is rejected, and how the sample images fare.
 
-    The pictures and `calibration` chose the score ("best"), the threshold comes from `calibration` alone, and
+    The images and `calibration` chose the score ("best"), the threshold comes from `calibration` alone, and
     `holdout`, which "auroc" is against, had no part in either.
     """
     found: dict[str, object] = {
@@ -151,13 +151,13 @@ def _out_of_distribution(card: CardDraft, logits: Mapping[str, Floats], samples:
         "rejected": float(decided.out_of_distribution.mean()),
         "decided_model": decided.decision.count("model"),
         "decided_make": decided.decision.count("make"),
-        "source": "sample pictures of scikit-image and scikit-learn",
+        "source": "sample images of scikit-image and scikit-learn",
     }
     return found
 
 
 def _second_logits(engine: Engine, part: EvalSplit) -> Floats:
-    return np.concatenate([engine.logits(shots) for shots in second_shots(part.photos, engine.input_size)])
+    return np.concatenate([engine.logits(shots) for shots in second_shots(part.files, engine.input_size)])
 
 
 def _flipped_top1(engine: Engine, part: EvalSplit, logits: Floats) -> float:
@@ -174,7 +174,7 @@ def _onnx_file(
     top1 = {split: _top1(logits[split], part.labels) for split, part in splits.items()}
     float_top1 = {split: _top1(exported.reference[split], part.labels) for split, part in splits.items()}
     holdout = splits["holdout"]
-    full = engine.logits(decode_files(holdout.photos, engine.input_size, reduced=False))
+    full = engine.logits(decode_files(holdout.files, engine.input_size, reduced=False))
     shipped = {
         "file": ONNX,
         "precision": exported.precision,

@@ -32,7 +32,7 @@ def choose_size(
 ) -> tuple[int, tuple[SizeTried, ...]]:
     """Return the smallest of `sizes` whose top-1 is within half a point of the best one's, and what each reached.
 
-    `decoded(size)` gives the photos of `calibration` (N, size, size, 3). The rate counts inference alone.
+    `decoded(size)` gives the images of `calibration` (N, size, size, 3). The rate counts inference alone.
     """
     tried = tuple(_try(weights, size, decoded(size), labels) for size in sorted(set(sizes)))
     best = max(result.top1_calibration for result in tried)

@@ -17,7 +17,7 @@ from model.training._fastai import Callback, CancelFitException, LRFinder, Param
 from model.training.augment import normalize, resized
 from model.training.errors import TrainingFailed
 from model.training.inputs import Inputs
-from model.training.loader import PhotoLoader
+from model.training.loader import ImageLoader
 from model.training.precision import wait_for
 from model.training.progress import RunProgress
 from model.training.recipes import Plan
@@ -51,11 +51,11 @@ class AugmentCallback(Callback):  # type: ignore[misc]  # fastai has no types
 
     def before_batch(self) -> None:
         epoch = self.epochs_before + self.epoch
-        photos, labels = self.learn.xb[0], self.learn.yb[0]
+        images, labels = self.learn.xb[0], self.learn.yb[0]
         if not self.training:
-            self.learn.xb = (normalize(resized(photos, self.inputs.plan.size_at(epoch))),)
+            self.learn.xb = (normalize(resized(images, self.inputs.plan.size_at(epoch))),)
             return
-        pixels, targets = self.inputs.make(photos, labels, epoch=epoch, number=self.iter)
+        pixels, targets = self.inputs.make(images, labels, epoch=epoch, number=self.iter)
         self.learn.xb, self.learn.yb = (pixels,), targets
 
 
@@ -99,12 +99,12 @@ class TimingCallback(Callback):  # type: ignore[misc]
         self.reset()
 
     def reset(self) -> None:
-        self.photos, self.seconds = 0, 0.0
+        self.images, self.seconds = 0, 0.0
         self.started: float | None = None
 
     @property
     def images_per_second(self) -> float | None:
-        return self.photos / self.seconds if self.seconds else None
+        return self.images / self.seconds if self.seconds else None
 
     def before_batch(self) -> None:
         self.started = None
@@ -116,7 +116,7 @@ class TimingCallback(Callback):  # type: ignore[misc]
         if self.started is not None:
             wait_for(self.device)
             self.seconds += time.perf_counter() - self.started
-            self.photos += len(self.learn.xb[0])
+            self.images += len(self.learn.xb[0])
             self.started = None
 
 
@@ -173,16 +173,16 @@ class ProgressCallback(Callback):  # type: ignore[misc]
     def before_epoch(self) -> None:
         number = self.epochs_before + self.epoch
         torch.manual_seed(self.seed * _SEEDS_APART + number)
-        batches: PhotoLoader = self.dls.train
+        batches: ImageLoader = self.dls.train
         batches.epoch = number
-        self.running, self.photos, self.losses = True, 0, 0.0
+        self.running, self.images, self.losses = True, 0, 0.0
         self.timer.reset()
         self.started = self.reported = time.monotonic()
 
     def after_batch(self) -> None:
         if not self.training:
             return
-        self.photos += len(self.learn.yb[0])
+        self.images += len(self.learn.yb[0])
         self.losses = self.losses + self.learn.loss.detach()
         self._guard(self._follow_batch)
 
@@ -226,7 +226,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
 
     def _progress(self, done: int, fraction: float, steps: int) -> RunProgress:
         elapsed = max(1e-6, time.monotonic() - self.started)
-        rate = self.photos / elapsed
+        rate = self.images / elapsed
         left = (self.plan.epochs - done - fraction) * self.n_train * self.dls.train.batch_size
         return RunProgress(
             epoch=done,

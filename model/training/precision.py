@@ -19,7 +19,7 @@ __all__ = ["bfloat16_ratio", "choose_precision", "has_fast_bfloat16", "wait_for"
 _PAYS = 1.05  # times as fast as float32, at least; below that the rounding is for nothing
 _STEPS = 3  # of each precision, the first unmeasured
 _SECONDS = 20.0  # after which no further step is begun
-_PHOTOS_ON_CPU = 8  # a batch of more takes longer and shows the same
+_IMAGES_ON_CPU = 8  # a batch of more takes longer and shows the same
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -40,7 +40,7 @@ def choose_precision(plan: Plan, network: nn.Module, *, device: torch.device) ->
     if not has_fast_bfloat16(device):
         return replace(plan, bfloat16=False), "precision: float32; this processor has no fast bfloat16"
     size = plan.size_at(0)
-    batch = plan.batch_size if device.type == "cuda" else min(plan.batch_size, _PHOTOS_ON_CPU)
+    batch = plan.batch_size if device.type == "cuda" else min(plan.batch_size, _IMAGES_ON_CPU)
     ratio = bfloat16_ratio(network, batch=batch, size=size, device=device)
     chosen = replace(plan, bfloat16=ratio >= _PAYS, bfloat16_ratio=round(ratio, 3))
     name = "bfloat16" if chosen.bfloat16 else "float32"

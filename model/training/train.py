@@ -24,7 +24,7 @@ from model.training.distillation import Teacher, open_teacher
 from model.training.errors import TrainingFailed
 from model.training.initialization import Start, starting_network
 from model.training.inputs import Inputs
-from model.training.loader import PhotoLoader, PhotoTable, load_table
+from model.training.loader import ImageLoader, ImageTable, load_table
 from model.training.losses import LossKind
 from model.training.precision import choose_precision
 from model.training.progress import RunProgress
@@ -34,7 +34,7 @@ from model.training.trainer import Trainer
 __all__ = ["Trained", "TrainingStopped", "train"]
 
 _PLAN = "plan.json"
-_STATISTICS_PHOTOS = 2_048
+_STATISTICS_IMAGES = 2_048
 _DEFAULT_INIT = {"original": "imagenet", "scratch": "scratch"}
 
 
@@ -193,7 +193,7 @@ def _finished(trainer: Trainer, *, start: str | Path) -> Trained:
     """Return the best of the last and the averaged weights, by accuracy on `calibration`.
 
     Each with the batch norms' statistics as the run left them, which are those of augmented images, and with those of
-    plain photos.
+    plain images.
     """
     plan, size = trainer.plan, trainer.plan.size_at(trainer.plan.epochs - 1)
     candidates: dict[str, nn.Module] = {"last": trainer.network}
@@ -249,23 +249,23 @@ def _speed(trainer: Trainer) -> dict[str, JsonValue]:
     }
 
 
-def with_plain_statistics(network: nn.Module, table: PhotoTable, size: int, device: torch.device) -> nn.Module:
-    """Return a copy whose batch norms have the statistics of some of the table's photos at `size`.
+def with_plain_statistics(network: nn.Module, table: ImageTable, size: int, device: torch.device) -> nn.Module:
+    """Return a copy whose batch norms have the statistics of some of the table's images at `size`.
 
     Augmented images have others, and a moving average of weights has no statistics of its own: those that were averaged
     along belong to no weights at all. `torch.optim.swa_utils.update_bn` is PyTorch's own remedy.
     """
     copied = copy.deepcopy(network)
-    batches = PhotoLoader(table=table, batch_size=64, training=True, device=device)
-    some = islice(batches, _STATISTICS_PHOTOS // 64 + 1)
-    update_bn((normalize(resized(photos, size)) for photos, _ in some), copied)
+    batches = ImageLoader(table=table, batch_size=64, training=True, device=device)
+    some = islice(batches, _STATISTICS_IMAGES // 64 + 1)
+    update_bn((normalize(resized(images, size)) for images, _ in some), copied)
     return copied.eval()
 
 
 @torch.inference_mode()
-def _accuracy(network: nn.Module, table: PhotoTable, size: int, device: torch.device) -> float:
+def _accuracy(network: nn.Module, table: ImageTable, size: int, device: torch.device) -> float:
     network.eval()
     right = 0
-    for photos, labels in PhotoLoader(table=table, batch_size=128, training=False, device=device):
-        right += int((network(normalize(resized(photos, size))).argmax(dim=1) == labels).sum())
+    for images, labels in ImageLoader(table=table, batch_size=128, training=False, device=device):
+        right += int((network(normalize(resized(images, size))).argmax(dim=1) == labels).sum())
     return right / len(table.labels)

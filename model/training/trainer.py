@@ -43,7 +43,7 @@ from model.training.callbacks import (
 from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.training.initialization import Start
 from model.training.inputs import Inputs
-from model.training.loader import PhotoLoader, PhotoTable
+from model.training.loader import ImageLoader, ImageTable
 from model.training.partial_weights import estimate_norm_statistics
 from model.training.progress import RunProgress
 from model.training.recipes import Phase, Plan, training_loss
@@ -62,8 +62,8 @@ class Trainer:
 
     plan: Plan
     start: Start
-    train: PhotoTable
-    calibration: PhotoTable
+    train: ImageTable
+    calibration: ImageTable
     inputs: Inputs
     folder: Path
     device: torch.device
@@ -87,13 +87,13 @@ class Trainer:
         self.network.to(self.device).to(memory_format=torch.channels_last)
         self.timer = TimingCallback(self.device)
         checkpoint = load_checkpoint(self.folder)
-        train = PhotoLoader(
+        train = ImageLoader(
             table=self.train,
             batch_size=min(self.plan.batch_size, len(self.train.labels)),
             training=True,
             seed=self.seed,
         )
-        valid = PhotoLoader(
+        valid = ImageLoader(
             table=self.calibration, batch_size=256 if self.device.type == "cuda" else 64, training=False
         )
         if checkpoint is None and self.start.folded:
@@ -109,14 +109,14 @@ class Trainer:
                 loaders = DataLoaders(train, valid, path=self.folder, device=self.device)
                 self._phase(number, phase, loaders, here)
 
-    def _estimate_norm_statistics(self, train: PhotoLoader) -> None:
-        """Let the norms that came folded take on the statistics of some training photos."""
+    def _estimate_norm_statistics(self, train: ImageLoader) -> None:
+        """Let the norms that came folded take on the statistics of some training images."""
         size = self.plan.size_at(0)
         some = islice(replace(train, device=self.device), _BATCHES_FOR_STATISTICS)
-        photos = estimate_norm_statistics(
-            self.network, self.start.folded, (normalize(resized(photos, size)) for photos, _ in some)
+        count = estimate_norm_statistics(
+            self.network, self.start.folded, (normalize(resized(images, size)) for images, _ in some)
         )
-        self.note(f"start: the statistics of {len(self.start.folded)} folded batch norms are those of {photos} photos")
+        self.note(f"start: the statistics of {len(self.start.folded)} folded batch norms are those of {count} images")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         self.network.load_state_dict(checkpoint.network)
@@ -134,7 +134,7 @@ class Trainer:
             learner.opt.load_state_dict(checkpoint.optimizer)
             done = checkpoint.epoch
         if len(self.rates) <= number:
-            loaders.train.epoch = before  # wherever the run comes from, the finder meets the same photos
+            loaders.train.epoch = before  # wherever the run comes from, the finder meets the same images
             self.rates.append(phase.lr_max or self._find_rate(number, phase, learner))
         if done >= phase.epochs:
             return
@@ -246,7 +246,7 @@ def _head_groups(plan: Plan) -> int:
 
 
 def _groups(plan: Plan, network: nn.Module) -> list[list[nn.Parameter]]:
-    """Return parameters from the photo to the head: body and head for Adam, where fastai itself spares norms and biases
+    """Return parameters from the image to the head: body and head for Adam, where fastai itself spares norms and biases
     the weight decay; for the others three sections, each once with and once without it.
     """
     sections: list[list[nn.Parameter]] = [[], [], []]

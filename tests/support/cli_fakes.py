@@ -37,9 +37,10 @@ from jobs.records import (
     TrainingStatus,
     WorkerStatus,
 )
-from jobs.results import ResultFilters
+from jobs.results import Page, ResultFilters
 from jobs.settings import Settings, load
 from jobs.states import ImageErrorCode, JobState, RunState, VersionState
+from jobs.summary import SummaryRow
 
 STATUS = JobStatus(
     id="7", name="photos", state=JobState.COMPLETED, source="/photos", model_version="resnet34-1",
@@ -98,6 +99,17 @@ class FakeResults:
 
     def __iter__(self) -> Iterator[Result]:
         return iter(self.rows)
+
+    paged = True
+
+    def page(self, after: str | None = None, *, limit: int = 100) -> Page:
+        first = int(after or 0)
+        rows = list(self.rows)
+        following = str(first + limit) if first + limit < len(rows) else None
+        return Page(rows[first : first + limit], following)
+
+    def count(self) -> int:
+        return len(list(self.rows))
 
     def counts(self) -> dict[str, dict[str, int]]:
         def count(values: Iterable[Any]) -> dict[str, int]:
@@ -242,6 +254,14 @@ class FakeClient:
         self.asked = {"job": job} | {name: value for name, value in wanted.items() if value not in (None, False)}
         return FakeResults(self.rows)
 
+    def summary(
+        self, job: str | None = None, *, by: str | None = None, since: str | None = None, limit: int | None = None
+    ) -> list[SummaryRow]:
+        self.asked = {"job": job, "by": by, "since": since, "limit": limit}
+        return [
+            SummaryRow(by=by, value=by and "BMW", images=1234, ok=1200, failed=34, mean_confidence=0.9, decided=0.75)
+        ]
+
     def errors(self, job: str) -> Iterator[FailedImage]:
         return iter([FailedImage(job=job, path="bad.jpg", code="truncated", message="the file ends too early")])
 
@@ -300,7 +320,9 @@ class FakeClient:
     def workers(self) -> list[WorkerStatus]:
         return self.alive
 
-    def migrate(self) -> dict[str, str | None]:
+    def migrate(self, *, report: Callable[[int, int], None] | None = None) -> dict[str, str | None]:
+        if report is not None:
+            report(3, 4)
         return {"from": None, "to": "0001", "model_version": "resnet34-1"}
 
     def check(self) -> list[CheckResult]:

@@ -1,4 +1,4 @@
-"""What a training run does: open the photos, train, publish, evaluate, and end in one transaction."""
+"""What a training run does: open the images, train, publish, evaluate, and end in one transaction."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TrainingAttempt:
 
     def run(self) -> None:
         """Execute the run. Raises Stopped, LeaseLost, and whatever makes it fail."""
-        self._monitor.stage("opening the photos")
+        self._monitor.stage("opening the images")
         start = self._start()
         dataset = self._dataset(start)
         candidate = self._published_before() or self._make(dataset, start)
@@ -82,15 +82,15 @@ class TrainingAttempt:
         return place
 
     def _ood_images(self) -> OodImages | None:
-        """Return the photos that show no car, if the run was given some. Raises DatasetError and the errors of
+        """Return the images that show no car, if the run was given some. Raises DatasetError and the errors of
         `_place`.
         """
         place = self._run.options.get("other")
         if place is None:
             return None
         ood_images = open_ood_images(self._place(place))
-        for photo in ood_images.photos:
-            _permitted(photo.file, roots=self._settings.roots)
+        for image in ood_images.images:
+            _permitted(image.file, roots=self._settings.roots)
         return ood_images
 
     def _place(self, name: str) -> Path:
@@ -104,7 +104,7 @@ class TrainingAttempt:
         return self._runtime.artifacts.find(version)[0]
 
     def _dataset(self, start: str | Path) -> Dataset:
-        """Return the labelled photos with people's corrections, in the classes of the version that training starts from
+        """Return the labelled images with people's corrections, in the classes of the version that training starts from
         if it knows all of them: so it stays able to name the others.
         """
         options = self._run.options
@@ -119,7 +119,7 @@ class TrainingAttempt:
         )
         if dataset.left_out:
             few = ", ".join(f"{name} ({count})" for name, count in dataset.left_out.items())
-            self._monitor.note(f"classes left out, under {_min_photos(options)} photos to learn from: {few}")
+            self._monitor.note(f"classes left out, under {_min_photos(options)} images to learn from: {few}")
         for file, reason in dataset.unreadable:
             self._monitor.note(f"left out: {file}: {reason}")
         if card is not None:
@@ -131,14 +131,14 @@ class TrainingAttempt:
         return with_corrections(dataset, self._runtime, folder=self._folder, monitor=self._monitor)
 
     def _note_unknown(self, dataset: Dataset, start: Card) -> None:
-        """Say how many of the drawn holdout photos the version that training starts from may have learned from."""
+        """Say how many of the drawn holdout images the version that training starts from may have learned from."""
         if dataset.split_seed is None:
             return
         holdout, known = dataset.of("holdout"), frozenset(start.data.holdout)
-        unknown = sum(photo.digest not in known for photo in holdout)
+        unknown = sum(image.digest not in known for image in holdout)
         if unknown:
             self._monitor.note(
-                f"{unknown} of the {len(holdout)} holdout photos are not in the holdout of {start.name}, from which "
+                f"{unknown} of the {len(holdout)} holdout images are not in the holdout of {start.name}, from which "
                 "training starts: it may have been trained on them"
             )
 
@@ -154,7 +154,7 @@ class TrainingAttempt:
         options = self._run.options
         for split in ("calibration", "holdout"):
             if not dataset.of(split):
-                raise DatasetError(f"the data has no photos in {split!r}, without which a version cannot be evaluated")
+                raise DatasetError(f"the data has no images in {split!r}, without which a version cannot be evaluated")
         ood_images = self._ood_images()  # wrong ones are refused before the training
         self._monitor.stage("training")
         try:

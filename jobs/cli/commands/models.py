@@ -170,7 +170,7 @@ def _print_evaluation(found: Json, form: Format | None) -> None:
     print_record(found, form, columns=_columns(k for k, value in found.items() if not isinstance(value, list | dict)))
     if (form or (Format.TABLE if sys.stdout.isatty() else Format.JSON)) is not Format.TABLE:
         return
-    typer.echo("\nas framing loosens (area: how much of the picture the car's own photo covers)")
+    typer.echo("\nas framing loosens (area: the fraction of the frame that the car's own image covers)")
     print_rows(found["framing"], _columns(found["framing"][0]), form)
     typer.echo("\nverdicts on listings made of these photos (second shots: with another crop and light of each photo)")
     print_rows(found["listings"]["sets"], _columns(found["listings"]["sets"][0]), form)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select, update
 
 from jobs.db.database import bulk_insert, now
-from jobs.db.queries import batches, jobs, listings
+from jobs.db.queries import batches, jobs, listings, outcomes
+from jobs.db.queries.classes import ClassIds
+from jobs.db.queries.predictions import Fact
 from jobs.db.tables import ImageRow, JobRow
 from jobs.sources.base import Entry
 from jobs.sources.kinds import merged
@@ -50,7 +53,7 @@ def add(
     failed image at once.
     """
     job = connection.execute(
-        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes, JobRow.listing_depth)
+        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes, JobRow.version_id, JobRow.listing_depth)
         .where(
             JobRow.id == job_id,
             JobRow.state == JobState.RUNNING,
@@ -74,7 +77,7 @@ def add(
         listings.add(connection, job_id, {f.listing for f in found if f.listing is not None})
     if bad:
         errors = [Outcome(at, None, f.error) for at, f in zip(ordinals, found, strict=True) if f.error]
-        settle(connection, job_id, errors)
+        settle(connection, job_id, errors, version_id=job.version_id)
     if good:
         batches.add(
             connection, job_id, first=job.total, last=job.total + len(found) - 1, size=batch_size, priority=job.priority
@@ -98,40 +101,64 @@ def pending(connection: Connection, claim: batches.Claim) -> list[tuple[int, str
     return [(ordinal, path) for ordinal, path in connection.execute(query.order_by(ImageRow.ordinal))]
 
 
-def settle(connection: Connection, job_id: int, outcomes: Sequence[Outcome]) -> None:
-    """Write statuses, hashes and errors of images. The caller holds the job's lock."""
-    if not outcomes:
+def settle(
+    connection: Connection,
+    job_id: int,
+    finished: Sequence[Outcome],
+    *,
+    version_id: int,
+    facts: Mapping[bytes, Fact] | None = None,
+    class_ids: ClassIds | None = None,
+) -> None:
+    """Write statuses, hashes and errors of images, and their outcomes. The caller holds the job's lock.
+
+    `facts`: what the predictions of all contents without an error say. `class_ids` spares questions about classes.
+    """
+    if not finished:
         return
+    facts = facts or {}
+    moment: datetime = connection.execute(select(now())).scalar_one()
+    _update(connection, job_id, finished, moment=moment)
+    classes = {facts[o.content_hash].car_class for o in finished if o.error is None and o.content_hash is not None}
+    ids = (class_ids or ClassIds()).of(connection, version_id, classes) if classes else {}
+    rows = []
+    for outcome in finished:
+        if outcome.error is not None or outcome.content_hash is None:
+            rows.append(outcomes.New(outcome.ordinal, None, None, None, outcome.error.code if outcome.error else None))
+            continue
+        fact = facts[outcome.content_hash]
+        class_id = ids[fact.car_class.label, fact.car_class.make]
+        rows.append(outcomes.New(outcome.ordinal, class_id, fact.confidence, fact.decision, None))
+    outcomes.add(connection, job_id, rows, version_id=version_id, moment=moment)
+
+
+def _update(connection: Connection, job_id: int, finished: Sequence[Outcome], *, moment: datetime) -> None:
     if connection.dialect.name == "sqlite":
+        stamp = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
         sql = (
-            "UPDATE images SET status = ?, content_hash = ?, error_code = ?, error_message = ?, "  # noqa: S608
-            f"finished_at = ({_now(connection)}) WHERE job_id = ? AND ordinal = ?"
+            "UPDATE images SET status = ?, content_hash = ?, error_code = ?, error_message = ?, finished_at = ? "
+            "WHERE job_id = ? AND ordinal = ?"
         )
         connection.exec_driver_sql(
-            sql, [(_status(o), o.content_hash, *(o.error or (None, None)), job_id, o.ordinal) for o in outcomes]
+            sql, [(_status(o), o.content_hash, *(o.error or (None, None)), stamp, job_id, o.ordinal) for o in finished]
         )
         return
     columns = (
-        [o.ordinal for o in outcomes],
-        [_status(o) for o in outcomes],
-        [o.content_hash for o in outcomes],
-        [o.error.code if o.error else None for o in outcomes],
-        [o.error.message.replace("\0", "") if o.error else None for o in outcomes],
-        job_id,
+        [o.ordinal for o in finished],
+        [_status(o) for o in finished],
+        [o.content_hash for o in finished],
+        [o.error.code if o.error else None for o in finished],
+        [o.error.message.replace("\0", "") if o.error else None for o in finished],
     )
     sql = (
         "UPDATE images SET status = new.status, content_hash = new.content_hash, error_code = new.code, "
-        "error_message = new.message, finished_at = clock_timestamp() "
+        "error_message = new.message, finished_at = %s "
         "FROM unnest(%b::int[], %b::text[], %b::bytea[], %b::text[], %b::text[]) "
         "AS new(ordinal, status, content_hash, code, message) "
         "WHERE images.job_id = %s AND images.ordinal = new.ordinal"
     )
-    connection.exec_driver_sql(sql, columns)
+    connection.exec_driver_sql(sql, (moment, *columns, job_id))
 
 
 def _status(outcome: Outcome) -> str:
     return (ImageStatus.FAILED if outcome.error else ImageStatus.OK).value
-
-
-def _now(connection: Connection) -> str:
-    return str(now().compile(dialect=connection.dialect))

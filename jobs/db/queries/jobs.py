@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, and_, case, delete, func, insert, or_, select, update
 
 from jobs.db.database import later, now
-from jobs.db.queries import listings
+from jobs.db.queries import listings, outcomes, totals
 from jobs.db.tables import BatchRow, ImageRow, JobRow, ListedFileRow, ListingRow, VersionRow
 from jobs.states import BatchState, ImageStatus, JobState
 
@@ -75,6 +75,7 @@ class LockedJob(NamedTuple):
     state: JobState
     priority: int
     scanned_at: datetime | None
+    version_id: int
 
 
 class Work(NamedTuple):
@@ -151,9 +152,9 @@ def _with_version() -> Select[*tuple[Any, ...]]:
 
 def lock(connection: Connection, job_id: int) -> LockedJob | None:
     """Lock the job's row until the end of the transaction."""
-    columns = select(JobRow.state, JobRow.priority, JobRow.scanned_at).where(JobRow.id == job_id)
+    columns = select(JobRow.state, JobRow.priority, JobRow.scanned_at, JobRow.version_id).where(JobRow.id == job_id)
     row = connection.execute(columns.with_for_update()).one_or_none()
-    return LockedJob(JobState(row.state), row.priority, row.scanned_at) if row else None
+    return LockedJob(JobState(row.state), *row[1:]) if row else None
 
 
 def lock_running(connection: Connection, job_id: int) -> bool:
@@ -372,6 +373,7 @@ def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None
     }
     listings.set_unfinished_due(connection, job_id)
     connection.execute(update(ImageRow).where(not_ok).values(cleared))
+    outcomes.delete_failures(connection, job_id)
     batches = [
         {"job_id": job_id, "first": part[0], "last": part[-1], "state": BatchState.WAITING, "priority": row.priority}
         for part in (ordinals[at : at + batch_size] for at in range(0, len(ordinals), batch_size))
@@ -415,6 +417,7 @@ def delete_images(connection: Connection, job_id: int, *, after: int, limit: int
     chosen = rest & (ImageRow.ordinal <= last)
     counts = select(ImageRow.status, func.count().label("images")).where(chosen).group_by(ImageRow.status)
     gone = {row.status: row.images for row in connection.execute(counts)}
+    outcomes.delete_range(connection, job_id, first=after + 1, last=last)
     connection.execute(delete(ImageRow).where(chosen))
     ok = JobRow.ok - gone.get(ImageStatus.OK, 0)
     values = {
@@ -432,5 +435,6 @@ def delete_row(connection: Connection, job_id: int) -> None:
     """Delete a job that has no images any more, with its batches, for good. The caller holds its lock."""
     if connection.dialect.name == "postgresql":  # what went before may not have waited for the disk; this does for all
         connection.exec_driver_sql("SET LOCAL synchronous_commit TO DEFAULT")
+    totals.delete_all(connection, job_id)
     connection.execute(delete(BatchRow).where(BatchRow.job_id == job_id))
     connection.execute(delete(JobRow).where(JobRow.id == job_id))
