@@ -135,7 +135,7 @@ class Confusable(_Part):
 
 
 class ListingRule(_Part):
-    """How the photos of a listing are pooled, and from which value on they are in conflict; see `model.verdicts`."""
+    """How the images of a listing are pooled, and from which value on they are in conflict; see `model.verdicts`."""
 
     exponent: Fraction
     conflict: Annotated[float, Field(gt=0, le=1000)]
@@ -146,7 +146,7 @@ class Thresholds(_Part):
 
     `ood` is checked first: an image that lies below it is `unknown`; without it, as on cards written before there was
     such a part, nothing is. Below `ood_for_model` an image is not decided `model`. An answer that is one of the
-    `confusable` classes needs the probability that is written there. `listing` pools the photos of one.
+    `confusable` classes needs the probability that is written there. `listing` pools the images of one.
     """
 
     model: Threshold

@@ -1,6 +1,6 @@
-"""What may be said of a listing: the probabilities of its photos pooled, a decision, whether they show several cars.
+"""What may be said of a listing: the probabilities of its images pooled, a decision, whether they show several cars.
 
-Everything that the rule needs is a sum over the photos, so that a listing of any size is decided a part at a time.
+Everything that the rule needs is a sum over the images, so that a listing of any size is decided a part at a time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from model.cards import CardDraft, ListingRule
 from model.decision import Decision, make_table, model_thresholds, softmax
 
-__all__ = ["DEFAULT_RULE", "Evidence", "Photos", "Pooling", "Verdict", "verdict"]
+__all__ = ["DEFAULT_RULE", "Evidence", "ListingPart", "Pooling", "Verdict", "verdict"]
 
 DEFAULT_RULE: Final = ListingRule(exponent=0.4, conflict=3.0)
 """The rule of cards that have none: it was fitted, by `model.evaluation.listings`, to an earlier version."""
 
-USED: Final = 0.1  # the weight from which on a photo counts as used
+USED: Final = 0.1  # the weight from which on a image counts as used
 _LEAST_PROBABILITY = 1e-7
 _LEAST_MAKE = 1e-3
 
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Photos:
+class ListingPart:
     """K different contents of one listing: what names each, its stored probabilities (K, C) and its decision."""
 
     keys: Sequence[int]
@@ -38,11 +38,11 @@ class Photos:
 
 @dataclass(slots=True)
 class Evidence:
-    """Sums over a listing's photos, weight times what each says.
+    """Sums over a listing's images, weight times what each says.
 
     `logs` (C,) of ln p; `make_logs` (M,) of ln q, q the makes' probabilities; `pair_logs` (M, M) of the larger ln q of
     two makes; `best_make` (M,) of the weights by best make. `best` (C,) is the largest probability of each class in a
-    photo of any weight, `best_key` (C,) that photo's key. `any_model`: whether a photo is decided `model`.
+    image of any weight, `best_key` (C,) that image's key. `any_model`: whether a image is decided `model`.
     """
 
     logs: Floats
@@ -60,7 +60,7 @@ class Evidence:
         return softmax(max(1.0, self.weight) ** exponent * self.logs / self.weight)
 
     def conflict(self, exponent: float) -> float:
-        """Return by how much two makes explain the photos better than one does; 0 without photos of any weight."""
+        """Return by how much two makes explain the images better than one does; 0 without images of any weight."""
         gain = float(self.pair_logs.max() - self.make_logs.max())
         return gain / float(max(1.0, self.weight) ** (1 - exponent))
 
@@ -71,8 +71,8 @@ class Verdict:
 
     `probabilities` (C,) are the pooled ones, `top` the index of the best class; `confidence` is that class's, where the
     decision is `make` the make's. `agreement` is the fraction of the weight whose best make is the verdict's, `used`
-    the number of photos that say something, `photo` the key of the one in which the best class is most probable. Where
-    no photo says anything, `probabilities`, `agreement` and `photo` are None, and the confidence is 0.
+    the number of images that say something, `image` the key of the one in which the best class is most probable. Where
+    no image says anything, `probabilities`, `agreement` and `image` are None, and the confidence is 0.
     """
 
     decision: Decision
@@ -83,19 +83,19 @@ class Verdict:
     agreement: float | None
     used: int
     conflict: bool
-    photo: int | None
+    image: int | None
 
 
-def verdict(photos: Iterable[Photos], card: CardDraft) -> Verdict:
-    """Return the verdict on one listing, whose photos may come in several parts; no content may come twice.
+def verdict(images: Iterable[ListingPart], card: CardDraft) -> Verdict:
+    """Return the verdict on one listing, whose images may come in several parts; no content may come twice.
 
     The rule is the card's `thresholds.listing`, or `DEFAULT_RULE`. With w the weights of `Pooling.weights`, k their sum
     and j the larger of k and 1, the pooled probabilities are softmax(j^exponent · Σ w ln p / k), p floored at 1e-7: one
-    photo alone keeps its probabilities. They are decided on by the card's thresholds of single photos. The photos are
+    image alone keeps its probabilities. They are decided on by the card's thresholds of single images. The images are
     in conflict, and the listing is `unknown`, if (max over makes m, n of Σ w max(ln q(m), ln q(n)) - max over m of
     Σ w ln q(m)) / j^(1-exponent) reaches `conflict`, q the makes' probabilities floored at 1e-3.
     """
-    return Pooling(card).verdict(photos)
+    return Pooling(card).verdict(images)
 
 
 class Pooling:
@@ -108,9 +108,9 @@ class Pooling:
         self._for_model = model_thresholds(card)
         self._for_make = card.thresholds.make
 
-    def verdict(self, photos: Iterable[Photos]) -> Verdict:
+    def verdict(self, images: Iterable[ListingPart]) -> Verdict:
         """Return the verdict on one listing; see `verdict`."""
-        found = self.evidence(photos)
+        found = self.evidence(images)
         if not found.weight:
             return _NOTHING
         pooled = found.pooled(self._rule.exponent)
@@ -132,13 +132,13 @@ class Pooling:
             agreement=float(found.best_make[make] / found.weight),
             used=found.used,
             conflict=conflict,
-            photo=int(found.best_key[top]),
+            image=int(found.best_key[top]),
         )
 
     def weights(self, probabilities: NDArray[np.floating], decisions: Sequence[Decision]) -> Floats:
-        """Return how much each of K photos says, from 0 to 1 (K,): 1 - H(p) / ln C, H the entropy.
+        """Return how much each of K images says, from 0 to 1 (K,): 1 - H(p) / ln C, H the entropy.
 
-        0 where the photo was rejected as out of distribution, which its row tells: it is `unknown` although its
+        0 where the image was rejected as out of distribution, which its row tells: it is `unknown` although its
         probabilities (K, C) reach a threshold.
         """
         given = np.asarray(probabilities, dtype=np.float64)
@@ -149,8 +149,8 @@ class Pooling:
         weights[reaches & (np.array(decisions) == "unknown")] = 0
         return np.asarray(weights)
 
-    def evidence(self, photos: Iterable[Photos]) -> Evidence:
-        """Return the sums over these photos."""
+    def evidence(self, images: Iterable[ListingPart]) -> Evidence:
+        """Return the sums over these images."""
         classes, makes = self._member.shape
         sums = Evidence(
             logs=np.zeros(classes),
@@ -160,12 +160,12 @@ class Pooling:
             best=np.full(classes, -1.0),
             best_key=np.full(classes, -1, dtype=np.int64),
         )
-        for part in photos:
+        for part in images:
             if len(part.keys):
                 self._add(sums, part)
         return sums
 
-    def _add(self, sums: Evidence, part: Photos) -> None:
+    def _add(self, sums: Evidence, part: ListingPart) -> None:
         given = np.asarray(part.probabilities, dtype=np.float64)
         weights = self.weights(given, part.decisions)
         counted = np.flatnonzero(weights)
@@ -198,5 +198,5 @@ _NOTHING = Verdict(
     agreement=None,
     used=0,
     conflict=False,
-    photo=None,
+    image=None,
 )

@@ -76,12 +76,12 @@ COMMANDS = {
         "list_listings",
         "Show the verdicts on listings, one row per listing, of one job or of the current run of each source.",
     ),
-    "listing": _Command("Results", "listings", "listing", "Show the verdict on one listing, with its photos."),
+    "listing": _Command("Results", "listings", "listing", "Show the verdict on one listing, with its images."),
     "duplicates": _Command(
         "Results",
         "listings",
         "duplicates",
-        "Show the photos that occur, byte for byte, in several listings of a job.",
+        "Show the images that occur, byte for byte, in several listings of a job.",
     ),
     "models": _Command("Models", "models", "list_versions", "List the model versions that can be used."),
     "model": _Command(

@@ -1,8 +1,8 @@
-"""Listings made of labelled photos: fitting how they are pooled, and what verdicts on them are worth.
+"""Listings made of labelled images: fitting how they are pooled, and what verdicts on them are worth.
 
-There are no real listings at hand. Sets of different cars of a class vary more than the photos of one car do, shots of
-one photo vary less: a rule fitted on the first alone is too sure of the second. So a listing is made of both, and of
-what sellers mix up: photos of two makes, and photos that show no car.
+There are no real listings at hand. Sets of different cars of a class vary more than the images of one car do, shots of
+one image vary less: a rule fitted on the first alone is too sure of the second. So a listing is made of both, and of
+what sellers mix up: images of two makes, and images that show no car.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from model.data.decoding import Images, decode_files
 from model.decision import Decision, decide_all, make_table, softmax
 from model.evaluation.calibration import expected_calibration_error
 from model.evaluation.results import ListingsEvaluation, MixEvaluation, SetEvaluation
-from model.verdicts import DEFAULT_RULE, Evidence, Photos, Pooling, Verdict
+from model.verdicts import DEFAULT_RULE, Evidence, ListingPart, Pooling, Verdict
 
 __all__ = ["Said", "evaluate_listings", "fit_listing_rule", "second_shots"]
 
 Floats = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
 
-SIZES = (2, 3, 4)  # photos of a set
+SIZES = (2, 3, 4)  # images of a set
 FEWEST_SETS = 100  # of two, below which nothing is fitted
 CONFLICTING = 0.02  # of the sets, none of which shows two cars, that may be in conflict
 EXPONENTS = np.linspace(0, 1, 101)
@@ -36,14 +36,14 @@ CROP = (0.02, 0.10)  # of a side, on each side, that a second shot lacks
 BRIGHTNESS = (0.75, 1.25)
 MIXES = 1_000
 WITH_SAMPLES = 2_000
-SAMPLES = 4  # of the pictures that show no car, in one listing
+SAMPLES = 4  # of the images that show no car, in one listing
 SEED = 20_261_201
-_TOGETHER = 256  # photos decoded at once
+_TOGETHER = 256  # images decoded at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What is stored of photos: float16 probabilities (N, C) and decisions."""
+    """What is stored of images: float16 probabilities (N, C) and decisions."""
 
     probabilities: npt.NDArray[np.float16]
     decisions: Sequence[Decision]
@@ -54,14 +54,14 @@ class Said:
         stored = softmax(logits, temperature=card.temperature).astype(np.float16)
         return cls(probabilities=stored, decisions=decide_all(stored, card, logits).decision)
 
-    def pick(self, picks: Sequence[int] | npt.NDArray[np.integer]) -> Photos:
-        """Return the photos at these places."""
+    def pick(self, picks: Sequence[int] | npt.NDArray[np.integer]) -> ListingPart:
+        """Return the images at these places."""
         keys = [int(pick) for pick in picks]
-        return Photos(keys, self.probabilities[keys], [self.decisions[key] for key in keys])
+        return ListingPart(keys, self.probabilities[keys], [self.decisions[key] for key in keys])
 
 
 class _Set(NamedTuple):
-    """A listing of photos of one class, by place, and whether a second shot of each belongs to it."""
+    """A listing of images of one class, by place, and whether a second shot of each belongs to it."""
 
     size: int
     second_shots: bool
@@ -70,9 +70,9 @@ class _Set(NamedTuple):
 
 
 def fit_listing_rule(card: CardDraft, first: Floats, second: Floats, labels: Labels) -> ListingRule | None:
-    """Return the rule fitted on logits (N, C) of `calibration` photos and of second shots of them, with labels (N,).
+    """Return the rule fitted on logits (N, C) of `calibration` images and of second shots of them, with labels (N,).
 
-    The exponent is the one of the least negative log-likelihood on disjoint sets of 2, 3 and 4 photos of a class, with
+    The exponent is the one of the least negative log-likelihood on disjoint sets of 2, 3 and 4 images of a class, with
     and without their second shots, each kind counting the same; the conflict is what 2 % of them reach. None where
     there are fewer than 100 sets of two.
     """
@@ -99,9 +99,9 @@ def _losses(found: Sequence[tuple[_Set, Evidence]], kind: tuple[int, bool], expo
 def evaluate_listings(
     card: CardDraft, first: Floats, second: Floats, labels: Labels, *, samples: Floats | None
 ) -> ListingsEvaluation:
-    """Return what verdicts are worth on logits (N, C) of photos and of second shots of them, with labels (N,).
+    """Return what verdicts are worth on logits (N, C) of images and of second shots of them, with labels (N,).
 
-    `samples` (M, C) are of pictures that show no car of the classes. All sets are drawn with one seed.
+    `samples` (M, C) are of images that show no car of the classes. All sets are drawn with one seed.
     """
     random = np.random.default_rng(SEED)
     shots = Said.of(first, card), Said.of(second, card)
@@ -134,7 +134,7 @@ def _sets(labels: Labels, random: np.random.Generator) -> Iterator[_Set]:
                 yield _Set(size, True, picks, label)
 
 
-def _shown(each: _Set, shots: tuple[Said, Said]) -> list[Photos]:
+def _shown(each: _Set, shots: tuple[Said, Said]) -> list[ListingPart]:
     return [said.pick(each.picks) for said in (shots if each.second_shots else shots[:1])]
 
 
@@ -148,7 +148,7 @@ def _evaluate_sets(sets: Sequence[_Set], shots: tuple[Said, Said], pooling: Pool
         for one, each in zip(found, sets, strict=True)
     ]
     return {
-        "photos": sets[0].size,
+        "images": sets[0].size,
         "second_shots": sets[0].second_shots,
         "sets": len(sets),
         "top1": float(hit.mean()),
@@ -163,7 +163,7 @@ def _evaluate_sets(sets: Sequence[_Set], shots: tuple[Said, Said], pooling: Pool
 def _two_makes(
     pairs: Sequence[_Set], said: Said, pooling: Pooling, *, make_of: Labels, random: np.random.Generator
 ) -> MixEvaluation | None:
-    """Evaluate listings of two photos of one class and two of a class of another make."""
+    """Evaluate listings of two images of one class and two of a class of another make."""
     if len({int(make_of[pair.label]) for pair in pairs}) < 2:
         return None
     found: list[tuple[Verdict, int | None]] = []
@@ -177,7 +177,7 @@ def _two_makes(
 def _with_samples(
     pairs: Sequence[_Set], said: Said, samples: Said | None, *, pooling: Pooling, random: np.random.Generator
 ) -> MixEvaluation | None:
-    """Evaluate listings of two photos of a class (none where there are no pairs) and four pictures that show no car."""
+    """Evaluate listings of two images of a class (none where there are no pairs) and four images that show no car."""
     if samples is None:
         return None
     found: list[tuple[Verdict, int | None]] = []
@@ -201,23 +201,23 @@ def _mix(found: Sequence[tuple[Verdict, int | None]]) -> MixEvaluation:
 
 
 def second_shots(files: Sequence[Path], size: int, *, seed: int = SEED) -> Iterator[Images]:
-    """Yield a second shot of each photo, as uint8 (n, size, size, 3) a part at a time.
+    """Yield a second shot of each image, as uint8 (n, size, size, 3) a part at a time.
 
-    It lacks 2 to 10 % on each side and is up to a quarter darker or brighter, by `seed` and the photo's position alone.
+    It lacks 2 to 10 % on each side and is up to a quarter darker or brighter, by `seed` and the image's position alone.
     """
     larger = round(size * 1.25)
     for start in range(0, len(files), _TOGETHER):
-        photos = decode_files(files[start : start + _TOGETHER], larger)
-        part = np.empty((len(photos), size, size, 3), dtype=np.uint8)
-        for index, photo in enumerate(photos):
-            part[index] = _second_shot(photo, size, np.random.default_rng([seed, start + index]))
+        images = decode_files(files[start : start + _TOGETHER], larger)
+        part = np.empty((len(images), size, size, 3), dtype=np.uint8)
+        for index, image in enumerate(images):
+            part[index] = _second_shot(image, size, np.random.default_rng([seed, start + index]))
         yield part
 
 
-def _second_shot(photo: npt.NDArray[np.uint8], size: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
-    side = photo.shape[0]
+def _second_shot(image: npt.NDArray[np.uint8], size: int, random: np.random.Generator) -> npt.NDArray[np.uint8]:
+    side = image.shape[0]
     left, top, right, bottom = (random.uniform(*CROP, size=4) * side).tolist()
     cut = (left, top, side - right, side - bottom)
-    picture = Image.fromarray(photo).resize((size, size), Image.Resampling.BICUBIC, box=cut)
-    brighter = np.asarray(picture, dtype=np.float32) * random.uniform(*BRIGHTNESS)
+    other = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=cut)
+    brighter = np.asarray(other, dtype=np.float32) * random.uniform(*BRIGHTNESS)
     return brighter.round().clip(0, 255).astype(np.uint8)

@@ -204,7 +204,7 @@ def framing(engine: Engine, card: CardDraft, files: Sequence[Path], labels: Labe
 def _listings(
     engine: Engine, card: CardDraft, files: Sequence[Path], *, logits: Floats, labels: Labels
 ) -> ListingsEvaluation:
-    """Evaluate verdicts on listings made of these photos; of many, on those of as many classes as have enough."""
+    """Evaluate verdicts on listings made of these images; of many, on those of as many classes as have enough."""
     classes, sizes = np.unique(labels, return_counts=True)
     shuffled = np.random.default_rng(0).permutation(len(classes))
     enough = shuffled[: 1 + int(np.searchsorted(np.cumsum(sizes[shuffled]), LISTED_IMAGES))]

@@ -148,11 +148,11 @@ class LeftOutClass(TypedDict):
 
 
 class SetEvaluation(TypedDict):
-    """Verdicts on sets of `photos` photos of a class, perhaps with a second shot of each; `model_precision` is None
+    """Verdicts on sets of `images` images of a class, perhaps with a second shot of each; `model_precision` is None
     where nothing is decided `model`.
     """
 
-    photos: int
+    images: int
     second_shots: bool
     sets: int
     top1: float
@@ -173,7 +173,7 @@ class MixEvaluation(TypedDict):
 
 
 class ListingsEvaluation(TypedDict):
-    """What verdicts are worth on listings made of labelled photos; a kind that the photos do not allow is None."""
+    """What verdicts are worth on listings made of labelled images; a kind that the images do not allow is None."""
 
     exponent: float
     conflict: float

@@ -68,7 +68,7 @@ def test_what_is_said_of_verdicts(card: Card) -> None:
     samples = np.random.default_rng(1).normal(scale=0.1, size=(6, len(CLASSES))).astype(np.float32)
     found = evaluate_listings(card, first, second, labels, samples=samples)
     assert (found["exponent"], found["conflict"], found["fitted"]) == (0.4, 3.0, False)
-    assert [(row["photos"], row["second_shots"]) for row in found["sets"]] == [
+    assert [(row["images"], row["second_shots"]) for row in found["sets"]] == [
         (photos, second) for second in (False, True) for photos in (2, 3, 4)
     ]
     two, _, four = found["sets"][:3]

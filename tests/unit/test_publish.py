@@ -229,7 +229,7 @@ def test_the_card_tells_framing_sizes_and_what_held_out_of_sample(version: Path,
     assert [row["size"] for row in told["sizes"]] == [SIZE]
     assert told["threshold_halvings"]["rounds"] == 200
     assert not told["listings"]["fitted"]  # of 40 sets of two nothing can be fitted
-    assert [row["sets"] for row in told["listings"]["sets"] if row["photos"] == 2] == [8, 8]
+    assert [row["sets"] for row in told["listings"]["sets"] if row["images"] == 2] == [8, 8]
     assert "ood_images" not in told
 
 

@@ -9,18 +9,18 @@ from hypothesis.extra.numpy import arrays
 
 from model.cards import Card, parse_card
 from model.decision import Decision, decide_all, softmax
-from model.verdicts import DEFAULT_RULE, Photos, Pooling, Verdict, verdict
+from model.verdicts import DEFAULT_RULE, ListingPart, Pooling, Verdict, verdict
 from tests.support.artifacts import card_fields
 
 CARD = parse_card(json.dumps(card_fields()).encode())  # two Acuras, a BMW, a Land Rover; model 0.6, make 0.7
 ACURA, BMW = [0.97, 0.01, 0.01, 0.01], [0.01, 0.01, 0.97, 0.01]
 
 
-def photos(*rows: list[float], decisions: list[Decision] | None = None, first: int = 0) -> Photos:
-    """Photos with these probabilities, decided as they would be unless it is said how."""
+def photos(*rows: list[float], decisions: list[Decision] | None = None, first: int = 0) -> ListingPart:
+    """ListingPart with these probabilities, decided as they would be unless it is said how."""
     probabilities = np.array(rows, dtype=np.float16)
     said = decisions or decide_all(probabilities.astype(np.float32), CARD).decision
-    return Photos(range(first, first + len(rows)), probabilities, said)
+    return ListingPart(range(first, first + len(rows)), probabilities, said)
 
 
 def of(*rows: list[float], card: Card = CARD) -> Verdict:
@@ -69,7 +69,7 @@ def test_the_conflict_is_that_of_the_formula() -> None:
     )
 
 
-def test_two_models_of_one_make_are_no_conflict() -> None:
+def test_two_models_of_one_make_do_not_conflict() -> None:
     found = of([0.97, 0.01, 0.01, 0.01], [0.01, 0.97, 0.01, 0.01])
     assert not found.conflict
     assert (found.decision, found.make) == ("make", "Acura")
@@ -78,7 +78,7 @@ def test_two_models_of_one_make_are_no_conflict() -> None:
 
 def test_a_sure_photo_outweighs_vague_ones() -> None:
     found = of(ACURA, [0.2, 0.2, 0.3, 0.3], [0.25, 0.25, 0.25, 0.25])
-    assert (found.decision, found.top, found.photo) == ("model", 0, 0)
+    assert (found.decision, found.top, found.image) == ("model", 0, 0)
     assert found.used == 1
     assert found.agreement is not None
     assert found.agreement > 0.95
@@ -89,7 +89,7 @@ def test_a_rejected_photo_says_nothing() -> None:
     vague = [0.4, 0.29, 0.2, 0.11]
     assert Pooling(CARD).weights(np.array([vague]), ["unknown"])[0] > 0  # it reaches no threshold: it is only unsure
     nothing = verdict([photos(ACURA, BMW, decisions=["unknown", "unknown"])], CARD)
-    assert (nothing.decision, nothing.top, nothing.photo, nothing.confidence) == ("unknown", None, None, 0.0)
+    assert (nothing.decision, nothing.top, nothing.image, nothing.confidence) == ("unknown", None, None, 0.0)
     assert verdict([], CARD) == nothing
 
 
@@ -101,18 +101,18 @@ def test_photos_of_which_none_may_be_model_are_not_either() -> None:
 
 
 def test_the_photo_is_the_one_most_probable_for_the_label() -> None:
-    assert of([0.6, 0.2, 0.1, 0.1], ACURA, [0.7, 0.1, 0.1, 0.1]).photo == 1
+    assert of([0.6, 0.2, 0.1, 0.1], ACURA, [0.7, 0.1, 0.1, 0.1]).image == 1
 
 
 def test_parts_of_a_listing_add_up() -> None:
     rows = [ACURA, [0.4, 0.29, 0.2, 0.11], BMW, [0.7, 0.1, 0.1, 0.1]]
     whole = of(*rows)
-    nothing = Photos([], np.zeros((0, 4)), [])
+    nothing = ListingPart([], np.zeros((0, 4)), [])
     parts = verdict([photos(*rows[:1]), photos(*rows[1:3], first=1), nothing, photos(rows[3], first=3)], CARD)
     assert whole.probabilities is not None
     assert parts.probabilities is not None
     assert np.allclose(whole.probabilities, parts.probabilities)
-    assert (whole.decision, whole.photo, whole.used) == (parts.decision, parts.photo, parts.used)
+    assert (whole.decision, whole.image, whole.used) == (parts.decision, parts.image, parts.used)
 
 
 def test_the_rule_is_the_cards() -> None:

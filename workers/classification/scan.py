@@ -78,8 +78,8 @@ def _put_off(runtime: Runtime, job_id: int, error: Exception, *, attempt: int) -
 def _fail(runtime: Runtime, job_id: int, error: str, *, attempt: int) -> None:
     """End a job whose manifest cannot be used."""
     with runtime.database.write() as connection:
-        held = jobs.release_scan(connection, job_id, attempt=attempt, done=False)
-        ended = held and jobs.fail(connection, job_id, error)
+        released = jobs.release_scan(connection, job_id, attempt=attempt, done=False)
+        ended = released and jobs.fail(connection, job_id, error)
         row = jobs.get(connection, job_id) if ended else None
     if row is not None:
         events.publish(events.JobFinished.of(row))

@@ -17,7 +17,7 @@ from jobs.states import Decision, ImageStatus
 from model import decision as model_decision
 from model.cards import Card
 from model.labels import Label, parse
-from model.verdicts import Photos, Pooling, Verdict
+from model.verdicts import ListingPart, Pooling, Verdict
 from workers.runtime import Runtime
 
 __all__ = ["give_verdicts", "sweep"]
@@ -95,11 +95,11 @@ class _Listing:
 
     def settle(self, rows: Iterable[Content]) -> listings.Verdict:
         """Return the verdict; its `photo` is still an ordinal, as text."""
-        said = self._pooling.verdict(self._photos(rows))
+        said = self._pooling.verdict(self._parts_of(rows))
         by_hand = self._by_hand()
         label = self._label(said) if by_hand is None else by_hand[0]
         decision = said.decision if by_hand is None else by_hand[1]
-        photo = said.photo if by_hand is None else by_hand[2]
+        shown_by = said.image if by_hand is None else by_hand[2]
         of_model = label if decision == Decision.MODEL else None
         make = said.make if decision == Decision.MAKE else of_model.make if of_model else None
         sure = 1.0 if decision == Decision.MODEL else 0.0
@@ -118,19 +118,19 @@ class _Listing:
             used=said.used,
             failed=self._failed,
             conflict=said.conflict if by_hand is None else decision != Decision.MODEL,
-            photo=None if photo is None else str(photo),
+            photo=None if shown_by is None else str(shown_by),
             source="model" if by_hand is None else "human",
             top=self._top(said.probabilities),
         )
 
-    def _photos(self, rows: Iterable[Content]) -> Iterator[Photos]:
+    def _parts_of(self, rows: Iterable[Content]) -> Iterator[ListingPart]:
         """Count the images and yield the predictions of their contents, each content once."""
         contents = self._contents(rows)
         while chunk := list(islice(contents, _CHUNK)):
             stored = b"".join(row.probabilities or b"" for row in chunk)
             probabilities = np.frombuffer(stored, dtype="<f2").reshape(len(chunk), -1)
             decisions = [_DECISIONS[row.decision or ""] for row in chunk]
-            yield Photos([row.ordinal for row in chunk], probabilities, decisions)
+            yield ListingPart([row.ordinal for row in chunk], probabilities, decisions)
 
     def _contents(self, rows: Iterable[Content]) -> Iterator[Content]:
         seen: set[bytes] = set()

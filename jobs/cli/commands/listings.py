@@ -25,7 +25,7 @@ def _label(row: Listing) -> str:
     return row.label or (f"{row.make} ({'?'})" if row.make else "")
 
 
-def _photos(row: Listing) -> str:
+def _counts(row: Listing) -> str:
     failed = f", {row.failed} failed" if row.failed else ""
     return f"{row.used}/{row.photos}{failed}{'' if row.complete else ', not complete'}"
 
@@ -46,7 +46,7 @@ _ROWS: tuple[Column[Listing], ...] = (
     Column("label", show=_label),
     Column("confidence", show=percent("confidence"), right=True),
     Column("agreement", show=percent("agreement"), right=True),
-    Column("used", show=_photos, right=True),
+    Column("used", show=_counts, right=True),
     Column("conflict", show=lambda row: "conflict" if row.conflict else "", style=lambda _: "red"),
     Column("source", show=lambda row: row.source if row.source != "model" else ""),
 )
@@ -57,7 +57,7 @@ _RECORD: tuple[Column[ListingDetails], ...] = (
     ),
     Column("confidence", show=lambda row: percent("confidence")(row.verdict)),
     Column("agreement", show=lambda row: percent("agreement")(row.verdict)),
-    Column("used", show=lambda row: _photos(row.verdict)),
+    Column("used", show=lambda row: _counts(row.verdict)),
     Column("best", show=lambda row: ", ".join(f"{top['label']} {top['confidence']:.1%}" for top in row.top)),
     Column("updated", show=lambda row: moment("updated_at")(row.verdict)),
 )
@@ -85,7 +85,7 @@ def list_listings(
     decision: Annotated[
         Decision | None, typer.Option(case_sensitive=False, help="How far the verdict is trusted.")
     ] = None,
-    conflict: Annotated[bool, typer.Option("--conflict", help="Only those whose photos show several cars.")] = False,
+    conflict: Annotated[bool, typer.Option("--conflict", help="Only those whose images show several cars.")] = False,
     needs_review: Annotated[
         bool, typer.Option("--needs-review", help="Only those that a person should look at, the most doubtful first.")
     ] = False,
@@ -117,7 +117,7 @@ def listing(
     name: Annotated[str, typer.Argument(metavar="JOB:NAME", help="A job and its listing, as in `cars listings`.")],
     form: RecordFormatOption = None,
 ) -> None:
-    """Show the verdict on one listing, with its photos."""
+    """Show the verdict on one listing, with its images."""
     with dependencies(ctx).client() as client:
         found = client.listings.get(name)
     print_record(found, form, columns=_RECORD)
@@ -131,7 +131,7 @@ def duplicates(
     job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)],
     form: FormatOption = None,
 ) -> None:
-    """Show the photos that occur, byte for byte, in several listings of a job."""
+    """Show the images that occur, byte for byte, in several listings of a job."""
     with dependencies(ctx).client() as client:
         if not print_rows(client.listings.duplicates(job), _SHARED, form):
-            notice("no photo occurs in several listings")
+            notice("no image occurs in several listings")

@@ -172,7 +172,7 @@ def _print_evaluation(found: Json, form: Format | None) -> None:
         return
     typer.echo("\nas framing loosens (area: the fraction of the frame that the car's own image covers)")
     print_rows(found["framing"], _columns(found["framing"][0]), form)
-    typer.echo("\nverdicts on listings made of these photos (second shots: with another crop and light of each photo)")
+    typer.echo("\nverdicts on listings made of these images (second shots: with another crop and light of each)")
     print_rows(found["listings"]["sets"], _columns(found["listings"]["sets"][0]), form)
     mixes = [
         {"listing": kind.replace("_", " ")} | found["listings"][kind] for kind in _MIXES if found["listings"][kind]
