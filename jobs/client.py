@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from jobs import corrections, housekeeping, job, model_registry, results, retag, sources, training_run, workers
 from jobs import settings as configuration
 from jobs.backend import Backend
+from jobs.corrections import Corrections
 from jobs.db import migrate
 from jobs.errors import SettingsInvalid
 from jobs.job import Job
+from jobs.listings import Listings
 from jobs.records import RunOptions
 from jobs.summary import summarize
 from jobs.training_run import TrainingRun
@@ -74,15 +76,23 @@ class Client:
         reuse: bool = False,
         incremental: bool = False,
         accept_shrink: bool = False,
+        listing_depth: int | None = None,
+        manifest: str | None = None,
     ) -> Job:
         """Enqueue a folder (a local path or an fsspec URL), or local files, and return the job at once.
 
         `model` pins a model version (default: the one in production); `top_k` labels are in each result; the same
         `key` gives the same job, if it is the same request: else KeyInUse is raised, unless `reuse` takes the old job
-        whatever it was. Of files, the source is the folder that they have in common. An `incremental` job reads only
-        what has changed since the newest run of this source that ended well; it fails if less than half as many images
-        are found, unless that is to be accepted (`accept_shrink`). Raises SourceMissing, SourceNotAllowed, SourceEmpty,
-        VersionNotFound or SettingsInvalid.
+        whatever it was. Of files, the source is the folder that they have in common.
+
+        An `incremental` job reads only what has changed since the newest run of this source that ended well; it fails
+        if less than half as many images are found, unless that is to be accepted (`accept_shrink`).
+
+        `listing_depth`: how many folders of an image's path name its listing (default 1, up to 10; 0: there are none).
+        `manifest`: instead, the path, relative to the source, of a CSV with the columns `listing` and `path` (relative,
+        too); only what it lists is classified then.
+
+        Raises SourceMissing, SourceNotAllowed, SourceEmpty, VersionNotFound or SettingsInvalid.
         """
 
         def request() -> job.Request:
@@ -96,6 +106,8 @@ class Client:
                 key=key,
                 incremental=incremental,
                 accept_shrink=accept_shrink,
+                listing_depth=listing_depth,
+                manifest=manifest,
             )
 
         return job.submit(self._backend, request, key=key, reuse=reuse)
@@ -272,24 +284,33 @@ class Client:
         """Yield the statuses of training runs, newest first."""
         return training_run.listing(self._backend, limit=limit)
 
-    def label(self, image: str, label: str, *, new_class: bool = False) -> records.Correction:
-        """Correct an image, `JOB:PATH` or a file, for the next training; return the correction.
+    @property
+    def listings(self) -> Listings:
+        """The verdicts on listings, the images of one car for sale."""
+        return Listings(self._backend)
 
-        The image's bytes are stored. Raises NotPossible for a class that no version knows unless it is a `new_class`,
-        JobNotFound, ImageNotFound or SourceError.
+    @property
+    def corrections(self) -> Corrections:
+        """What people say that images show."""
+        return Corrections(self._backend)
+
+    def label(
+        self, image: str, label: str, *, new_class: bool = False, author: str | None = None
+    ) -> records.Correction:
+        """Correct an image, `JOB:PATH` or a file, for the next training and for its listing; return the correction.
+
+        The image's bytes are stored; `author` is the login name unless given. Raises NotPossible for a class that no
+        version knows unless it is a `new_class`, JobNotFound, ImageNotFound or SourceError.
         """
-        return corrections.add(self._backend, image, label, new_class=new_class)
+        return corrections.add(self._backend, image, label, new_class=new_class, author=author)
 
     def labels(self) -> Iterator[records.Correction]:
         """Yield all corrections."""
         return corrections.listing(self._backend)
 
     def import_labels(self, file: str | os.PathLike[str], *, new_class: bool = False) -> int:
-        """Take all corrections of a CSV, or none; return their number.
-
-        Its columns are `label` and `image`, or `label`, `job` and `path`.
-        """
-        return corrections.import_file(self._backend, Path(file), new_class=new_class)
+        """Take all corrections of a CSV, or none; return their number. See `Corrections.import_file`."""
+        return corrections.import_file(self._backend, Path(file), new_class=new_class).taken
 
     def export_labels(self, file: str | os.PathLike[str]) -> int:
         """Write all corrections to a CSV; return their number."""

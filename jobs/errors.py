@@ -17,6 +17,7 @@
     │   ├── JobNotFound
     │   ├── ImageNotFound
     │   ├── LabelNotFound
+    │   ├── ListingNotFound
     │   ├── RunNotFound
     │   └── VersionNotFound
     ├── KeyInUse                   the key is that of a job which is another request
@@ -44,6 +45,7 @@ __all__ = [
     "JobNotFound",
     "KeyInUse",
     "LabelNotFound",
+    "ListingNotFound",
     "NoWorkerAlive",
     "NotFound",
     "NotPossible",
@@ -129,6 +131,10 @@ class ImageNotFound(NotFound):
 
 class LabelNotFound(NotFound):
     """No model version and no stored prediction has this label, make, model of car or body."""
+
+
+class ListingNotFound(NotFound):
+    """The job has no listing of this name, or no verdict on it yet."""
 
 
 class RunNotFound(NotFound):

@@ -49,6 +49,7 @@ PAGE = 500
 FILES_PAGE = 2_000
 MOST_LABELS = 32_000
 LONGEST_SOURCE = 2_000  # bytes, which PostgreSQL can index
+DEFAULT_DEPTH = 1  # folders of a path that name its listing
 
 
 class Job:
@@ -212,6 +213,8 @@ class Request:
     incremental: bool = False
     accept_shrink: bool = False
     trial: bool = False
+    listing_depth: int | None = None
+    manifest: str | None = None
 
     def __post_init__(self) -> None:
         if self.priority not in list(Priority):
@@ -226,6 +229,26 @@ class Request:
             raise SettingsInvalid("an incremental run (--incremental) needs a folder or URL, not single images")
         if len(self.listed.source.encode()) > LONGEST_SOURCE:
             raise SettingsInvalid(f"the source has more than {LONGEST_SOURCE:,} bytes: move it, or link to it")
+        self._check_listings()
+
+    def _check_listings(self) -> None:
+        if self.listing_depth is not None and not 0 <= self.listing_depth <= sources.LARGEST_DEPTH:
+            raise SettingsInvalid(f"listing_depth must be 0 to {sources.LARGEST_DEPTH}, not {self.listing_depth}")
+        if self.manifest is None:
+            return
+        if self.listing_depth is not None:
+            raise SettingsInvalid("give either listing_depth or a manifest, which says what the listings are")
+        if self.listed.files is not None:
+            raise SettingsInvalid("a manifest lists the images of a folder: give the folder, not single images")
+        try:
+            sources.manifest_path(self.manifest)
+        except ValueError as exc:
+            raise SettingsInvalid(str(exc)) from exc
+
+    @property
+    def manifest_path(self) -> str | None:
+        """The manifest's path as jobs have it."""
+        return None if self.manifest is None else sources.manifest_path(self.manifest)
 
     @property
     def row(self) -> dict[str, object]:
@@ -239,6 +262,8 @@ class Request:
             "incremental": self.incremental,
             "accept_shrink": self.accept_shrink,
             "trial": self.trial or self.listed.files is not None,
+            "listing_depth": DEFAULT_DEPTH if self.listing_depth is None else self.listing_depth,
+            "manifest": self.manifest_path,
         }
 
     def _default_name(self) -> str:
@@ -247,9 +272,9 @@ class Request:
         return source.rpartition("/")[2] or source or "/"
 
     def store_files(self, connection: Connection, job_id: int) -> None:
-        """Store the list of files, if that is the source; a file's listing is the folder it is in, as in a scan."""
+        """Store the list of files, if that is the source; the scan says what listings they are of."""
         if self.listed.files is not None:
-            files = (listed_files.ListedFile(path.rpartition("/")[0] or None, path) for path in self.listed.files)
+            files = (listed_files.ListedFile(None, path) for path in self.listed.files)
             listed_files.add(connection, job_id, files)
 
     def differences(self, connection: Connection, job_id: int) -> Iterator[str]:
@@ -259,11 +284,18 @@ class Request:
             return
         wanted = self.row | {"priority": self.priority}
         known = job._asdict() | {"priority": next(p.value for p in Priority if p.rank == job.priority)}
-        fields = ["source", "top_k", "priority", "incremental", "accept_shrink", *(["name"] if self.name else [])]
-        yield from (f"its {f} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f])
+        fields = ["source", "top_k", "priority", "listing_depth", "manifest", "incremental", "accept_shrink"]
+        fields += ["name"] if self.name else []
+        yield from (
+            f"its {f.replace('_', ' ')} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f]
+        )
         if self.model not in (None, "production", job.model_version):
             yield f"its model version is {job.model_version}, not {self.model}"
-        if job.source == self.listed.source and _files(connection, job_id) != self.listed.files:
+        if (
+            job.source == self.listed.source
+            and self.manifest is None
+            and _files(connection, job_id) != self.listed.files
+        ):
             yield "its files are others"
 
 
@@ -288,7 +320,8 @@ def submit(backend: Backend, request: Callable[[], Request], *, key: str | None,
     wanted = request()
     if key is not None and (known := _by_key(backend, key)) is not None:
         return _same(backend, known, wanted)
-    check_source(backend, wanted.listed.source, whole=wanted.listed.files is None and not _has_base(backend, wanted))
+    whole = wanted.listed.files is None and wanted.manifest is None and not _has_base(backend, wanted)
+    check_source(backend, wanted.listed.source, whole=whole)
     job_id, new = _add(backend, wanted)
     if not new:
         return Job(backend, str(job_id)) if reuse else _same(backend, job_id, wanted)
@@ -299,7 +332,8 @@ def submit(backend: Backend, request: Callable[[], Request], *, key: str | None,
 def _has_base(backend: Backend, request: Request) -> bool:
     """Whether an earlier run says what the source should have, so that an empty one is the job's failure."""
     with backend.database.read() as connection:
-        return request.incremental and incremental.current_run(connection, request.listed.source) is not None
+        run = incremental.current_run(connection, request.listed.source, manifest=request.manifest_path)
+        return request.incremental and run is not None
 
 
 def _by_key(backend: Backend, key: str) -> int | None:
@@ -330,8 +364,12 @@ def _add(backend: Backend, request: Request) -> tuple[int, bool]:
     try:
         with backend.database.write() as connection:
             version = model_registry.usable(connection, request.model)
-            base = incremental.columns(connection, request.listed.source) if request.incremental else {}
-            job_id = jobs.add(connection, {**base, **request.row, "version_id": version.id})
+            row = request.row
+            if request.incremental:
+                row |= incremental.columns(
+                    connection, request.listed.source, manifest=request.manifest_path, accept_shrink=request.accept_shrink
+                )
+            job_id = jobs.add(connection, {**row, "version_id": version.id})
             request.store_files(connection, job_id)
             return job_id, True
     except IntegrityError:

@@ -58,7 +58,7 @@ def _retag(
     if _of_files(row):
         raise NotPossible(f"job {row.id} is of single images: submit them again, with --model {version.name}")
     with backend.database.read() as connection:
-        current = incremental.current_run(connection, row.source)
+        current = incremental.current_run(connection, row.source, manifest=row.manifest)
         base = jobs.get(connection, current) if current is not None else None
         unseen = queries.unseen(connection, (base or row).id, version.id)
     submitted, error = None, None
@@ -94,6 +94,8 @@ def _submit(backend: Backend, row: JobRecord, version: VersionRecord, *, trial: 
             top_k=row.top_k,
             priority=next(priority.value for priority in Priority if priority.rank == row.priority),
             key=None,
+            listing_depth=row.listing_depth if row.manifest is None else None,
+            manifest=row.manifest,
             incremental=True,
             trial=trial,
         )

@@ -30,7 +30,7 @@ from jobs.wake import Listener
 from workers import devices, event_log, footprint, logs, messages, remote_control, self_check, termination
 from workers.classification import classify, finish, scan
 from workers.pipe_notifier import PipeNotifier
-from workers.recovery.seeking import Seeker, Work
+from workers.recovery.seeking import VERDICTS, Seeker, Work
 from workers.recovery.thread import Recovery, recover
 from workers.release import release
 from workers.runtime import Runtime
@@ -150,7 +150,10 @@ def _work(queues: Sequence[str]) -> dict[str, Work]:
         "classify": lambda _: _classify(runtime()),
         "train": _train_and_end,
     }
-    return {queue: work[queue] for queue in queues if queue in work}
+    served = {queue: work[queue] for queue in queues if queue in work}
+    if "control" in served:
+        served[VERDICTS] = lambda job_id: finish.finish_job(runtime(), job_id)
+    return served
 
 
 @signals.celeryd_init.connect

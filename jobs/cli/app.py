@@ -85,6 +85,19 @@ COMMANDS = {
         "report",
         "Write a job's report: one HTML file with charts and images, which opens without a network and can be mailed.",
     ),
+    "listings": _Command(
+        "Results",
+        "listings",
+        "list_listings",
+        "Show the verdicts on listings, one row per listing, of one job or of the current run of each source.",
+    ),
+    "listing": _Command("Results", "listings", "listing", "Show the verdict on one listing, with its images."),
+    "duplicates": _Command(
+        "Results",
+        "listings",
+        "duplicates",
+        "Show the images that occur, byte for byte, in several listings of a job.",
+    ),
     "models": _Command("Models", "models", "list_versions", "List the model versions that can be used."),
     "model": _Command(
         "Models", "models", "group", "One model version: show, promote, roll back, import, export, retire."

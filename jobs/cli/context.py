@@ -19,18 +19,23 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Unpack
 
+    from jobs.listings import ListingFilters
     from jobs.metrics import Exposition
     from jobs.records import (
         CheckResult,
         Correction,
         Difference,
         FailedImage,
+        ImportedCorrections,
         JobStatus,
         Json,
+        Listing,
+        ListingDetails,
         ModelVersion,
         Promotion,
         Result,
         Retagging,
+        SharedContent,
         SkippedSuffix,
         TrainingStatus,
         WorkerStatus,
@@ -71,6 +76,40 @@ class ResultStream(Protocol):
 
     def write(self, path: str | Path) -> int:
         """Write a file; return the number of rows."""
+
+
+class VerdictStream(Protocol):
+    """What commands need of `jobs.listings.Verdicts`."""
+
+    def __iter__(self) -> Iterator[Listing]: ...
+
+    def write(self, path: str | Path) -> int:
+        """Write a file; return the number of rows."""
+
+
+class ListingsHandle(Protocol):
+    """What commands need of `jobs.listings.Listings`."""
+
+    def find(self, job: str | None = None, **wanted: Unpack[ListingFilters]) -> VerdictStream:
+        """Return verdicts."""
+
+    def get(self, listing: str) -> ListingDetails:
+        """Return one with its images."""
+
+    def duplicates(self, job: str) -> Iterator[SharedContent]:
+        """Yield contents of several listings."""
+
+
+class CorrectionsHandle(Protocol):
+    """What commands need of `jobs.corrections.Corrections`."""
+
+    def remove(self, image: str) -> Correction:
+        """Remove the correction of an image."""
+
+    def import_file(
+        self, file: Path, *, new_class: bool = False, skip_bad: bool = False, author: str | None = None
+    ) -> ImportedCorrections:
+        """Take the corrections of a CSV."""
 
 
 class JobHandle(Protocol):
@@ -132,6 +171,8 @@ class JobClient(Protocol):
         reuse: bool = False,
         incremental: bool = False,
         accept_shrink: bool = False,
+        listing_depth: int | None = None,
+        manifest: str | None = None,
     ) -> JobHandle:
         """Enqueue a job."""
 
@@ -151,6 +192,10 @@ class JobClient(Protocol):
 
     def results(self, job: str | None = None, **wanted: Unpack[ResultFilters]) -> ResultStream:
         """Return the results of one job or of all."""
+
+    @property
+    def listings(self) -> ListingsHandle:
+        """The verdicts on listings."""
 
     def errors(self, job: str) -> Iterator[FailedImage]:
         """Yield the job's failed images."""
@@ -230,11 +275,12 @@ class TrainingClient(Protocol):
     def trainings(self, *, limit: int | None = None) -> Iterator[TrainingStatus]:
         """Yield the statuses of training runs."""
 
-    def label(self, image: str, label: str, *, new_class: bool = False) -> Correction:
-        """Correct an image."""
+    @property
+    def corrections(self) -> CorrectionsHandle:
+        """What people say that images show."""
 
-    def import_labels(self, file: Path, *, new_class: bool = False) -> int:
-        """Take the corrections of a CSV."""
+    def label(self, image: str, label: str, *, new_class: bool = False, author: str | None = None) -> Correction:
+        """Correct an image."""
 
     def export_labels(self, file: Path) -> int:
         """Write all corrections to a CSV."""

@@ -25,6 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -32,6 +33,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from jobs.records import Json
 
 __all__ = [
+    "NEEDS_REVIEW",
     "Base",
     "BatchRow",
     "ClassRow",
@@ -39,6 +41,7 @@ __all__ = [
     "ImageRow",
     "JobRow",
     "ListedFileRow",
+    "ListingRow",
     "OutcomeRow",
     "PredictionRow",
     "PromotionRow",
@@ -48,6 +51,10 @@ __all__ = [
     "VersionRow",
     "WorkerRow",
 ]
+
+
+NEEDS_REVIEW = "conflict OR (source = 'model' AND decision <> 'model')"
+"""Which listings a person should look at, as their index says it."""
 
 
 class Utc(TypeDecorator[datetime]):
@@ -167,6 +174,8 @@ class JobRow(Base):
     unchanged: Mapped[int] = mapped_column(Integer, server_default="0")  # of cached: not even read
     skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are not images
     skipped_suffixes: Mapped[Json] = mapped_column(server_default="{}")  # how many of them have which
+    listing_depth: Mapped[int | None] = mapped_column(SmallInteger)  # None: of a release that had no verdicts
+    manifest: Mapped[str | None]  # path, in the source, of the file that lists the images
     error: Mapped[str | None]
     waiting: Mapped[str | None]  # why nothing of it can be done at present
     waiting_since: Mapped[datetime | None]
@@ -245,7 +254,10 @@ class ImageRow(Base):
 
 
 class ListedFileRow(Base):
-    """One file of a job whose source is a list of files, not all that a folder holds."""
+    """One file of a job whose source is a list of files, not all that a folder holds.
+
+    Those of a manifest are deleted when all are images.
+    """
 
     __tablename__ = "listed_files"
     __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
@@ -253,6 +265,50 @@ class ListedFileRow(Base):
     job_id: Mapped[int] = mapped_column(Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     listing: Mapped[str | None]
     path: Mapped[str] = mapped_column(Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True)
+
+
+class ListingRow(Base):
+    """The images of one car for sale, and the verdict on them: there is none before `updated_at`.
+
+    `due`: a verdict is to be given or given anew, once no image is pending. What is not sure is null.
+    """
+
+    __tablename__ = "listings"
+    __table_args__ = (
+        Index("ix_listings_conflict", "job_id", "conflict", "confidence"),
+        Index("ix_listings_label", "label", "confidence"),
+        Index("ix_listings_make", "make", "confidence"),
+        Index("ix_listings_updated_at", "updated_at"),
+        Index("ix_listings_due", "job_id", postgresql_where=text("due"), sqlite_where=text("due")),
+        Index(
+            "ix_listings_review",
+            *("job_id", "conflict", "confidence"),
+            postgresql_where=text(NEEDS_REVIEW),
+            sqlite_where=text(NEEDS_REVIEW),
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+    job_id: Mapped[int] = mapped_column(Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True)
+    due: Mapped[bool] = mapped_column(Boolean, server_default=true())
+    complete: Mapped[bool] = mapped_column(Boolean, server_default=true())  # no image of it was canceled
+    label: Mapped[str | None]
+    make: Mapped[str | None]
+    model: Mapped[str | None]
+    body: Mapped[str | None]
+    year: Mapped[int | None] = mapped_column(SmallInteger)
+    confidence: Mapped[float] = mapped_column(server_default="0")
+    decision: Mapped[str] = mapped_column(String(10), server_default="unknown")
+    agreement: Mapped[float | None]
+    photos: Mapped[int] = mapped_column(Integer, server_default="0")
+    used: Mapped[int] = mapped_column(Integer, server_default="0")
+    failed: Mapped[int] = mapped_column(Integer, server_default="0")
+    conflict: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    photo: Mapped[str | None]
+    source: Mapped[str] = mapped_column(String(10), server_default="model")
+    top: Mapped[list[Json]] = mapped_column(JsonColumn, server_default="[]")
+    updated_at: Mapped[datetime | None]
 
 
 class PredictionRow(Base):
@@ -403,4 +459,5 @@ class CorrectionRow(Base):
     label: Mapped[str]
     job_id: Mapped[int | None] = mapped_column(Id)  # where the image was seen; the job may be gone since
     path: Mapped[str | None]
+    author: Mapped[str | None]
     created_at: Mapped[datetime]

@@ -14,6 +14,7 @@ from jobs.errors import SettingsInvalid
 from jobs.export.columns import Columns, ahead, columns
 from jobs.export.csv import guarded, print_csv, unguarded, write_csv
 from jobs.export.jsonl import print_json, write_json, write_jsonl
+from jobs.export.listings import write_listings
 from jobs.export.parquet import to_pandas, write_parquet
 from jobs.export.rows import COLUMNS, Row, flat
 
@@ -29,6 +30,7 @@ __all__ = [
     "to_pandas",
     "unguarded",
     "write",
+    "write_listings",
 ]
 
 FORMATS = ("json", "jsonl", "csv")

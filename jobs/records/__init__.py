@@ -4,9 +4,10 @@ One module per subject; the names of all are here.
 """
 
 from jobs.records.base import Json, Record, Selected, iso
-from jobs.records.corrections import Correction
+from jobs.records.corrections import Correction, ImportedCorrections
 from jobs.records.doctor import CheckResult
 from jobs.records.job import JobStatus, SkippedSuffix
+from jobs.records.listings import Listing, ListingDetails, SharedContent
 from jobs.records.model_registry import ModelVersion, Promotion
 from jobs.records.results import FailedImage, Result, TopLabel, top_labels
 from jobs.records.retag import Difference, Retagging, TagSaid
@@ -20,8 +21,11 @@ __all__ = [
     "Difference",
     "FailedImage",
     "ImageFailure",
+    "ImportedCorrections",
     "JobStatus",
     "Json",
+    "Listing",
+    "ListingDetails",
     "ModelVersion",
     "Promotion",
     "Record",
@@ -30,6 +34,7 @@ __all__ = [
     "RunOptions",
     "RunProgress",
     "Selected",
+    "SharedContent",
     "SkippedSuffix",
     "TagSaid",
     "TopLabel",

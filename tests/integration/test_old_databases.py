@@ -129,7 +129,8 @@ def test_a_migration_that_is_killed_continues(old: Old) -> None:
 
 
 def test_corrections_and_model_versions_read_the_same(old: Old) -> None:
-    assert [correction.to_dict() for correction in old.client.labels()] == old.printed["corrections"]
+    printed = [{**correction, "author": None} for correction in old.printed["corrections"]]
+    assert [correction.to_dict() for correction in old.client.labels()] == printed
     # This release may bring another bundled version, which is registered beside the old ones.
     models = {version["name"]: version for version in (version.to_dict() for version in old.client.models())}
     assert [models[version["name"]] for version in old.printed["models"]] == old.printed["models"]

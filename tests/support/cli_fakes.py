@@ -19,6 +19,7 @@ from typer.testing import Result as Run
 from jobs.cli.app import app
 from jobs.cli.context import Dependencies
 from jobs.errors import CarClassifierError, JobNotFound, NotPossible, RunNotFound, WorkerFailed
+from jobs.listings import ListingFilters
 from jobs.metrics import Exposition
 from jobs.records import (
     CheckResult,
@@ -26,11 +27,15 @@ from jobs.records import (
     Difference,
     FailedImage,
     ImageFailure,
+    ImportedCorrections,
     JobStatus,
+    Listing,
+    ListingDetails,
     ModelVersion,
     Promotion,
     Result,
     Retagging,
+    SharedContent,
     SkippedSuffix,
     TrainingStatus,
     WorkerStatus,
@@ -82,6 +87,13 @@ def a_result(path: str, **changes: Any) -> Result:
 A_FAILURE = a_result(
     "bad.jpg", status="failed", label=None, make=None, model=None, body=None, year=None, confidence=None, decision=None,
     top=[], error=ImageFailure(code=ImageErrorCode.TRUNCATED, message="the file ends too early"),
+)  # fmt: skip
+
+
+A_LISTING = Listing(
+    job="7", listing="a", complete=True, label="Acura TL Sedan 2012", make="Acura", model="TL", body="Sedan", year=2012,
+    confidence=0.9375, decision="model", agreement=1.0, photos=2, used=1, failed=1, conflict=False, photo="a.jpg",
+    source="model", model_version="resnet34-1", updated_at="2026-01-02T03:04:07.000Z",
 )  # fmt: skip
 
 
@@ -152,6 +164,47 @@ class FakeJob:
 
 
 @dataclass
+class FakeVerdicts:
+    rows: Iterable[Listing]
+
+    def __iter__(self) -> Iterator[Listing]:
+        return iter(self.rows)
+
+    def write(self, path: str | Path) -> int:
+        return Path(path).write_text("".join(json.dumps(row.to_dict()) + "\n" for row in self.rows))
+
+
+@dataclass
+class FakeListings:
+    client: FakeClient
+
+    def find(self, job: str | None = None, **wanted: Unpack[ListingFilters]) -> FakeVerdicts:
+        self.client.asked = {"job": job} | {name: value for name, value in wanted.items() if value not in (None, False)}
+        return FakeVerdicts(self.client.verdicts)
+
+    def get(self, listing: str) -> ListingDetails:
+        return ListingDetails(verdict=A_LISTING, top=A_RESULT.top, images=[A_RESULT, A_FAILURE])
+
+    def duplicates(self, job: str) -> Iterator[SharedContent]:
+        return iter([SharedContent(job=job, content_hash="00", listings=["a", "b"], paths=["a/1.jpg", "b/1.jpg"])])
+
+
+@dataclass
+class FakeCorrections:
+    client: FakeClient
+
+    def remove(self, image: str) -> Correction:
+        self.client.asked = {"removed": image}
+        return Correction(content_hash="00", label="BMW M3 Coupe 2012", job=None, path=None, created_at="")
+
+    def import_file(
+        self, file: Path, *, new_class: bool = False, skip_bad: bool = False, author: str | None = None
+    ) -> ImportedCorrections:
+        self.client.asked = {"file": file, "new_class": new_class, "author": author}
+        return ImportedCorrections(taken=1234, bad=["labels.csv, line 3: no such image"] if skip_bad else [])
+
+
+@dataclass
 class FakeRun:
     """Answers `status()` with the client's run statuses in turn, the last one for ever; an error is raised."""
 
@@ -174,6 +227,7 @@ class FakeClient:
     statuses: list[JobStatus | Callable[[], JobStatus]] = field(default_factory=lambda: [STATUS])
     run_statuses: list[TrainingStatus | Exception] = field(default_factory=lambda: [RUN_RUNNING, RUN])
     rows: Iterable[Result] = field(default_factory=lambda: [a_result("a.jpg"), a_result("b.jpg")])
+    verdicts: Iterable[Listing] = field(default_factory=lambda: [A_LISTING])
     alive: list[WorkerStatus] = field(default_factory=lambda: [WORKER])
     skipped: list[SkippedSuffix] = field(default_factory=list)
     checks: list[CheckResult] = field(default_factory=list)
@@ -273,14 +327,19 @@ class FakeClient:
     def trainings(self, *, limit: int | None = None) -> Iterator[TrainingStatus]:
         return iter([RUN, RUN_FAILED][:limit])
 
-    def label(self, image: str, label: str, *, new_class: bool = False) -> Correction:
+    @property
+    def listings(self) -> FakeListings:
+        return FakeListings(self)
+
+    @property
+    def corrections(self) -> FakeCorrections:
+        return FakeCorrections(self)
+
+    def label(self, image: str, label: str, *, new_class: bool = False, author: str | None = None) -> Correction:
         if not new_class:
             raise NotPossible(f"{label!r} is not a class that is known")
-        self.asked = {"image": image, "label": label}
+        self.asked = {"image": image, "label": label, "author": author}
         return Correction(content_hash="00", label=label, job=None, path=None, created_at=STATUS.created_at)
-
-    def import_labels(self, file: Path, *, new_class: bool = False) -> int:
-        return 1234
 
     def export_labels(self, file: Path) -> int:
         return 5

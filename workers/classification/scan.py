@@ -9,9 +9,10 @@ from collections.abc import Generator, Mapping
 from itertools import islice
 
 from jobs.db.queries import batches, images, incremental, jobs, listed_files
-from jobs.errors import CarClassifierError, DatabaseError
+from jobs.errors import CarClassifierError, DatabaseError, ImageUnavailable, SourceError
 from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
-from jobs.sources import Entry, Source
+from jobs.sources import Entry, ManifestInvalid, Source, listing_of, read_manifest
+from jobs.states import ImageErrorCode
 from workers import events, logs
 from workers.classification.finish import finish_job
 from workers.classification.unchanged import BaseWalk, keep, reader, shrunk
@@ -51,6 +52,9 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
         return
     except DatabaseError:
         raise  # the lease expires, and another process tries again
+    except ManifestInvalid as exc:
+        _fail(runtime, job_id, str(exc), attempt=attempt)
+        return
     except Exception as exc:
         _put_off(runtime, job_id, exc, attempt=attempt)
         return
@@ -84,6 +88,16 @@ def _put_off(runtime: Runtime, job_id: int, error: Exception, *, attempt: int) -
             jobs.wait_for(connection, job_id, reason)
 
 
+def _fail(runtime: Runtime, job_id: int, error: str, *, attempt: int) -> None:
+    """End a job whose manifest cannot be used."""
+    with runtime.database.write() as connection:
+        released = jobs.release_scan(connection, job_id, attempt=attempt, done=False)
+        ended = released and jobs.fail(connection, job_id, error)
+        row = jobs.get(connection, job_id) if ended else None
+    if row is not None:
+        events.publish(events.JobFinished.of(row))
+
+
 def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool:
     """List until the slice's time is up; True at the listing's end. Raises LeaseLost, also when the job was stopped."""
     with runtime.database.read() as connection:
@@ -97,7 +111,9 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
     chunk = min(full, BATCHES_PER_ENGINE * size) if job.total == 0 else full  # the first batches start soon
     walk = _base_walk(runtime, job, after=after)
     with runtime.sources.open(job.source) as source:
-        entries = _entries(runtime, job_id, source, after=after)
+        if job.manifest is not None and job.total == 0:
+            _store_manifest(runtime, job, source, lease, attempt=attempt)
+        entries = _entries(runtime, job, source, after=after)
         counted: Counter[str] = Counter()
         try:
             while True:
@@ -116,8 +132,37 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
             entries.close()
 
 
-def _entries(runtime: Runtime, job_id: int, source: Source, *, after: str | None) -> Generator[Entry, None, None]:
-    """Yield what the source has, or the files that were listed as the job was submitted."""
+def _store_manifest(runtime: Runtime, job: jobs.JobRecord, source: Source, lease: Lease, *, attempt: int) -> None:
+    """Store what the job's manifest lists, in place of what an earlier attempt has stored. Raises ManifestInvalid."""
+    name = job.manifest or ""
+    try:
+        content = source.read(name)
+    except ImageUnavailable as exc:
+        runtime.sources.check(job.source)  # it may only be away
+        if exc.code is ImageErrorCode.UNREADABLE:
+            raise SourceError(f"the manifest {name} cannot be read: {exc.message}") from exc
+        raise ManifestInvalid(f"the manifest {name} cannot be used: {exc.message}") from exc
+    listed = [listed_files.ListedFile(entry.listing, entry.path) for entry in read_manifest(content, name)]
+    with runtime.database.write() as connection:
+        if not jobs.renew_scan(connection, job.id, attempt=attempt, seconds=runtime.settings.lease_seconds):
+            raise LeaseLost
+        listed_files.replace(connection, job.id, listed)
+    lease.check()
+
+
+def _entries(
+    runtime: Runtime, job: jobs.JobRecord, source: Source, *, after: str | None
+) -> Generator[Entry, None, None]:
+    """Yield what the source has, or the files that a manifest or the submission lists, each with its listing."""
+    found = _found(runtime, job.id, source, after=after)
+    if job.manifest is not None or job.listing_depth is None:
+        yield from found
+        return
+    for entry in found:
+        yield entry._replace(listing=listing_of(entry.path, depth=job.listing_depth))
+
+
+def _found(runtime: Runtime, job_id: int, source: Source, *, after: str | None) -> Generator[Entry, None, None]:
     with runtime.database.read() as connection:
         listed = listed_files.any_of(connection, job_id)
     if not listed:

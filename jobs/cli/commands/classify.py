@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.commands.jobs import SourceArgument, StrictOption, TimeoutOption, finish, patience, source_of
+from jobs.cli.commands.jobs import (
+    DepthOption,
+    ManifestOption,
+    SourceArgument,
+    StrictOption,
+    TimeoutOption,
+    finish,
+    patience,
+    source_of,
+)
 from jobs.cli.commands.report import check_report, write_report
 from jobs.cli.commands.results import OutputOption, check_output, present
 from jobs.cli.context import LocalWorker, dependencies
@@ -34,6 +43,8 @@ def classify(
     folder: SourceArgument,
     top_k: Annotated[int | None, typer.Option(min=1, help="How many labels each result names; default 5.")] = None,
     model: Annotated[str | None, typer.Option(metavar="VERSION", help="Model version; default: production.")] = None,
+    listing_depth: DepthOption = None,
+    manifest: ManifestOption = None,
     timeout: TimeoutOption = None,
     strict: StrictOption = False,
     every: Annotated[bool, typer.Option("--all", help="Print every row on a terminal, too, not only 50.")] = False,
@@ -54,7 +65,10 @@ def classify(
     worker = outside.local_worker()
     with terminable(), outside.client() as client:
         try:
-            job, ended = _run(client, worker, folder=folder, model=model, top_k=top_k or 5, timeout=limit)
+            job = client.submit(  # first: what is wrong with it is said at once
+                source_of(folder), model=model, top_k=top_k or 5, listing_depth=listing_depth, manifest=manifest
+            )
+            ended = _run(client, worker, job, timeout=limit)
             worker.dismiss()  # it takes seconds to end; meanwhile the results are printed
             if ended.state in (JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS):
                 if sys.stdout.isatty() and not (every or output) and form in (None, Format.TABLE):
@@ -68,17 +82,8 @@ def classify(
             worker.stop(patience=_PATIENCE)
 
 
-def _run(
-    client: "CommandClient",
-    worker: LocalWorker,
-    *,
-    folder: list[str],
-    model: str | None,
-    top_k: int,
-    timeout: timedelta | None,
-) -> tuple["JobHandle", "JobStatus"]:
-    """Submit the folder and see the job to its end; return it with its last status."""
-    job = client.submit(source_of(folder), model=model, top_k=top_k)  # first: what is wrong with it is said at once
+def _run(client: "CommandClient", worker: LocalWorker, job: "JobHandle", *, timeout: timedelta | None) -> "JobStatus":
+    """See the job to its end; return its last status."""
     obstacles = Obstacles(client.settings, client.workers, starts_worker=True)
 
     def watch(status: "JobStatus") -> str | None:
@@ -86,7 +91,7 @@ def _run(
         return obstacles.look(status)
 
     try:
-        return job, follow_job(job, watch=watch, timeout=timeout)
+        return follow_job(job, watch=watch, timeout=timeout)
     except (KeyboardInterrupt, Terminated, WorkerFailed, WaitTimeout):
         notice(
             f"job {job.id} is kept, with what is done; to continue: cars worker, then cars wait {job.id}; "

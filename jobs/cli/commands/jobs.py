@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jobs.cli.context import CommandClient
 
 __all__ = [
+    "DepthOption",
+    "ManifestOption",
     "SourceArgument",
     "StrictOption",
     "TimeoutOption",
@@ -48,6 +50,19 @@ TimeoutOption = Annotated[
     str | None, typer.Option(metavar="SPAN", help="Give up, with exit code 1, after 30s, 15m, 2h, …; default: never.")
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 3 when some images failed.")]
+
+DepthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--listing-depth", min=0, max=10, metavar="N", help="The first N folders of a path name its listing; default 1."
+    ),
+]
+ManifestOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="A CSV in FOLDER (path relative to it) with columns listing,path: only what it lists."
+    ),
+]
 
 _STATE_STYLES = {
     JobState.COMPLETED: "green",
@@ -101,6 +116,8 @@ def submit(
     accept_shrink: Annotated[
         bool, typer.Option("--accept-shrink", help="Accept that the folder has less than half as many images as then.")
     ] = False,
+    listing_depth: DepthOption = None,
+    manifest: ManifestOption = None,
 ) -> None:
     """Submit a folder of images (or single images) as a job and print its id."""
     with dependencies(ctx).client() as client:
@@ -116,6 +133,8 @@ def submit(
                 reuse=reuse,
                 incremental=incremental,
                 accept_shrink=accept_shrink,
+                listing_depth=listing_depth,
+                manifest=manifest,
             ).id
 
         try:

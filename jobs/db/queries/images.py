@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, select, update
 
 from jobs.db.database import bulk_insert, now
-from jobs.db.queries import batches, jobs, outcomes
+from jobs.db.queries import batches, jobs, listings, outcomes
 from jobs.db.queries.classes import ClassIds
 from jobs.db.queries.predictions import Fact
 from jobs.db.tables import ImageRow, JobRow
@@ -66,7 +66,7 @@ def add(
     these contents say.
     """
     job = connection.execute(
-        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes, JobRow.version_id)
+        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes, JobRow.version_id, JobRow.listing_depth)
         .where(
             JobRow.id == job_id,
             JobRow.state == JobState.RUNNING,
@@ -88,6 +88,8 @@ def add(
     status = ImageStatus.PENDING.value
     rows = ((job_id, at, f.path, f.listing, status, 0, f.stamp) for at, f in enumerate(found, job.total))
     bulk_insert(connection, TABLE, columns, rows)
+    if job.listing_depth is not None:
+        listings.add(connection, job_id, {f.listing for f in found if f.listing is not None})
     settle(connection, job_id, finished, version_id=job.version_id, facts=facts)
     batches.add(connection, job_id, pending, size=batch_size, priority=job.priority)
     failed = sum(outcome.error is not None for outcome in finished)

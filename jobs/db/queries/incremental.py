@@ -50,15 +50,22 @@ def is_current() -> ColumnElement[bool]:
     return and_(JobRow.state.in_(ENDED_WELL), JobRow.trial.is_(False))
 
 
-def current_run(connection: Connection, source: str) -> int | None:
-    """Return the current run of a canonical source: the newest that ended well and is not a trial."""
-    mine = select(JobRow.id).where(JobRow.source == source, is_current())
+def current_run(connection: Connection, source: str, *, manifest: str | None = None) -> int | None:
+    """Return the current run of a canonical source with this manifest: the newest that ended well and is not a
+    trial.
+    """
+    mine = select(JobRow.id).where(
+        JobRow.source == source, JobRow.manifest.is_not_distinct_from(manifest), is_current()
+    )
     return connection.scalar(mine.order_by(JobRow.id.desc()).limit(1))
 
 
-def columns(connection: Connection, source: str, *, accept_shrink: bool = False) -> Mapping[str, Any]:
+def columns(
+    connection: Connection, source: str, *, manifest: str | None = None, accept_shrink: bool = False
+) -> Mapping[str, Any]:
     """Return the columns by which a new job over this source reads only what changed since its current run."""
-    return {"incremental": True, "accept_shrink": accept_shrink, "base_id": current_run(connection, source)}
+    base_id = current_run(connection, source, manifest=manifest)
+    return {"incremental": True, "accept_shrink": accept_shrink, "base_id": base_id}
 
 
 def base(connection: Connection, job_id: int) -> Base | None:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, and_, case, delete, func, insert, or_, select, update
 
 from jobs.db.database import later, now
-from jobs.db.queries import outcomes, totals
-from jobs.db.tables import BatchRow, ImageRow, JobRow, VersionRow
+from jobs.db.queries import listings, outcomes, totals
+from jobs.db.tables import BatchRow, ImageRow, JobRow, ListedFileRow, ListingRow, VersionRow
 from jobs.states import BatchState, ImageStatus, JobState
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "lock",
     "page",
     "retry",
+    "settling",
 ]
 
 TERMINAL = tuple(state for state in JobState if state.terminal)
@@ -53,6 +54,8 @@ class JobRecord(NamedTuple):
     unchanged: int
     skipped: int
     skipped_suffixes: Mapping[str, int]
+    listing_depth: int | None
+    manifest: str | None
     error: str | None
     waiting: str | None
     waiting_since: datetime | None
@@ -88,6 +91,16 @@ class Work(NamedTuple):
     version_id: int
 
 
+class Settling(NamedTuple):
+    """What verdicts need of a job: `ready` says whether all its files are known, or it has ended; `scanned` the
+    first.
+    """
+
+    version_id: int
+    ready: bool
+    scanned: bool
+
+
 class Counts(NamedTuple):
     """What one transaction adds to a job's counters."""
 
@@ -111,6 +124,15 @@ def work(connection: Connection, job_id: int) -> Work | None:
     """Return what classifying needs of a job."""
     row = connection.execute(select(JobRow.source, JobRow.version_id).where(JobRow.id == job_id)).one_or_none()
     return Work(*row) if row else None
+
+
+def settling(connection: Connection, job_id: int) -> Settling | None:
+    """Return what verdicts need of a job."""
+    columns = select(JobRow.version_id, JobRow.scanned_at, JobRow.finished_at).where(JobRow.id == job_id)
+    row = connection.execute(columns).one_or_none()
+    if row is None:
+        return None
+    return Settling(row.version_id, bool(row.scanned_at or row.finished_at), row.scanned_at is not None)
 
 
 def get(connection: Connection, job_id: int) -> JobRecord | None:
@@ -178,10 +200,17 @@ def renew_scan(connection: Connection, job_id: int, *, attempt: int, seconds: fl
 
 
 def release_scan(connection: Connection, job_id: int, *, attempt: int, done: bool) -> bool:
-    """End a slice of a scan; `done` when the listing has come to its end. False when another has taken it over."""
+    """End a slice of a scan; `done` when the source has come to its end: what a manifest lists is then deleted. False
+    when another has taken it over.
+    """
     values = {"scan_owner": None, "scan_expires_at": None, **({"scanned_at": now()} if done else {})}
     mine = and_(JobRow.id == job_id, JobRow.scan_attempt == attempt)
-    return bool(connection.execute(update(JobRow).where(mine).values(values)).rowcount)
+    if not connection.execute(update(JobRow).where(mine).values(values)).rowcount:
+        return False
+    if done:
+        has_manifest = select(JobRow.id).where(JobRow.id == job_id, JobRow.manifest.is_not(None))
+        connection.execute(delete(ListedFileRow).where(ListedFileRow.job_id.in_(has_manifest)))
+    return True
 
 
 def waiting_scans(connection: Connection, *, patience: float) -> list[int]:
@@ -231,11 +260,16 @@ def count_up(connection: Connection, job_id: int, counts: Counts) -> bool:
 
 
 def finish(connection: Connection, job_id: int) -> bool:
-    """Give a job whose images are all accounted for its final state; False when it is not there yet."""
+    """Give a job whose images are all accounted for, and of which no verdict is due, its final state; False when it is
+    not there yet.
+    """
     pending = JobRow.total - JobRow.ok - JobRow.failed - JobRow.canceled
+    due = select(ListingRow.name).where(ListingRow.job_id == JobRow.id, ListingRow.due).exists()
     result = connection.execute(
         update(JobRow)
-        .where(JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.scanned_at.is_not(None), pending == 0)
+        .where(
+            JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.scanned_at.is_not(None), pending == 0, ~due
+        )
         .values(
             state=case(
                 (JobRow.failed > 0, JobState.COMPLETED_WITH_ERRORS.value),
@@ -249,7 +283,7 @@ def finish(connection: Connection, job_id: int) -> bool:
 
 
 def finishable(connection: Connection) -> list[int]:
-    """Running jobs with nothing left to do."""
+    """Running jobs with nothing left to do but to give verdicts."""
     pending = JobRow.total - JobRow.ok - JobRow.failed - JobRow.canceled
     return list(
         connection.scalars(
@@ -321,6 +355,7 @@ def _stop(connection: Connection, job_id: int, *, state: JobState, error: str | 
     connection.execute(
         update(JobRow).where(JobRow.id == job_id).values(**values, scan_owner=None, scan_expires_at=None)
     )
+    listings.cancel(connection, job_id)
     return True
 
 
@@ -342,6 +377,7 @@ def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None
         "error_message": None,
         "finished_at": None,
     }
+    listings.set_unfinished_due(connection, job_id)
     connection.execute(update(ImageRow).where(not_ok).values(cleared))
     outcomes.delete_failures(connection, job_id)
     batches = [
