@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs.db.tables import ClassRow, PredictionRow
 
-__all__ = ["CarClass", "ClassIds", "fill", "fitting", "stored_names"]
+__all__ = ["CarClass", "ClassIds", "Names", "fill", "fitting", "stored_names"]
 
 
 class CarClass(NamedTuple):
@@ -21,6 +21,15 @@ class CarClass(NamedTuple):
     model: str
     body: str | None
     year: int | None
+
+
+class Names(NamedTuple):
+    """The names that stored predictions have, each once, in the order in which they came."""
+
+    label: dict[str, None]
+    make: dict[str, None]
+    model: dict[str, None]
+    body: dict[str, None]
 
 
 class ClassIds:
@@ -59,10 +68,13 @@ def fitting(connection: Connection, *conditions: ColumnElement[bool]) -> list[in
     return list(connection.scalars(select(ClassRow.id).where(*conditions).order_by(ClassRow.id)))
 
 
-def stored_names(connection: Connection, field: Literal["label", "make"]) -> list[str]:
-    """Return every label or make that a stored prediction has, or had."""
-    column = {"label": ClassRow.label, "make": ClassRow.make}[field]
-    return list(connection.scalars(select(column).distinct().order_by(column)))
+def stored_names(connection: Connection) -> Names:
+    """Return every name that a stored prediction has, or had."""
+    rows = connection.execute(
+        select(ClassRow.label, ClassRow.make, ClassRow.model, ClassRow.body).order_by(ClassRow.id)
+    )
+    found = [dict.fromkeys(name for name in column if name) for column in zip(*rows, strict=True)]
+    return Names(*found) if found else Names({}, {}, {}, {})
 
 
 def fill(connection: Connection) -> None:
