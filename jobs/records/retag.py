@@ -1,4 +1,4 @@
-"""What a new model version changes: sources that are tagged again, and what two versions say differently."""
+"""Records of what a new model version changes."""
 
 from __future__ import annotations
 
@@ -54,5 +54,8 @@ class Difference(Record):
     @classmethod
     def of_image(cls, row: Selected, *, job_id: int) -> Self:
         """Make one of a row of `queries.retag.image_differences`."""
-        before, after = (TagSaid(**tag._asdict()) for tag in (row.before, row.after))
+        before, after = (
+            TagSaid(label=tag.label, confidence=tag.confidence, decision=tag.decision)
+            for tag in (row.before, row.after)
+        )
         return cls(kind="image", job=str(job_id), listing=row.listing, path=row.path, before=before, after=after)

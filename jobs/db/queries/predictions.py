@@ -106,7 +106,7 @@ def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) 
     )
     found = connection.execute(locked).all()
     if deleting:
-        mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(found))
+        mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_([row[0] for row in found])
         connection.execute(update(PredictionRow).where(mine).values(created_at=now()))
     return {bytes(row[0]): Fact(CarClass(*row[1:6]), *row[6:]) for row in found}
 
