@@ -6,6 +6,7 @@ skewed, 5 % of the images failed, listings have 12 images, and all of it lies in
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, func, insert, select, update
 
 from jobs.db.database import Database, bulk_insert
-from jobs.db.queries import versions
-from jobs.db.tables import Base, BatchRow, CorrectionRow, ImageRow, JobRow, PredictionRow, VersionRow
+from jobs.db.queries import totals, versions
+from jobs.db.tables import BatchRow, ClassRow, CorrectionRow, ImageRow, JobRow, OutcomeRow, PredictionRow
 from jobs.states import BatchState, ImageStatus, JobState
-from model.labels import parse
+from model.labels import Label, parse
 
 JOBS, LARGEST, LARGEST_FRACTION = 50, 24, 0.3  # how many, and which of them (from 0) has the large fraction
 DAYS = 90
@@ -36,6 +37,10 @@ PREDICTION_COLUMNS = (
     "version_id", "content_hash", "label", "make", "model", "body", "year", "confidence", "decision", "probabilities",
     "created_at",
 )  # fmt: skip
+OUTCOME_COLUMNS = (
+    "job_id", "ordinal", "version_id", "class_id", "confidence", "finished_at", "decision", "error_code",
+)  # fmt: skip
+LARGE = ("images", "predictions", "outcomes")
 BATCH_COLUMNS = ("job_id", "first", "last", "state", "priority", "attempt", "failures", "loading", "sent_at")
 
 
@@ -61,28 +66,54 @@ class Drawn:
     codes: np.ndarray  # of str, where the status is `failed`
     hashes: list[bytes]
     repeats: np.ndarray  # bool: the same bytes as the image before
+    moments: list[Any]  # when each was committed, as the driver stores it
+    naive: list[Any]  # the same for columns without a time zone
 
 
 def fill(database: Database, rows: int, *, seed: int = 0) -> list[Span]:
     """Fill an empty, migrated database with `rows` images; return its jobs."""
     random = np.random.default_rng(seed)
-    with database.write() as connection, _loose(connection):
+    with database.write() as connection:
         spans = _jobs(connection, rows)
-        classes = versions.by_id(connection, spans[0].version)
-        assert classes is not None
-        labels = [parse(name) for name in classes.card["classes"]]
-        popularity = _popularity(random, len(labels))
+        first = versions.by_id(connection, spans[0].version)
+        assert first is not None
+        labels = [parse(name) for name in first.card["classes"]]
+        class_ids = {version: _classes(connection, version, labels) for version in {span.version for span in spans}}
+    popularity = _popularity(random, len(labels))
+    with _loose(database):
         for span in spans:
-            counted = dict.fromkeys(ImageStatus, 0)
-            for first in range(0, span.images, CHUNK):
-                drawn = _draw(random, span, range(first, min(first + CHUNK, span.images)), popularity)
-                for status in counted:
-                    counted[status] += int((drawn.statuses == status).sum())
-                _write(connection, database, span, drawn, random=random, labels=labels)
-            _settle(connection, span, counted)
+            with database.write() as connection:
+                _fill_job(connection, span, random=random, labels=labels, popularity=popularity, class_ids=class_ids)
+    with database.write() as connection:
+        for span in spans:
+            totals.count_in(connection, span.job, first=0, last=span.images)
         _correct(connection, [label.name for label in labels])
     settle_down(database)
     return spans
+
+
+def _fill_job(
+    connection: Connection,
+    span: Span,
+    *,
+    random: np.random.Generator,
+    labels: list[Label],
+    popularity: np.ndarray,
+    class_ids: dict[int, list[int]],
+) -> None:
+    counted: Counter[str] = Counter()
+    for first in range(0, span.images, CHUNK):
+        drawn = _draw(random, span, range(first, min(first + CHUNK, span.images)), popularity)
+        _time(drawn, span, text=connection.dialect.name == "sqlite")
+        counted.update(drawn.statuses.tolist())
+        for table, columns, rows in (
+            (ImageRow.__table__, IMAGE_COLUMNS, _images(span, drawn)),
+            (PredictionRow.__table__, PREDICTION_COLUMNS, _predictions(span, drawn, random=random, labels=labels)),
+            (OutcomeRow.__table__, OUTCOME_COLUMNS, _outcomes(span, drawn, class_ids[span.version])),
+            (BatchRow.__table__, BATCH_COLUMNS, _batches(span, drawn)),
+        ):
+            bulk_insert(connection, table, columns, rows)  # type: ignore[arg-type]
+    _settle(connection, span, counted)
 
 
 def settle_down(database: Database) -> None:
@@ -148,37 +179,40 @@ def _draw(random: np.random.Generator, span: Span, ordinals: range, popularity: 
     classes[repeats] = classes[np.flatnonzero(repeats) - 1]
     confidences[repeats] = confidences[np.flatnonzero(repeats) - 1]
     codes = random.choice(list(CODES), count, p=list(CODES.values()))
-    return Drawn(at, classes, confidences.astype(np.float16).astype(float), statuses, codes, hashes, repeats)
+    return Drawn(at, classes, confidences.astype(np.float16).astype(float), statuses, codes, hashes, repeats, [], [])
 
 
-def _write(
-    connection: Connection, database: Database, span: Span, drawn: Drawn, *, random: np.random.Generator, labels: Any
-) -> None:
-    times = _times(database, span)
-    moments = [times[at // BATCH] for at in drawn.ordinals.tolist()]
-    images = _images(span, drawn, moments)
-    bulk_insert(connection, ImageRow.__table__, IMAGE_COLUMNS, images)  # type: ignore[arg-type]
-    predictions = _predictions(span, drawn, moments, random=random, labels=labels)
-    bulk_insert(connection, PredictionRow.__table__, PREDICTION_COLUMNS, predictions)  # type: ignore[arg-type]
-    batches = _batches(span, drawn, times)
-    bulk_insert(connection, BatchRow.__table__, BATCH_COLUMNS, batches)  # type: ignore[arg-type]
-
-
-def _times(database: Database, span: Span) -> list[Any]:
-    """Return when each batch of the job was committed, as the driver stores it."""
+def _time(drawn: Drawn, span: Span, *, text: bool) -> None:
+    """Give the images the times at which their batches were committed, as `text` for SQLite."""
     count = -(-span.images // BATCH)
-    moments = [span.began + (span.ended - span.began) * ((at + 1) / count) for at in range(count)]
-    return [f"{moment:%Y-%m-%d %H:%M:%S.%f}" for moment in moments] if database.sqlite else moments
+    which = (drawn.ordinals // BATCH).tolist()
+    moments = {at: span.began + (span.ended - span.began) * ((at + 1) / count) for at in set(which)}
+    naive: dict[int, Any] = {at: moment.replace(tzinfo=None) for at, moment in moments.items()}
+    if text:
+        naive = {at: f"{moment:%Y-%m-%d %H:%M:%S.%f}" for at, moment in moments.items()}
+    drawn.naive = [naive[at] for at in which]
+    drawn.moments = drawn.naive if text else [moments[at] for at in which]
 
 
-def _images(span: Span, drawn: Drawn, moments: list[Any]) -> Iterator[tuple[Any, ...]]:
-    columns = (
-        drawn.ordinals.tolist(),
-        drawn.statuses.tolist(),
-        drawn.codes.tolist(),
-        drawn.hashes,
-        moments,
-    )
+def _classes(connection: Connection, version: int, labels: list[Label]) -> list[int]:
+    """Store the classes of a version; return their ids in the card's order."""
+    parts = [{"version_id": version, "label": label.name, **_parts(label)} for label in labels]
+    connection.execute(insert(ClassRow), parts)
+    rows = connection.execute(select(ClassRow.label, ClassRow.id).where(ClassRow.version_id == version))
+    ids = dict(rows.tuples().all())
+    return [ids[label.name] for label in labels]
+
+
+def _parts(label: Label) -> dict[str, Any]:
+    return {"make": label.make, "model": label.model, "body": label.body, "year": label.year}
+
+
+def _decision(confidence: float) -> str:
+    return "model" if confidence > 0.7 else "make" if confidence > 0.5 else "unknown"
+
+
+def _images(span: Span, drawn: Drawn) -> Iterator[tuple[Any, ...]]:
+    columns = (drawn.ordinals.tolist(), drawn.statuses.tolist(), drawn.codes.tolist(), drawn.hashes, drawn.moments)
     for at, status, code, digest, moment in zip(*columns, strict=True):
         listing = f"car {span.job}-{at // LISTING:07}"
         path = f"{listing}/{at % LISTING:02}.jpg"
@@ -190,43 +224,51 @@ def _images(span: Span, drawn: Drawn, moments: list[Any]) -> Iterator[tuple[Any,
             yield span.job, at, path, listing, status, 0, None, None, None, None
 
 
+def _outcomes(span: Span, drawn: Drawn, class_ids: list[int]) -> Iterator[tuple[Any, ...]]:
+    columns = (
+        drawn.ordinals.tolist(), drawn.statuses.tolist(), drawn.codes.tolist(), drawn.classes.tolist(),
+        drawn.confidences.tolist(), drawn.naive,
+    )  # fmt: skip
+    for at, status, code, of_class, confidence, moment in zip(*columns, strict=True):
+        if status == "ok":
+            decision = _decision(confidence)
+            yield span.job, at, span.version, class_ids[of_class], confidence, moment, decision, None
+        elif status == "failed":
+            yield span.job, at, span.version, None, None, moment, None, code
+
+
 def _predictions(
-    span: Span, drawn: Drawn, moments: list[Any], *, random: np.random.Generator, labels: Any
+    span: Span, drawn: Drawn, *, random: np.random.Generator, labels: list[Label]
 ) -> Iterator[tuple[Any, ...]]:
     width = len(labels)
-    bits = random.integers(0, 0x1000, (len(moments), width), dtype=np.uint16)  # below 0.0005
+    bits = random.integers(0, 0x1000, (len(drawn.ordinals), width), dtype=np.uint16)  # below 0.0005
     bits[np.arange(len(bits)), drawn.classes] = drawn.confidences.astype(np.float16).view(np.uint16)
     data = bits.astype("<u2").tobytes()
     chosen = np.flatnonzero((drawn.statuses == ImageStatus.OK.value) & ~drawn.repeats).tolist()
     classes, confidences = drawn.classes.tolist(), drawn.confidences.tolist()
     for i in chosen:
         label, confidence = labels[classes[i]], confidences[i]
-        decision = "model" if confidence > 0.7 else "make" if confidence > 0.5 else "unknown"
         yield (
             span.version, drawn.hashes[i], label.name, label.make, label.model, label.body, label.year, confidence,
-            decision, data[2 * width * i : 2 * width * (i + 1)], moments[i],
+            _decision(confidence), data[2 * width * i : 2 * width * (i + 1)], drawn.moments[i],
         )  # fmt: skip
 
 
-def _batches(span: Span, drawn: Drawn, times: list[Any]) -> Iterator[tuple[Any, ...]]:
+def _batches(span: Span, drawn: Drawn) -> Iterator[tuple[Any, ...]]:
     """Yield the batches that begin in the chunk."""
-    starts = drawn.ordinals[drawn.ordinals % BATCH == 0].tolist()
-    pending = set(drawn.ordinals[drawn.statuses == ImageStatus.PENDING.value].tolist())
-    for first in starts:
-        state = BatchState.WAITING if first in pending else BatchState.DONE
-        last = min(first + BATCH, span.images) - 1
-        done = state == BatchState.DONE
-        yield span.job, first, last, state.value, 1, int(done), 0, False, times[first // BATCH] if done else None
+    for first, status, moment in zip(drawn.ordinals.tolist(), drawn.statuses.tolist(), drawn.moments, strict=True):
+        if first % BATCH == 0:
+            done = status != ImageStatus.PENDING
+            state, last = BatchState.DONE if done else BatchState.WAITING, min(first + BATCH, span.images) - 1
+            yield span.job, first, last, state.value, 1, int(done), 0, False, moment if done else None
 
 
-def _settle(connection: Connection, span: Span, counted: dict[ImageStatus, int]) -> None:
-    job = connection.execute(select(JobRow.__table__).where(JobRow.id == span.job)).one()
-    assert sum(counted.values()) == job.total
+def _settle(connection: Connection, span: Span, counted: Counter[str]) -> None:
     values: dict[str, Any] = {"ok": counted[ImageStatus.OK], "failed": counted[ImageStatus.FAILED]}
     if not span.open:
         state = JobState.COMPLETED_WITH_ERRORS if values["failed"] else JobState.COMPLETED
         values |= {"state": state, "finished_at": span.ended}
-    connection.execute(JobRow.__table__.update().where(JobRow.id == span.job).values(values))  # type: ignore[attr-defined]
+    connection.execute(update(JobRow).where(JobRow.id == span.job).values(values))
 
 
 def _correct(connection: Connection, names: list[str]) -> None:
@@ -246,47 +288,39 @@ def _correct(connection: Connection, names: list[str]) -> None:
 
 
 @contextmanager
-def _loose(connection: Connection) -> Iterator[None]:
+def _loose(database: Database) -> Iterator[None]:
     """Take the indexes of the large tables away while they are filled: millions of hashes in no order go in slowly one
     by one.
     """
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA cache_size=-1000000")
-        yield
-        return
-    sql = text(
-        "SELECT conname AS name, conrelid::regclass::text AS at, pg_get_constraintdef(oid) AS definition "
-        "FROM pg_constraint WHERE conrelid::regclass::text IN ('images', 'predictions') AND contype IN ('p', 'f') "
-        "ORDER BY contype DESC"
-    )
-    constraints = connection.execute(sql).all()
-    sql = text(
-        "SELECT indexname AS name, indexdef AS definition FROM pg_indexes WHERE schemaname = current_schema() AND "
-        "tablename IN ('images', 'predictions') AND indexname NOT IN (SELECT conname FROM pg_constraint)"
-    )
-    indexes = connection.execute(sql).all()
-    for one in constraints:
-        connection.exec_driver_sql(f"ALTER TABLE {one.at} DROP CONSTRAINT {one.name}")
-    for one in indexes:
-        connection.exec_driver_sql(f"DROP INDEX {one.name}")
+    with database.write() as connection:
+        gone, back = _indexes(connection)
+        for statement in gone:
+            connection.exec_driver_sql(statement)
     yield
-    connection.exec_driver_sql("SET LOCAL maintenance_work_mem = '1GB'")
-    for one in indexes:
-        connection.exec_driver_sql(one.definition)
-    for one in constraints:
-        connection.exec_driver_sql(f"ALTER TABLE {one.at} ADD CONSTRAINT {one.name} {one.definition}")
+    with database.write() as connection:
+        connection.exec_driver_sql(
+            "PRAGMA cache_size=-1000000" if database.sqlite else "SET LOCAL maintenance_work_mem = '1GB'"
+        )
+        for statement in back:
+            connection.exec_driver_sql(statement)
 
 
-def spans(database: Database) -> list[Span]:
-    """Return the jobs of a database that was filled before."""
-    with database.read() as connection:
-        rows = connection.execute(select(JobRow.__table__, VersionRow.name.label("version")).join(VersionRow))
-        return [
-            Span(row.id, row.version_id, row.total, row.created_at, row.finished_at, row.finished_at is None)
-            for row in rows
-        ]
-
-
-def tables() -> list[str]:
-    """Return the names of the product's tables."""
-    return [table.name for table in Base.metadata.sorted_tables]
+def _indexes(connection: Connection) -> tuple[list[str], list[str]]:
+    """Return the statements that drop the indexes and constraints of the large tables, and those that make them."""
+    if connection.dialect.name == "sqlite":
+        sql = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN "
+        found = connection.exec_driver_sql(f"{sql} {LARGE}").all()
+        return [f"DROP INDEX {name}" for name, _ in found], [made for _, made in found]
+    sql = (
+        "SELECT conname, conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint "
+        f"WHERE conrelid::regclass::text IN {LARGE} AND contype IN ('p', 'f') ORDER BY contype DESC"
+    )
+    constraints = connection.exec_driver_sql(sql).all()
+    sql = (
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema() "
+        f"AND tablename IN {LARGE} AND indexname NOT IN (SELECT conname FROM pg_constraint)"
+    )
+    indexes = connection.exec_driver_sql(sql).all()
+    gone = [f"ALTER TABLE {table} DROP CONSTRAINT {name}" for name, table, _ in constraints]
+    back = [f"ALTER TABLE {table} ADD CONSTRAINT {name} {made}" for name, table, made in constraints]
+    return [*gone, *(f"DROP INDEX {name}" for name, _ in indexes)], [*(made for _, made in indexes), *back]
