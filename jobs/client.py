@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jobs import records
     from jobs.db.database import Database
     from jobs.results import ResultFilters, Results
+    from jobs.schedules import Schedules
     from jobs.settings import Settings
 
 __all__ = ["Client"]
@@ -68,18 +69,22 @@ class Client:
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
         reuse: bool = False,
+        notify: str | None = None,
     ) -> Job:
         """Enqueue a folder (a local path or an fsspec URL), or local files, and return the job at once.
 
         `model` pins a model version (default: the one in production); `top_k` labels are in each result; the same
         `key` gives the same job, if it is the same request: else KeyInUse is raised, unless `reuse` takes the old job
-        whatever it was. Of files, the source is the folder that they have in common. Raises SourceMissing,
-        SourceNotAllowed, SourceEmpty, VersionNotFound or SettingsInvalid.
+        whatever it was. Of files, the source is the folder that they have in common. `notify`: a URL that is told when
+        the job has ended; CARS_NOTIFY_HOSTS must have its host. Raises SourceMissing, SourceNotAllowed, SourceEmpty,
+        VersionNotFound or SettingsInvalid.
         """
 
         def request() -> job.Request:
             listed = sources.listed(source)
-            return job.Request(listed=listed, name=name, model=model, top_k=top_k, priority=priority, key=key)
+            return job.Request(
+                listed=listed, name=name, model=model, top_k=top_k, priority=priority, key=key, notify=notify
+            )
 
         return job.submit(self._backend, request, key=key, reuse=reuse)
 
@@ -231,6 +236,13 @@ class Client:
     def export_labels(self, file: str | os.PathLike[str]) -> int:
         """Write all corrections to a CSV; return their number."""
         return corrections.export_file(self._backend, Path(file))
+
+    @property
+    def schedules(self) -> Schedules:
+        """Schedules: `add`, `list`, `show`, `pause`, `resume`, `run`, `remove`."""
+        from jobs.schedules import Schedules  # its libraries are needed by nothing else
+
+        return Schedules(self._backend)
 
     def workers(self) -> list[records.WorkerStatus]:
         """List the workers that were seen in the last week; alive when their heartbeat is under 15 s old."""

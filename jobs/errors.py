@@ -18,6 +18,7 @@
     │   ├── ImageNotFound
     │   ├── LabelNotFound
     │   ├── RunNotFound
+    │   ├── ScheduleNotFound
     │   └── VersionNotFound
     ├── KeyInUse                   the key is that of a job which is another request
     ├── NotPossible                the job or version is in a state that does not allow it
@@ -48,6 +49,7 @@ __all__ = [
     "NotPossible",
     "OutputError",
     "RunNotFound",
+    "ScheduleNotFound",
     "SchemaMissing",
     "SchemaTooNew",
     "SettingsInvalid",
@@ -131,6 +133,10 @@ class LabelNotFound(NotFound):
 
 class RunNotFound(NotFound):
     """No training run has this id."""
+
+
+class ScheduleNotFound(NotFound):
+    """No schedule has this name."""
 
 
 class VersionNotFound(NotFound):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import IntegrityError
 
-from jobs import housekeeping, model_registry, results, sources, workers
+from jobs import housekeeping, model_registry, notifications, results, sources, workers
 from jobs.db.paging import pages
 from jobs.db.queries import jobs, listed_files
 from jobs.db.queries import results as result_rows
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jobs.backend import Backend
     from jobs.results import ResultFilters, Results
 
-__all__ = ["Job", "Request", "listing", "submit"]
+__all__ = ["Job", "Request", "check_source", "enqueue", "listing", "submit"]
 
 PAGE = 500
 FILES_PAGE = 2_000
@@ -162,6 +162,8 @@ class Request:
     top_k: int
     priority: str
     key: str | None
+    notify: str | None = None
+    schedule_id: int | None = None
 
     def __post_init__(self) -> None:
         if self.priority not in list(Priority):
@@ -180,6 +182,8 @@ class Request:
             "key": self.key,
             "top_k": min(self.top_k, MOST_LABELS),
             "priority": Priority(self.priority).rank,
+            "notify": self.notify,
+            "schedule_id": self.schedule_id,
         }
 
     def _default_name(self) -> str:
@@ -198,9 +202,9 @@ class Request:
         job = jobs.get(connection, job_id)
         if job is None:  # deleted meanwhile, as its handle will say
             return
-        wanted = self.row | {"priority": self.priority}
-        known = job._asdict() | {"priority": next(p.value for p in Priority if p.rank == job.priority)}
-        fields = ["source", "top_k", "priority", *(["name"] if self.name else [])]
+        wanted = self.row | {"priority": self.priority, "notify": redacted(self.notify or "")}
+        known = job._asdict() | {"priority": Priority.of(job.priority).value, "notify": redacted(job.notify or "")}
+        fields = ["source", "top_k", "priority", *(f for f in ("name", "notify") if getattr(self, f))]
         yield from (f"its {f} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f])
         if self.model not in (None, "production", job.model_version):
             yield f"its model version is {job.model_version}, not {self.model}"
@@ -229,6 +233,8 @@ def submit(backend: Backend, request: Callable[[], Request], *, key: str | None,
     wanted = request()
     if key is not None and (known := _by_key(backend, key)) is not None:
         return _same(backend, known, wanted)
+    if wanted.notify is not None:
+        notifications.check(backend.settings, wanted.notify)
     check_source(backend, wanted.listed.source, whole=wanted.listed.files is None)
     job_id, new = _add(backend, wanted)
     if not new:
@@ -260,14 +266,22 @@ def check_source(backend: Backend, canonical: str, *, whole: bool) -> None:
             raise SourceEmpty(f"{redacted(canonical)} has no images: {sources.what_it_has(source)}; check the folder")
 
 
+def enqueue(connection: Connection, request: Request) -> int:
+    """Write a job's rows and return its id; workers are to be notified after the commit.
+
+    Raises VersionNotFound or NotPossible, and then nothing is written.
+    """
+    version = model_registry.usable(connection, request.model)
+    job_id = jobs.add(connection, {**request.row, "version_id": version.id})
+    request.store_files(connection, job_id)
+    return job_id
+
+
 def _add(backend: Backend, request: Request) -> tuple[int, bool]:
     """The id of a new job, or of the one that has got the key meanwhile; and whether it is new."""
     try:
         with backend.database.write() as connection:
-            version = model_registry.usable(connection, request.model)
-            job_id = jobs.add(connection, {**request.row, "version_id": version.id})
-            request.store_files(connection, job_id)
-            return job_id, True
+            return enqueue(connection, request), True
     except IntegrityError:
         known = _by_key(backend, request.key) if request.key else None
         if known is None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Self, TypeAlias, TypedDict, overload
 
+from jobs.durations import written
 from jobs.redaction import redacted
-from jobs.states import ImageErrorCode, ImageFailure, ImageStatus, JobState, RunState, VersionState
+from jobs.states import FireOutcome, ImageErrorCode, ImageFailure, ImageStatus, JobState, RunState, VersionState
 
 __all__ = [
     "CheckResult",
     "Correction",
     "FailedImage",
+    "Fire",
     "ImageFailure",
     "JobStatus",
     "Json",
@@ -23,6 +25,8 @@ __all__ = [
     "Result",
     "RunOptions",
     "RunProgress",
+    "Schedule",
+    "ScheduleDetail",
     "Selected",
     "SkippedSuffix",
     "TopLabel",
@@ -166,7 +170,8 @@ class SkippedSuffix(Record):
 class JobStatus(Record):
     """How far a job is, as one moment saw it. Times are ISO 8601 in UTC.
 
-    `images_per_second` is the rate of the whole job so far; `waiting` says why nothing of it can be done at present.
+    `images_per_second` is the rate of the whole job so far; `waiting` says why nothing of it can be done at present;
+    `notified` is how far it is that its URL is told of its end: None, `pending`, `delivered` or `given_up`.
     """
 
     id: str
@@ -188,7 +193,7 @@ class JobStatus(Record):
     finished_at: str | None
     waiting: str | None
     unchanged: int | None = None  # until a job can be compared with an earlier one
-    notified: str | None = None  # until somebody can be notified of a job's end
+    notified: str | None = None
     error: str | None
 
     @property
@@ -229,6 +234,7 @@ class JobStatus(Record):
             started_at=iso(row.started_at),
             finished_at=iso(row.finished_at),
             waiting=_waiting(row),
+            notified=row.notified,
             error=row.error,
         )
 
@@ -240,6 +246,74 @@ def _waiting(row: Selected) -> str | None:
     since = row.waiting_since.astimezone()
     form = "%H:%M" if row.now - row.waiting_since < timedelta(hours=12) else "%Y-%m-%d %H:%M"
     return f"since {since.strftime(form)}: {row.waiting}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule(Record):
+    """A source that is classified again and again, and what came of its newest due time. Times are ISO 8601 in UTC.
+
+    Either `cron` and `timezone` are given, or `every`; `next_at` is None while it is paused.
+    """
+
+    name: str
+    source: str
+    cron: str | None
+    every: str | None
+    timezone: str | None
+    paused: bool
+    next_at: str | None
+    last_at: str | None
+    last_outcome: FireOutcome | None
+    last_reason: str | None
+    last_job: str | None
+
+    @classmethod
+    def from_row(cls, row: Selected, **more: Any) -> Self:
+        """Make one of a row of `queries.schedules`."""
+        return cls(
+            name=row.name,
+            source=redacted(row.source),
+            cron=row.cron,
+            every=None if row.every is None else written(timedelta(seconds=row.every)),
+            timezone=row.timezone,
+            paused=row.paused,
+            next_at=None if row.paused else iso(row.next_at),
+            last_at=iso(row.last_at),
+            last_outcome=row.last_outcome and FireOutcome(row.last_outcome),
+            last_reason=row.last_reason,
+            last_job=None if row.last_job is None else str(row.last_job),
+            **more,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fire(Record):
+    """A row of a schedule's ledger: what came of a due time. `reason` says why it was skipped; `job` is None for a job
+    that was deleted, too.
+    """
+
+    due_at: str
+    outcome: FireOutcome
+    reason: str | None
+    job: str | None
+
+    @classmethod
+    def from_row(cls, row: Selected) -> Self:
+        """Make one of a row of `queries.schedules.ledger`."""
+        job = None if row.job_id is None else str(row.job_id)
+        return cls(due_at=iso(row.due_at), outcome=FireOutcome(row.outcome), reason=row.reason, job=job)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleDetail(Schedule):
+    """A schedule with the newest rows of its ledger, newest first."""
+
+    ledger: Sequence[Fire]
+
+    def to_dict(self) -> Json:
+        """Return the schedule as a JSON object, with its ledger."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return own | {"ledger": [row.to_dict() for row in self.ledger]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,7 +85,7 @@ def test_submit_prints_the_id_and_nothing_else(cars: Cars) -> None:
     result = cars("submit", "photos", "--priority", "high", "--key", "k", "--top-k", "3", "--name", "n")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "7\n", "")
     assert cars.client.submitted == {
-        "source": "photos", "name": "n", "model": None, "top_k": 3, "priority": "high", "key": "k",
+        "source": "photos", "name": "n", "model": None, "top_k": 3, "priority": "high", "key": "k", "notify": None,
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
 from jobs.wake import Listener
 from workers import events, fork_safety
 from workers.classification.finish import finish_job
+from workers.recovery.schedules import fire_schedules
 from workers.runtime import Runtime
 from workers.supervision import supervisor
 from workers.supervision.children import ChildMonitor
@@ -37,7 +38,8 @@ SCAN_AGAIN_SECONDS = 4.0
 def recover(
     runtime: Runtime, *, idle: bool, concurrency: int = 1, last_notified: dict[int, float] | None = None
 ) -> None:
-    """One pass: reclaim lost batches, keep windows full, send messages for work that no worker has started.
+    """One pass: reclaim lost batches, keep windows full, fire schedules, send messages for work that no worker has
+    started.
 
     `idle`: this worker has nothing to do, so a batch that is overdue has lost its message. `last_notified`: when this
     process last sent a message for the scan of which job; one is sent at once and then every few seconds, since a busy
@@ -56,6 +58,7 @@ def recover(
     for job_id in finishable:
         finish_job(runtime, job_id)
     _give_up(runtime)
+    fire_schedules(runtime)
     _notify_scans(runtime, {} if last_notified is None else last_notified)
     if idle:
         _notify_batches(runtime, concurrency)

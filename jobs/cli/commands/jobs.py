@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jobs.cli.context import CommandClient
 
 __all__ = [
+    "NotifyOption",
     "SourceArgument",
     "StrictOption",
     "TimeoutOption",
@@ -45,6 +46,10 @@ SourceArgument = Annotated[
 ]
 TimeoutOption = Annotated[
     str | None, typer.Option(metavar="SPAN", help="Give up, with exit code 1, after 30s, 15m, 2h, …; default: never.")
+]
+NotifyOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Is told when the job has ended; CARS_NOTIFY_HOSTS must have its host."),
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 3 when some images failed.")]
 
@@ -82,6 +87,7 @@ _RECORD: tuple[Column[JobStatus], ...] = (
     Column("rate", show=lambda status: f"{rate:.3g} images/s" if (rate := status.images_per_second) else ""),
     Column("left", show=lambda status: readable(status.eta_seconds) if status.eta_seconds else ""),
     *times("created", "started", "finished"),
+    Column("notified"),
 )
 
 
@@ -94,13 +100,21 @@ def submit(
     priority: Annotated[Priority, typer.Option(help="Which jobs come first.")] = Priority.NORMAL,
     key: Annotated[str | None, typer.Option(help="Submitting the same key again gives the same job.")] = None,
     reuse: Annotated[bool, typer.Option("--reuse", help="The job of the key, be it another request.")] = False,
+    notify: NotifyOption = None,
 ) -> None:
     """Submit a folder of images (or single images) as a job and print its id."""
     with dependencies(ctx).client() as client:
 
         def enqueue(*, reuse: bool = False) -> str:
             return client.submit(
-                source_of(folder), name=name, model=model, top_k=top_k, priority=priority.value, key=key, reuse=reuse
+                source_of(folder),
+                name=name,
+                model=model,
+                top_k=top_k,
+                priority=priority.value,
+                key=key,
+                reuse=reuse,
+                notify=notify,
             ).id
 
         try:
