@@ -30,6 +30,7 @@ from jobs.queues import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TIDY
 from jobs.wake import Listener
 from workers import devices, event_log, footprint, logs, messages, remote_control, self_check, termination
 from workers.classification import classify, finish, scan
+from workers.notifications.delivery import Delivery
 from workers.pipe_notifier import PipeNotifier
 from workers.recovery import schedules
 from workers.recovery.seeking import Seeker, Work
@@ -242,7 +243,13 @@ def _ready(sender: Any, **_kw: Any) -> None:
     _Process.notifier.start()
     supervisor = _supervisor(worker, queues)
     _Process.recovery = Recovery(
-        runtime(), supervisor, is_idle=_is_idle, row=row, monitor=monitor, listener=_listener()
+        runtime(),
+        supervisor,
+        is_idle=_is_idle,
+        row=row,
+        monitor=monitor,
+        listener=_listener(),
+        delivery=Delivery(runtime()),
     )
     _Process.recovery.start()
     logger.info("ready: %d on %s, queues %s", worker.concurrency, row["device"], row["queues"])

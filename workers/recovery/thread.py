@@ -17,6 +17,7 @@ from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
 from jobs.wake import Listener
 from workers import events, fork_safety
 from workers.classification.finish import finish_job
+from workers.notifications.delivery import Delivery
 from workers.recovery.schedules import fire_schedules
 from workers.runtime import Runtime
 from workers.supervision import supervisor
@@ -144,9 +145,11 @@ class Recovery:
         row: Mapping[str, Any],
         monitor: ChildMonitor,
         listener: Listener | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         self._runtime = runtime
         self._listener = listener
+        self._delivery = delivery
         self._supervisor = supervisor
         self._monitor = monitor
         self._last_broken: str | None = None
@@ -166,6 +169,8 @@ class Recovery:
         """Start the thread."""
         fork_safety.protect(self._runtime.database)
         self._thread.start()
+        if self._delivery is not None:
+            self._delivery.start()
 
     def retire(self) -> None:
         """Do not count as alive any more: the worker ends what it has begun. Safe in a signal handler."""
@@ -177,6 +182,8 @@ class Recovery:
         """End the thread; the heartbeat row is taken away."""
         self._stop.set()
         self._wake()
+        if self._delivery is not None:
+            self._delivery.stop()
         self._thread.join()
         self._monitor.close()
         if self._listener is not None:
@@ -231,6 +238,8 @@ class Recovery:
             recover(self._runtime, idle=can_work, concurrency=concurrency, last_notified=self._scans_notified)
             trains = "train" in self._row["queues"].split(",")
             recover_runs(self._runtime, idle=self._is_idle(), trains=trains, last_notified=self._runs_notified)
+            if self._delivery is not None:
+                self._delivery.look()
         except DatabaseError as exc:
             logger.warning("recovery waits: %s", exc)
         except Exception:
