@@ -124,7 +124,7 @@ def main() -> None:
     arguments = parser.parse_args()
     card = verify(BUNDLED)
     engine = open_engine("onnx", "cpu", BUNDLED, card)
-    originals = [photo.file for photo in open_dataset(arguments.labelled).photos[:64]]
+    originals = [image.file for image in open_dataset(arguments.labelled).images[:64]]
     os.environ.pop("CARS_HOME", None)
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cars-small-")))

@@ -32,7 +32,7 @@ from jobs import Client
 from jobs.settings import load
 from model.cards import Card, verify
 from model.cores import available_cores
-from model.data.dataset import Dataset, Photo, open_dataset
+from model.data.dataset import Dataset, LabelledImage, open_dataset
 from model.engines import Engine, open_engine
 from model.network import load_weights
 from model.preprocess import decode
@@ -184,13 +184,13 @@ def main() -> None:
     engine = open_engine("onnx", "cpu", BUNDLED, card)
     network = load_weights(BUNDLED, card).eval()
     dataset = open_dataset(arguments.labelled)
-    evaluated = [photo for photo in dataset.photos if photo.split in {"holdout", "calibration"}] or list(dataset.photos)
+    evaluated = [image for image in dataset.images if image.split in {"holdout", "calibration"}] or list(dataset.images)
     print(f"{card.name} at {card.image_size} px, {available_cores()} cores", flush=True)
     with tempfile.TemporaryDirectory(prefix="cars-throughput-") as temporary:
         for size, count in FORMATS.items():
             speed(
                 Path(temporary),
-                [photo.file for photo in evaluated],
+                [image.file for image in evaluated],
                 size,
                 count,
                 arguments.repeat,
@@ -225,11 +225,11 @@ def speed(
     sys.stdout.flush()
 
 
-def compare(dataset: Dataset, evaluated: list[Photo], card: Card, engine: Engine, network: Any) -> None:
+def compare(dataset: Dataset, evaluated: list[LabelledImage], card: Card, engine: Engine, network: Any) -> None:
     """Print what int8 and reduced decoding cost in accuracy."""
     position = {name: index for index, name in enumerate(card.classes)}
-    truth = [position[dataset.classes[photo.label]] for photo in evaluated]
-    data = [photo.file.read_bytes() for photo in evaluated]
+    truth = [position[dataset.classes[image.label]] for image in evaluated]
+    data = [image.file.read_bytes() for image in evaluated]
     full = accuracy((decode_fully(d, card.image_size) for d in data), torch_logits(network, card), truth)
     served = accuracy((decode(d, card.image_size) for d in data), engine.logits, truth)
     print(f"top-1 on {len(evaluated)} photos: float32 and full decoding {full:.2f} %, as served {served:.2f} %")

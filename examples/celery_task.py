@@ -1,4 +1,4 @@
-"""A task of your own Celery app that classifies a folder and goes on with the results.
+"""A task of your own Celery app that classifies a folder and works with the results.
 
 `celery -A examples.celery_task worker` runs it beside the workers of this project (its broker is your own: CARS_* only
 say where the jobs are), and `classify_listing.delay("s3://photos/listings/4711")` starts it from anywhere.

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from jobs import corrections, housekeeping, job, model_registry, results, sources, training_run, workers
+from jobs import corrections, housekeeping, job, model_registry, results, retag, sources, training_run, workers
 from jobs import settings as configuration
 from jobs.backend import Backend
 from jobs.db import migrate
 from jobs.errors import SettingsInvalid
 from jobs.job import Job
 from jobs.records import RunOptions
+from jobs.summary import summarize
 from jobs.training_run import TrainingRun
 
 if TYPE_CHECKING:
+    from datetime import date, datetime
     from typing import Unpack
 
     from jobs import records
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from jobs.results import ResultFilters, Results
     from jobs.schedules import Schedules
     from jobs.settings import Settings
+    from jobs.summary import SummaryRow
 
 __all__ = ["Client"]
 
@@ -70,20 +73,32 @@ class Client:
         key: str | None = None,
         reuse: bool = False,
         notify: str | None = None,
+        incremental: bool = False,
+        accept_shrink: bool = False,
     ) -> Job:
         """Enqueue a folder (a local path or an fsspec URL), or local files, and return the job at once.
 
         `model` pins a model version (default: the one in production); `top_k` labels are in each result; the same
         `key` gives the same job, if it is the same request: else KeyInUse is raised, unless `reuse` takes the old job
         whatever it was. Of files, the source is the folder that they have in common. `notify`: a URL that is told when
-        the job has ended; CARS_NOTIFY_HOSTS must have its host. Raises SourceMissing, SourceNotAllowed, SourceEmpty,
+        the job has ended; CARS_NOTIFY_HOSTS must have its host. An `incremental` job reads only what has changed since
+        the newest run of this source that ended well; it fails if less than half as many images are found, unless that
+        is to be accepted (`accept_shrink`). Raises SourceMissing, SourceNotAllowed, SourceEmpty,
         VersionNotFound or SettingsInvalid.
         """
 
         def request() -> job.Request:
             listed = sources.listed(source)
             return job.Request(
-                listed=listed, name=name, model=model, top_k=top_k, priority=priority, key=key, notify=notify
+                listed=listed,
+                name=name,
+                model=model,
+                top_k=top_k,
+                priority=priority,
+                key=key,
+                incremental=incremental,
+                accept_shrink=accept_shrink,
+                notify=notify,
             )
 
         return job.submit(self._backend, request, key=key, reuse=reuse)
@@ -111,7 +126,7 @@ class Client:
         return act(self.database, older_than)
 
     def results(self, job: str | Job | None = None, **wanted: Unpack[ResultFilters]) -> Results:
-        """Return the results of one job or of all, streamed in the order of job and path.
+        """Return the results of one job by path, or those of all jobs newest first, streamed.
 
         Filters: label, make, model, body, year, decision, min_confidence, max_confidence, listing, since, until,
         version (the model version), status. Names may be written in any case, but for a listing's. Times are ISO 8601
@@ -124,6 +139,52 @@ class Client:
         if job is not None:
             return self._handle(job).results(**wanted)
         return results.find(self._backend, None, **wanted)
+
+    def retag(
+        self,
+        job: str | Job | None = None,
+        *,
+        stale: bool = False,
+        model: str | None = None,
+        trial: bool = False,
+        dry_run: bool = False,
+    ) -> list[records.Retagging]:
+        """Tag the source of a job again with a model version (default: the one in production) by an incremental job, or
+        every source whose current run is `stale`, of another version; return what was submitted.
+
+        A `trial` is to be compared and never counts as the source's current run. `dry_run` submits nothing and counts
+        the images whose content the version has not seen. With `stale`, a source that cannot be used is an `error` of
+        its record. Raises JobNotFound, VersionNotFound, NotPossible, SourceError or SettingsInvalid.
+        """
+        number = None if job is None else self._handle(job).number
+        return retag.retag(self._backend, number, stale=stale, model=model, trial=trial, dry_run=dry_run)
+
+    def diff(self, job: str | Job, before: str, after: str) -> Iterator[records.Difference]:
+        """Yield the images of an ended job of which two model versions differ in label or decision.
+
+        A version that is not the job's must have a run over the same source that has ended. Raises JobNotFound,
+        VersionNotFound, SettingsInvalid, and NotPossible where there is no such run: see `retag`.
+        """
+        return retag.diff(self._backend, self._handle(job).number, (before, after))
+
+    def summary(
+        self,
+        job: str | Job | None = None,
+        *,
+        by: str | None = None,
+        since: str | date | datetime | None = None,
+        limit: int | None = None,
+    ) -> list[SummaryRow]:
+        """Sum up the finished images of one job or of all, which costs the same with any number of them.
+
+        `by` (make, model, body, year, decision, listing, day, version or code) gives a row for each value, the most
+        frequent first; of listings, the first `limit` (100) by name. By `make` to `decision` it is the predicted images
+        that are counted, by `code` the failed ones. `since` counts from the beginning of its day (UTC). Raises
+        JobNotFound, and SettingsInvalid for another `by` and for a time in the future.
+        """
+        if job is not None:
+            return self._handle(job).summary(by=by, since=since, limit=limit)
+        return summarize(self._backend, None, by=by, since=since, limit=limit)
 
     def errors(self, job: str | Job) -> Iterator[records.FailedImage]:
         """Yield the job's failed images."""
@@ -248,9 +309,9 @@ class Client:
         """List the workers that were seen in the last week; alive when their heartbeat is under 15 s old."""
         return workers.listing(self._backend)
 
-    def migrate(self) -> dict[str, str | None]:
+    def migrate(self, *, report: Callable[[int, int], None] | None = None) -> dict[str, str | None]:
         """Bring the database to this release's schema; see `jobs.db.migrate.migrate`."""
-        return migrate.migrate(self._backend.unprepared_database)
+        return migrate.migrate(self._backend.unprepared_database, report=report)
 
     def check(self) -> list[records.CheckResult]:
         """Run the checks of `cars doctor`."""

@@ -33,7 +33,7 @@ LOW_DISK_BYTES = 2**30
 OVERDUE_SECONDS = 60
 FAILING_TIMES = 3
 GIVEN_UP_DAYS = 7
-CHECK_SECONDS = 120  # a worker loads its engine and classifies one picture
+CHECK_SECONDS = 120  # a worker loads its engine and classifies one image
 _ENGINE_ADVICE = "check CARS_DEVICE, CARS_ENGINE and CARS_MODELS, and what is installed"
 
 

@@ -12,7 +12,7 @@ from jobs.errors import SettingsInvalid
 from jobs.names import Vocabulary
 from jobs.states import Decision, ImageStatus, ResultOrder
 
-__all__ = ["checked_order", "make_filter", "moment"]
+__all__ = ["checked_order", "make_filter", "moment", "not_in_future", "one_of"]
 
 MAX_YEAR = 9_999
 _NAMES = ("label", "make", "model", "body", "version")
@@ -29,7 +29,7 @@ def make_filter(database: Database, job_id: int | None, /, **given: Any) -> Filt
         raise SettingsInvalid(f"no such filter: {', '.join(sorted(unknown))}")
     for name, allowed in (("decision", Decision), ("status", ImageStatus)):
         if name in given:
-            given[name] = _one_of(allowed, given[name], name=name)
+            given[name] = one_of(allowed, given[name], name=name)
     for name in ("min_confidence", "max_confidence"):
         if name in given and not 0 <= given[name] <= 1:
             raise SettingsInvalid(f"{name} must lie between 0 and 1, not {given[name]!r}")
@@ -38,6 +38,8 @@ def make_filter(database: Database, job_id: int | None, /, **given: Any) -> Filt
     for name in ("since", "until"):
         if name in given:
             given[name] = moment(given[name])
+    if "since" in given:
+        not_in_future("since", given["since"])
     return Filter(job_id=job_id, **given | _spellings(database, given))
 
 
@@ -51,20 +53,35 @@ def _spellings(database: Database, given: dict[str, Any]) -> dict[str, Any]:  # 
         return {}
     with database.read() as connection:
         vocabulary = Vocabulary(connection)
-    found = {name: getattr(vocabulary, name)(text) for name, text in named.items()}
+        found = {name: _spelled(vocabulary, name, text) for name, text in named.items()}
     return found | ({"body": found["body"][0]} if "body" in found else {})
+
+
+def _spelled(vocabulary: Vocabulary, name: Any, text: str) -> tuple[str, ...]:
+    """Return the spellings of a name: where predictions have it, theirs, for which no card is read."""
+    stored = vocabulary.stored(name, text) if name != "version" else ()
+    return stored or getattr(vocabulary, name)(text)
 
 
 def checked_order(order: str | None) -> ResultOrder | None:
     """Return what to sort by. Raises SettingsInvalid."""
-    return None if order is None else ResultOrder(_one_of(ResultOrder, order, name="sort"))
+    return None if order is None else ResultOrder(one_of(ResultOrder, order, name="sort"))
 
 
-def _one_of(allowed: Any, value: Any, *, name: str) -> str:
+def one_of(allowed: Any, value: Any, *, name: str) -> str:
+    """Return the one of the allowed words that a value is, in any case. Raises SettingsInvalid."""
     text = str(value).lower()
     if text not in list(allowed):
         raise SettingsInvalid(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     return text
+
+
+def not_in_future(name: str, when: datetime) -> datetime:
+    """Return a time that is past. Raises SettingsInvalid: asking for what comes is a slip of the pen."""
+    if when > datetime.now(UTC):
+        day = datetime.now(UTC).date()
+        raise SettingsInvalid(f"{name} must not lie in the future, as {when.isoformat()} does: {day}, say, or 7d")
+    return when
 
 
 def moment(value: str | date | datetime) -> datetime:

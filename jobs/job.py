@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from jobs import housekeeping, model_registry, notifications, results, sources, workers
 from jobs.db.paging import pages
-from jobs.db.queries import jobs, listed_files
+from jobs.db.queries import incremental, jobs, listed_files
 from jobs.db.queries import results as result_rows
 from jobs.errors import JobNotFound, KeyInUse, NotPossible, SettingsInvalid, SourceEmpty
 from jobs.obstacles import Obstacles
@@ -20,9 +20,11 @@ from jobs.records import FailedImage, JobStatus, SkippedSuffix
 from jobs.redaction import redacted
 from jobs.sources.files import Listed
 from jobs.states import JobState, Priority
+from jobs.summary import SummaryRow, summarize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date, datetime
     from typing import Unpack
 
     from sqlalchemy import Connection
@@ -30,11 +32,12 @@ if TYPE_CHECKING:
     from jobs.backend import Backend
     from jobs.results import ResultFilters, Results
 
-__all__ = ["Job", "Request", "check_source", "enqueue", "listing", "submit"]
+__all__ = ["Job", "Request", "check", "check_source", "enqueue", "listing", "submit"]
 
 PAGE = 500
 FILES_PAGE = 2_000
 MOST_LABELS = 32_000
+LONGEST_SOURCE = 2_000  # bytes, which PostgreSQL can index
 
 
 class Job:
@@ -128,6 +131,13 @@ class Job:
         self.status()
         return results.find(self._backend, self.number, **wanted)
 
+    def summary(
+        self, *, by: str | None = None, since: str | date | datetime | None = None, limit: int | None = None
+    ) -> list[SummaryRow]:
+        """Sum up the job's finished images; see `Client.summary`."""
+        self.status()
+        return summarize(self._backend, self.number, by=by, since=since, limit=limit)
+
     def errors(self) -> Iterator[FailedImage]:
         """Yield the job's failed images."""
         self.status()
@@ -164,6 +174,9 @@ class Request:
     key: str | None
     notify: str | None = None
     schedule_id: int | None = None
+    incremental: bool = False
+    accept_shrink: bool = False
+    trial: bool = False
 
     def __post_init__(self) -> None:
         if self.priority not in list(Priority):
@@ -172,6 +185,12 @@ class Request:
             raise SettingsInvalid(f"top_k must be at least 1, not {self.top_k}")
         if self.key is not None and not 0 < len(self.key) <= 200:
             raise SettingsInvalid("key must have 1 to 200 characters")
+        if self.accept_shrink and not self.incremental:
+            raise SettingsInvalid("accept_shrink (--accept-shrink) is for incremental runs: give --incremental, too")
+        if self.incremental and self.listed.files is not None:
+            raise SettingsInvalid("an incremental run (--incremental) needs a folder or URL, not single images")
+        if len(self.listed.source.encode()) > LONGEST_SOURCE:
+            raise SettingsInvalid(f"the source has more than {LONGEST_SOURCE:,} bytes: move it, or link to it")
 
     @property
     def row(self) -> dict[str, object]:
@@ -184,6 +203,9 @@ class Request:
             "priority": Priority(self.priority).rank,
             "notify": self.notify,
             "schedule_id": self.schedule_id,
+            "incremental": self.incremental,
+            "accept_shrink": self.accept_shrink,
+            "trial": self.trial or self.listed.files is not None,
         }
 
     def _default_name(self) -> str:
@@ -204,7 +226,14 @@ class Request:
             return
         wanted = self.row | {"priority": self.priority, "notify": redacted(self.notify or "")}
         known = job._asdict() | {"priority": Priority.of(job.priority).value, "notify": redacted(job.notify or "")}
-        fields = ["source", "top_k", "priority", *(f for f in ("name", "notify") if getattr(self, f))]
+        fields = [
+            "source",
+            "top_k",
+            "priority",
+            "incremental",
+            "accept_shrink",
+            *(f for f in ("name", "notify") if getattr(self, f)),
+        ]
         yield from (f"its {f} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f])
         if self.model not in (None, "production", job.model_version):
             yield f"its model version is {job.model_version}, not {self.model}"
@@ -233,14 +262,18 @@ def submit(backend: Backend, request: Callable[[], Request], *, key: str | None,
     wanted = request()
     if key is not None and (known := _by_key(backend, key)) is not None:
         return _same(backend, known, wanted)
-    if wanted.notify is not None:
-        notifications.check(backend.settings, wanted.notify)
-    check_source(backend, wanted.listed.source, whole=wanted.listed.files is None)
+    check(backend, wanted)
     job_id, new = _add(backend, wanted)
     if not new:
         return Job(backend, str(job_id)) if reuse else _same(backend, job_id, wanted)
     backend.notify("scan", job_id)
     return Job(backend, str(job_id))
+
+
+def _has_base(backend: Backend, request: Request) -> bool:
+    """Whether an earlier run says what the source should have, so that an empty one is the job's failure."""
+    with backend.database.read() as connection:
+        return request.incremental and incremental.current_run(connection, request.listed.source) is not None
 
 
 def _by_key(backend: Backend, key: str) -> int | None:
@@ -255,6 +288,14 @@ def _same(backend: Backend, job_id: int, request: Request) -> Job:
     if differences:
         raise KeyInUse(str(request.key), str(job_id), differences)
     return Job(backend, str(job_id))
+
+
+def check(backend: Backend, request: Request) -> None:
+    """Raise a SourceError unless the request's source can be used, SettingsInvalid where its URL may not be told."""
+    if request.notify is not None:
+        notifications.check(backend.settings, request.notify)
+    whole = request.listed.files is None and not _has_base(backend, request)
+    check_source(backend, request.listed.source, whole=whole)
 
 
 def check_source(backend: Backend, canonical: str, *, whole: bool) -> None:
@@ -272,7 +313,8 @@ def enqueue(connection: Connection, request: Request) -> int:
     Raises VersionNotFound or NotPossible, and then nothing is written.
     """
     version = model_registry.usable(connection, request.model)
-    job_id = jobs.add(connection, {**request.row, "version_id": version.id})
+    base = incremental.columns(connection, request.listed.source) if request.incremental else {}
+    job_id = jobs.add(connection, {**base, **request.row, "version_id": version.id})
     request.store_files(connection, job_id)
     return job_id
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from jobs.db.queries import results, versions
+from jobs.db.queries import classes as stored_classes
+from jobs.db.queries import versions
 from jobs.errors import LabelNotFound, VersionNotFound
 
 __all__ = ["Vocabulary", "nearest"]
@@ -24,18 +27,38 @@ class Vocabulary:
     """
 
     def __init__(self, connection: Connection) -> None:
-        rows = versions.page(connection)
-        self._versions = [row.name for row in rows]
-        classes = dict.fromkeys(name for row in rows for name in row.card["classes"])
-        self._labels = list(classes | dict.fromkeys(results.stored_names(connection, "label")))
-        self._makes = results.stored_names(connection, "make")
-        self._named = [part for row in rows for part in (row.card.get("class_parts") or {}).values()]
+        self._connection = connection
+
+    @cached_property
+    def _stored(self) -> stored_classes.Names:
+        return stored_classes.stored_names(self._connection)
+
+    @cached_property
+    def _cards(self) -> list[Mapping[str, Any]]:
+        return [row.card for row in versions.page(self._connection)]
+
+    @cached_property
+    def _labels(self) -> list[str]:
+        return list(dict.fromkeys(name for card in self._cards for name in card["classes"]) | self._stored.label)
+
+    @property
+    def _makes(self) -> list[str]:
+        return list(self._stored.make)
+
+    @property
+    def _named(self) -> list[Mapping[str, str]]:
+        return [part for card in self._cards for part in (card.get("class_parts") or {}).values()]
+
+    def stored(self, kind: Literal["label", "make", "model", "body"], text: str) -> tuple[str, ...]:
+        """Return the spellings of a name that stored predictions have: none of those that no prediction has yet."""
+        return _same(text, getattr(self._stored, kind))
 
     def version(self, text: str) -> tuple[str, ...]:
         """Return the versions of this name, in any case. Raises VersionNotFound."""
-        if found := _same(text, self._versions):
+        known = versions.names(self._connection)
+        if found := _same(text, known):
             return found
-        raise VersionNotFound(f"no model version {text!r}{_meant(text, self._versions)}; `cars models` lists them")
+        raise VersionNotFound(f"no model version {text!r}{_meant(text, known)}; `cars models` lists them")
 
     def label(self, text: str) -> tuple[str, ...]:
         """Return the spellings of a class. Raises LabelNotFound."""

@@ -1,4 +1,4 @@
-"""The corrected photos, stored by the hash of their bytes, so that a later training run can read them.
+"""The corrected images, stored by the hash of their bytes, so that a later training run can read them.
 
 They lie beside the model versions (CARS_MODELS), where every client and every training worker can reach them. The
 folder starts with a dot, as no version's name can.
@@ -27,7 +27,7 @@ def local_folder(model_store: str) -> Path | None:
 
 
 class CorrectionPhotoStore:
-    """The corrected photos of a model store (a local folder or an fsspec URL)."""
+    """The corrected images of a model store (a local folder or an fsspec URL)."""
 
     def __init__(self, model_store: str) -> None:
         folder = local_folder(model_store)
@@ -35,7 +35,7 @@ class CorrectionPhotoStore:
         self._url = f"{model_store.rstrip('/')}/{FOLDER}"
 
     def store(self, content: bytes) -> bytes:
-        """Store a photo, whole or not at all; return its SHA-256. Raises OutputError or NotPossible where nothing can
+        """Store an image, whole or not at all; return its SHA-256. Raises OutputError or NotPossible where nothing can
         be written.
         """
         content_hash = hashlib.sha256(content).digest()
@@ -48,20 +48,20 @@ class CorrectionPhotoStore:
                 self._write_remote(content_hash.hex(), content)
         except OSError as exc:
             folder = self._local or self._url
-            raise OutputError(f"the photo cannot be stored: {trouble(exc, folder)} (CARS_MODELS)") from exc
+            raise OutputError(f"the image cannot be stored: {trouble(exc, folder)} (CARS_MODELS)") from exc
         except Exception as exc:  # every driver raises its own
-            raise NotPossible(f"the photo cannot be stored in {self._url}: {exc}; check CARS_MODELS") from exc
+            raise NotPossible(f"the image cannot be stored in {self._url}: {exc}; check CARS_MODELS") from exc
         return content_hash
 
     def read(self, content_hash: bytes) -> bytes:
-        """Return a photo, its hash verified. Raises ImageNotFound when it is missing or damaged."""
+        """Return an image, its hash verified. Raises ImageNotFound when it is missing or damaged."""
         name = content_hash.hex()
         try:
             content = (self._local / name).read_bytes() if self._local is not None else self._read_remote(name)
         except Exception as exc:  # every driver raises its own
-            raise ImageNotFound(f"the corrected photo {name} is not in {self._url}: {exc}") from exc
+            raise ImageNotFound(f"the corrected image {name} is not in {self._url}: {exc}") from exc
         if hashlib.sha256(content).digest() != content_hash:
-            raise ImageNotFound(f"the corrected photo {name} in {self._url} is damaged: label it again")
+            raise ImageNotFound(f"the corrected image {name} in {self._url} is damaged: label it again")
         return content
 
     def _write_remote(self, name: str, content: bytes) -> None:

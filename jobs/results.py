@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
+from jobs import cursors
 from jobs.db.database import Database
 from jobs.db.paging import pages
-from jobs.db.queries import results, versions
+from jobs.db.queries import jobs, results, versions, walks
+from jobs.db.queries.walks import Key, Order
 from jobs.errors import SettingsInvalid
 from jobs.filters import checked_order, make_filter
 from jobs.records import Result
-from jobs.states import ResultOrder
+from jobs.states import JobState, ResultOrder
 
 if TYPE_CHECKING:
     from datetime import date, datetime
@@ -22,8 +25,9 @@ if TYPE_CHECKING:
     import pandas
 
     from jobs.backend import Backend
+    from jobs.export import Columns
 
-__all__ = ["ResultFilters", "Results", "find"]
+__all__ = ["Page", "ResultFilters", "Results", "find"]
 
 PAGE = 2_000
 
@@ -56,16 +60,24 @@ def find(backend: Backend, job_id: int | None, /, **wanted: Unpack[ResultFilters
     for name, value in (("top_k", top_k), ("limit", limit)):
         if value is not None and value < 1:
             raise SettingsInvalid(f"{name} must be at least 1, not {value}")
+    asked = {"job": job_id, **{name: value for name, value in sorted(wanted.items()) if value not in (None, False)}}
     order, reverse = checked_order(wanted.pop("sort", None)), wanted.pop("reverse", False)
     fitting = make_filter(backend.database, job_id, **wanted)
-    return Results(backend.database, fitting, top_k=top_k, order=order, reverse=reverse, limit=limit)
+    return Results(backend.database, fitting, top_k=top_k, order=order, reverse=reverse, limit=limit, asked=asked)
+
+
+class Page(NamedTuple):
+    """Some results, and the cursor of those that follow; None where these are the last."""
+
+    results: list[Result]
+    next: str | None
 
 
 class Results:
-    """The results that fit a filter, by job and path unless they are sorted.
+    """The results that fit a filter: a job's by path, those of all jobs newest first, unless they are sorted.
 
-    Iterating asks the database anew, so a running job's grow; sorted ones are those of the moment at which iterating
-    begins.
+    Iterating asks the database anew, page by page, so that a running job's results grow. Those of all jobs are the
+    images that are finished, unless `status` asks for others.
     """
 
     def __init__(
@@ -77,31 +89,103 @@ class Results:
         order: ResultOrder | None = None,
         reverse: bool = False,
         limit: int | None = None,
+        asked: Mapping[str, object] | None = None,
     ) -> None:
         self._database = database
         self._wanted = wanted
         self._top_k = top_k
         self._order, self._reverse, self._limit = order, reverse, limit
+        self._asked = asked or {}
         self._classes: dict[int, list[str]] = {}
 
     def __iter__(self) -> Iterator[Result]:
-        sorting = self._order is not None or self._reverse
-        for rows in self._in_order() if sorting else self._pages():
-            for row in rows:
-                yield Result.from_row(row, classes=self._class_names(row.version_id), top_k=self._top_k)
+        for rows in self.record_pages():
+            yield from map(self._result, rows)
 
-    def _pages(self) -> Iterator[Sequence[results.ResultRecord]]:
-        def fetch(after: tuple[int, int] | None, limit: int) -> Sequence[results.ResultRecord]:
+    def page(self, after: str | None = None, *, limit: int = 100) -> Page:
+        """Return the next results after a cursor, which an earlier page of the same query has returned as `next`.
+
+        Raises SettingsInvalid for a cursor of another query, and for an order that has no pages.
+        """
+        walk = self._walk()
+        if walk is None:
+            raise SettingsInvalid("results sorted by path, and those of a running job that are sorted, have no pages")
+        key = None if after is None else cursors.decode(after, asked=self._asked)
+        keys = walk(key, limit)
+        with self._database.read() as connection:
+            rows = results.records(connection, keys)
+        following = cursors.encode(keys[-1], asked=self._asked) if len(keys) == limit else None
+        return Page(list(map(self._result, rows)), following)
+
+    @property
+    def paged(self) -> bool:
+        """Whether `page` can be asked for them: an index has their order."""
+        return self._walk() is not None
+
+    def record_pages(self) -> Iterator[Sequence[results.ResultRecord]]:
+        """Yield what is stored of the results, some at a time."""
+        walk = self._walk()
+        if walk is None:
+            with self._database.snapshot() as connection:
+                yield from results.in_order(
+                    connection, self._wanted, order=self._order, reverse=self._reverse, limit=self._limit, size=PAGE
+                )
+            return
+        for keys in pages(walk, key=lambda key: key, size=PAGE, limit=self._limit):
             with self._database.read() as connection:
-                return results.page(connection, self._wanted, after=after, limit=limit)
+                rows = results.records(connection, keys)
+            yield rows
 
-        return pages(fetch, key=lambda row: (row.job_id, row.ordinal), size=PAGE, limit=self._limit)
+    def _walk(self) -> Callable[[Key | None, int], Sequence[Key]] | None:
+        """Return what lists the next keys; None where no index has the order."""
+        if self._wanted.unfinished and self._wanted.job_id is None and not self._sorted:
+            return self._walk_unfinished
+        if self._wanted.job_id is not None and not self._sorted:
+            return self._walk_job
+        if self._order is ResultOrder.PATH or self._wanted.unfinished or not self._all_finished():
+            return None
+        by_confidence = self._order is ResultOrder.CONFIDENCE
+        backwards, forwards = (Order.UNSUREST, Order.SUREST) if by_confidence else (Order.OLDEST, Order.NEWEST)
+        order = backwards if self._reverse else forwards
 
-    def _in_order(self) -> Iterator[Sequence[results.ResultRecord]]:
-        with self._database.snapshot() as connection:
-            yield from results.in_order(
-                connection, self._wanted, order=self._order, reverse=self._reverse, limit=self._limit, size=PAGE
-            )
+        def walk(after: Key | None, limit: int) -> Sequence[Key]:
+            with self._database.read() as connection:
+                return walks.keys(connection, self._wanted.narrowed(connection), order, after=after, limit=limit)
+
+        return walk
+
+    @property
+    def _sorted(self) -> bool:
+        return self._order is not None or self._reverse
+
+    def _all_finished(self) -> bool:
+        """Return whether every image of the job, if it is one job's, has an outcome; of all jobs those are listed."""
+        if self._wanted.job_id is None:
+            return True
+        with self._database.read() as connection:
+            job = jobs.get(connection, self._wanted.job_id)
+        if job is None or self._order is None:
+            return job is None
+        return JobState(job.state).terminal and job.ok + job.failed == job.total
+
+    def _walk_job(self, after: Key | None, limit: int) -> Sequence[Key]:
+        with self._database.read() as connection:
+            return results.page(connection, self._wanted, after=after, limit=limit)
+
+    def _walk_unfinished(self, after: Key | None, limit: int) -> Sequence[Key]:
+        """Walk through the jobs that have unfinished images, the newest first."""
+        found: list[Key] = []
+        with self._database.read() as connection:
+            for job_id in results.unfinished_jobs(connection, self._wanted, from_job=after and after.job_id):
+                of_job = replace(self._wanted, job_id=job_id)
+                last = after if after is not None and after.job_id == job_id else None
+                found += results.page(connection, of_job, after=last, limit=limit - len(found))
+                if len(found) == limit:
+                    break
+        return found
+
+    def _result(self, row: results.ResultRecord) -> Result:
+        return Result.from_row(row, classes=self._class_names(row.version_id), top_k=self._top_k)
 
     def _class_names(self, version_id: int) -> list[str]:
         if version_id not in self._classes:
@@ -109,6 +193,14 @@ class Results:
                 row = versions.by_id(connection, version_id)
             self._classes[version_id] = row.card["classes"] if row is not None else []
         return self._classes[version_id]
+
+    def count(self) -> int:
+        """Return how many results there are, whatever `limit` says.
+
+        It costs the same with any number of them, unless a listing, a confidence or a time is asked for.
+        """
+        with self._database.read() as connection:
+            return results.count(connection, self._wanted)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the images by `status`, `decision`, `make` (where it was decided) and error `code`.
@@ -133,10 +225,17 @@ class Results:
         """Write `.csv`, `.jsonl`, `.json` or `.parquet`, by the file's ending; return the number of rows."""
         from jobs import export
 
-        return export.write((row.to_dict() for row in self), Path(path))
+        return export.write(self._columns(), Path(path))
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a pandas DataFrame with one row per image; needs the extra `tables`."""
         from jobs import export
 
-        return export.to_pandas(row.to_dict() for row in self)
+        return export.to_pandas(self._columns())
+
+    def _columns(self) -> Iterator[Columns]:
+        from jobs import export
+
+        found = self.record_pages()
+        for rows in found if self._database.sqlite else export.ahead(found):
+            yield export.columns(rows, classes=self._class_names, top_k=self._top_k)

@@ -35,7 +35,7 @@ LEDGER = 50
 _TIMES = ("cron", "timezone", "every")
 
 
-def request_of(schedule: ScheduleRecord) -> Request:
+def request_of(schedule: ScheduleRecord, *, accept_shrink: bool = False) -> Request:
     """Return what a due time asks for, as a submission does. Every option of a job that a schedule has is passed on
     here.
     """
@@ -46,6 +46,8 @@ def request_of(schedule: ScheduleRecord) -> Request:
         top_k=schedule.top_k,
         priority=Priority.of(schedule.priority),
         key=None,
+        incremental=True,
+        accept_shrink=accept_shrink,
         notify=schedule.notify,
         schedule_id=schedule.id,
     )
@@ -122,9 +124,10 @@ class Schedules:
         """Let workers classify a folder (a path or an fsspec URL) whenever it is due, and return the schedule.
 
         `cron` has five fields and goes by `timezone` (UTC unless given); `every` is a span from 5 s, such as `15m`,
-        that counts from now. `keep`: after a run that succeeds, only so many of the ended ones stay. The rest is as
-        in `Client.submit`. A schedule of this name that is equal stays as it is; another one is changed with `replace`.
-        Raises SettingsInvalid, SourceMissing, SourceNotAllowed, VersionNotFound, or NotPossible.
+        that counts from now. Each run reads only what has changed since the one before. `keep`: after a run that
+        succeeds, only so many of the ended ones stay. The rest is as in `Client.submit`. A schedule of this name that
+        is equal stays as it is; another one is changed with `replace`. Raises SettingsInvalid, SourceMissing,
+        SourceNotAllowed, VersionNotFound, or NotPossible.
         """
         check_name(name)
         when = timing(cron=cron, timezone=timezone, every=every, anchor=datetime.now().astimezone())
@@ -224,18 +227,19 @@ class Schedules:
             schedules.update_row(connection, row.id, {"paused": paused})
         return records.Schedule.from_row(self._row(name))
 
-    def run(self, name: str) -> Job:
+    def run(self, name: str, *, accept_shrink: bool = False) -> Job:
         """Make a job of the schedule now, whatever is due, and return it; the ledger is of due times alone.
 
-        Raises ScheduleNotFound, NotPossible while a job of it runs, and what `Client.submit` raises.
+        `accept_shrink`: the source may have less than half as many images as before. Raises ScheduleNotFound,
+        NotPossible while a job of it runs, and what `Client.submit` raises.
         """
-        job.check_source(self._backend, self._row(name).source, whole=True)
+        job.check(self._backend, request_of(self._row(name)))
         with self._backend.database.write() as connection:
             row = _found(schedules.lock(connection, name), name)
             running = schedules.running_job(connection, row.id)
             if running is not None:
                 raise NotPossible(f"job {running} is still running: wait for its end, or cancel it")
-            job_id = job.enqueue(connection, request_of(row))
+            job_id = job.enqueue(connection, request_of(row, accept_shrink=accept_shrink))
         self._backend.notify("scan", job_id)
         return Job(self._backend, str(job_id))
 

@@ -15,6 +15,7 @@ __all__ = [
     "Priority",
     "ResultOrder",
     "RunState",
+    "SummaryKey",
     "VersionState",
 ]
 
@@ -150,3 +151,17 @@ class ResultOrder(StrEnum):
     CONFIDENCE = "confidence"  # the surest first
     PATH = "path"  # from A to Z
     TIME = "time"  # the newest first
+
+
+class SummaryKey(StrEnum):
+    """What finished images can be summed up by."""
+
+    MAKE = "make"
+    MODEL = "model"
+    BODY = "body"
+    YEAR = "year"
+    DECISION = "decision"
+    LISTING = "listing"
+    DAY = "day"  # on which they were finished, in UTC
+    VERSION = "version"  # the model version
+    CODE = "code"  # why they failed

@@ -110,12 +110,12 @@ def enqueue(
         )
     if options.min_photos is not None and options.min_photos < 1:
         raise SettingsInvalid(
-            f"min_photos is how many photos a class needs at least, such as 10, not {options.min_photos}"
+            f"min_photos is how many images a class needs at least, such as 10, not {options.min_photos}"
         )
     options = replace(
         options,
         teacher=_teacher(backend, teacher, recipe),
-        other=None if other is None else _local(backend, other, what="folder of photos that show no car"),
+        other=None if other is None else _local(backend, other, what="folder of images that show no car"),
     )
     values = {
         "token": secrets.token_hex(3),

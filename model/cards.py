@@ -150,7 +150,7 @@ class Thresholds(_Part):
 
 
 class Metrics(_OpenPart):
-    """Accuracy of the serving path on `images` photos of `split`, as fractions. `coverage`: the fraction decided
+    """Accuracy of the serving path on so many `images` of `split`, as fractions. `coverage`: the fraction decided
     `model`.
     """
 
@@ -170,7 +170,7 @@ class Recipe(_OpenPart):
 
 
 class DataOrigin(_OpenPart):
-    """What it was trained on. `holdout`: content hashes of the photos it was only ever evaluated on."""
+    """What it was trained on. `holdout`: content hashes of the images it was only ever evaluated on."""
 
     fingerprint: str
     images: Annotated[int, Field(ge=0)]

@@ -159,8 +159,8 @@ def decide_all(
 def pool(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return one distribution (C,) for K images of the same car, from their calibrated probabilities (K, C).
 
-    The normalised geometric mean, which is the mean of the logits: one sure photo outweighs several vague ones,
-    and one photo of something else cannot decide alone. K must be at least 1.
+    The normalised geometric mean, which is the mean of the logits: one sure image outweighs several vague ones,
+    and one image of something else cannot decide alone. K must be at least 1.
     """
     logs = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), _LEAST_PROBABILITY))
     return softmax(logs.mean(axis=0))

@@ -1,6 +1,6 @@
 """Bytes to array: the same for training's evaluation and for serving.
 
-The whole picture is squished to a square. Nothing is decoded before its kind and its size are known to be acceptable.
+The whole image is squished to a square. Nothing is decoded before its kind and its size are known to be acceptable.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from model.formats import jpeg, jxl, png
 from model.formats.file_kinds import AVIF_BRANDS, HEIF_BRANDS, is_cut_off, isobmff_brands, no_image
 from model.formats.jpeg import CUT_OFF
 
-__all__ = ["FORMATS", "MAX_PIXELS", "MEAN", "STD", "Picture", "decode", "open_picture"]
+__all__ = ["FORMATS", "MAX_PIXELS", "MEAN", "STD", "OpenedImage", "decode", "open_image"]
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "DIB")  # JPEG takes MPO along
 MAX_PIXELS: Final = 50_000_000
@@ -42,7 +42,7 @@ STD: Final = (0.229, 0.224, 0.225)
 
 def _registered() -> tuple[str, ...]:
     """Return the formats that other packages decode, of those that are installed; each with one thread, beside other
-    images, and the picture itself, not a thumbnail of it.
+    images, and the whole image, not a thumbnail of it.
     """
     found = []
     with contextlib.suppress(ImportError):
@@ -68,12 +68,12 @@ _BITS_PER_SAMPLE: Final = 258
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class OpenedImage:
     """An image whose header was read and found acceptable, ready to be decoded.
 
     `pixels`: how many the decoder will hold at once, by which the pipeline bounds its memory. `box`: what of the
-    decoded image is picture; a reduced JPEG's last row and column may reach beyond it by a fraction. `image`: None for
-    JPEG XL, whose decoder knows no header without the picture.
+    decoded pixels is the image; a reduced JPEG's last row and column may reach beyond it by a fraction. `image`: None
+    for JPEG XL, whose decoder reads no header alone.
     """
 
     image: Image.Image | None
@@ -83,7 +83,7 @@ class Picture:
     box: tuple[float, float, float, float] | None
 
     def decode(self) -> NDArray[np.uint8]:
-        """Return the RGB picture, uint8 (size, size, 3), read-only, upright. Raises ImageError."""
+        """Return the RGB image, uint8 (size, size, 3), read-only, upright. Raises ImageError."""
         try:
             return self._decoded(self.image or Image.open(io.BytesIO(self.data), formats=("JXL",)), self.data)
         except Exception as exc:
@@ -102,17 +102,17 @@ class Picture:
 
 
 def decode(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Return the whole picture squished to RGB, uint8 (size, size, 3), read-only.
+    """Return the whole image squished to RGB, uint8 (size, size, 3), read-only.
 
     JPEG is decoded at a reduced scale never below `size`; EXIF orientation is applied; transparency is laid on white;
     16-bit samples keep their upper 8 bits; of an animation the first frame counts. Faults in metadata do not matter.
     Raises ImageError: `undecodable`, `truncated`, `damaged`, `unsupported`, or `too_large` where more than `max_pixels`
     would be in memory at once (before decoding).
     """
-    return open_picture(data, size, max_pixels=max_pixels).decode()
+    return open_image(data, size, max_pixels=max_pixels).decode()
 
 
-def open_picture(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def open_image(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> OpenedImage:
     """Read the header alone. Raises ImageError as `decode` does."""
     _quieten_pillow()
     _raise_pillows_limit(max_pixels)
@@ -127,7 +127,7 @@ def open_picture(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Pic
     if reduced and not _is_reducible(data):
         in_memory = width * height
     _check_pixels((width, height), in_memory, max_pixels=max_pixels)
-    return Picture(image, data, size, in_memory, reduced and reduced[1])
+    return OpenedImage(image, data, size, in_memory, reduced and reduced[1])
 
 
 def _open(data: bytes, *, max_pixels: int) -> Image.Image:
@@ -147,20 +147,20 @@ def _open(data: bytes, *, max_pixels: int) -> Image.Image:
 
 
 def _is_reducible(data: bytes) -> bool:
-    """Return whether a JPEG's decoder holds no more than the reduced picture: with several scans, as in a progressive
+    """Return whether a JPEG's decoder holds no more than the reduced image: with several scans, as in a progressive
     one, it keeps the coefficients of the full size, whatever the scale it is decoded at.
     """
     header = jpeg.read_header(data)
     return header is not None and header.single_scan
 
 
-def _open_jxl(data: bytes, size: int, *, max_pixels: int) -> Picture:
+def _open_jxl(data: bytes, size: int, *, max_pixels: int) -> OpenedImage:
     try:
         width, height = jxl.pixel_size(data)
     except ValueError as exc:
         raise ImageError(UNDECODABLE, f"the JPEG XL image cannot be decoded: {exc}") from exc
     _check_pixels((width, height), width * height, max_pixels=max_pixels)
-    return Picture(None, data, size, width * height, None)
+    return OpenedImage(None, data, size, width * height, None)
 
 
 def _check_pixels(size: tuple[int, int], in_memory: int, *, max_pixels: int) -> None:
@@ -224,7 +224,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         found = image.getexif().get(_ORIENTATION, 1)
     except Exception:
-        # Broken metadata is common and no reason to refuse a picture that was decoded.
+        # Broken metadata is common and no reason to refuse an image that was decoded.
         return 1
     return found if isinstance(found, int) else 1
 
@@ -249,7 +249,7 @@ def _failure(exc: Exception, data: bytes) -> ImageError:
         return ImageError(TOO_LARGE, "the image needs more memory than there is; make it smaller")
     if isinstance(exc, EOFError) or "truncated" in text.lower() or is_cut_off(data):
         return ImageError(TRUNCATED, CUT_OFF)
-    return ImageError(UNDECODABLE, f"the picture cannot be decoded: {text.rstrip('.')}")
+    return ImageError(UNDECODABLE, f"the image cannot be decoded: {text.rstrip('.')}")
 
 
 def _raise_pillows_limit(max_pixels: int) -> None:

@@ -12,7 +12,6 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from billiard import active_children, current_process
@@ -35,6 +34,7 @@ from workers.pipe_notifier import PipeNotifier
 from workers.recovery import schedules
 from workers.recovery.seeking import Seeker, Work
 from workers.recovery.thread import Recovery, recover
+from workers.release import release
 from workers.runtime import Runtime
 from workers.supervision import memory, supervisor
 from workers.supervision.board import Board
@@ -178,7 +178,7 @@ def _setup_logging(**_kw: Any) -> None:
 def _init(**_kw: Any) -> None:
     _prepare()
     _Process.identity = str(uuid.uuid4())
-    logs.identify(worker=_Process.identity, version=_release())
+    logs.identify(worker=_Process.identity, version=release())
     _Process.board = Board()
     _Process.shared = Shared()
     _Process.notifier = PipeNotifier(Notifier(settings, app=app))
@@ -234,7 +234,7 @@ def _ready(sender: Any, **_kw: Any) -> None:
         "queues": ",".join(queues),
         "concurrency": worker.concurrency,
         "device": devices.describe(settings),
-        "release": _release(),
+        "release": release(),
     }
     assert _Process.notifier is not None
     assert _Process.shared is not None
@@ -356,10 +356,3 @@ def _is_closing() -> bool:
 
 def _is_idle() -> bool:
     return not worker_state.reserved_requests and not worker_state.active_requests
-
-
-def _release() -> str:
-    try:
-        return version("car-classifier")
-    except PackageNotFoundError:
-        return "source"

@@ -72,7 +72,7 @@ def beat_() -> None:
 
 @commands.command()
 def check() -> None:
-    """Load the version in production and give it one picture; prints a JSON object, or exits 1 with the reason."""
+    """Load the version in production and give it one image; prints a JSON object, or exits 1 with the reason."""
     from workers import self_check
 
     settings = configuration.load()
@@ -124,9 +124,9 @@ def evaluate(
     version: str,
     dataset: Path,
     split: Annotated[str, typer.Option(help="train, calibration, holdout or all.")] = "all",
-    other: Annotated[Path | None, typer.Option(help="Photos that show no car: a folder with labels.csv.")] = None,
+    other: Annotated[Path | None, typer.Option(help="Images that show no car: a folder with labels.csv.")] = None,
 ) -> None:
-    """Evaluate a registered version on labelled photos, by this machine's engine; prints a JSON object."""
+    """Evaluate a registered version on labelled images, by this machine's engine; prints a JSON object."""
     settings = configuration.load()
     _prepare(settings)
     from model.data.ood_images import open_ood_images

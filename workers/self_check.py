@@ -1,4 +1,4 @@
-"""Whether this machine can classify: the engine of the version in production is given one picture.
+"""Whether this machine can classify: the engine of the version in production is given one image.
 
 Only the form of the answer is checked: as many numbers as there are classes, all of them finite.
 """
@@ -22,7 +22,7 @@ from model.errors import ModelError
 from workers import devices
 from workers.runtime import Runtime
 
-__all__ = ["CheckFailed", "CheckedEngine", "check", "describe", "fault_in_child", "fault_of", "picture"]
+__all__ = ["CheckFailed", "CheckedEngine", "check", "describe", "fault_in_child", "fault_of", "start_up_image"]
 
 COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "workers", "check")
 
@@ -31,24 +31,24 @@ class CheckFailed(CarClassifierError):
     """This machine cannot classify; the text says why."""
 
 
-def picture(size: int) -> NDArray[np.uint8]:
-    """Return the start-up picture: RGB, uint8 (1, size, size, 3), always the same."""
+def start_up_image(size: int) -> NDArray[np.uint8]:
+    """Return the start-up image: RGB, uint8 (1, size, size, 3), always the same."""
     ramp = np.linspace(0, 255, size, dtype=np.uint8)
     channels = np.broadcast_arrays(ramp[:, None], ramp[None, :], ramp[::-1, None])
     return np.ascontiguousarray(np.stack(channels, axis=-1)[None])
 
 
 def fault_of(engine: Engine) -> str | None:
-    """Return what is wrong with a loaded engine; None if it answers the start-up picture."""
+    """Return what is wrong with a loaded engine; None if it answers the start-up image."""
     try:
-        logits = np.asarray(engine.logits(picture(engine.input_size)))
+        logits = np.asarray(engine.logits(start_up_image(engine.input_size)))
     except Exception as exc:
-        return f"the engine fails on the start-up picture: {describe(exc)}"
+        return f"the engine fails on the start-up image: {describe(exc)}"
     expected = (1, len(engine.classes))
     if logits.shape != expected:
-        return f"the engine gives numbers of shape {logits.shape} for the start-up picture, not {expected}"
+        return f"the engine gives numbers of shape {logits.shape} for the start-up image, not {expected}"
     if not np.isfinite(logits).all():
-        return "the engine gives numbers that are not finite for the start-up picture"
+        return "the engine gives numbers that are not finite for the start-up image"
     return None
 
 
@@ -69,7 +69,7 @@ class CheckedEngine(NamedTuple):
 
 
 def check(settings: Settings) -> CheckedEngine:
-    """Load the version in production on each device and run the start-up picture; for a process of its own.
+    """Load the version in production on each device and run the start-up image; for a process of its own.
 
     Raises CheckFailed, or the errors of the database.
     """
@@ -113,12 +113,12 @@ def fault_in_child(settings: Settings) -> str | None:
     writer.close()
     try:
         if not reader.poll(settings.stall_seconds):
-            return f"the engine has not answered the start-up picture within {settings.stall_seconds:g} s"
+            return f"the engine has not answered the start-up image within {settings.stall_seconds:g} s"
         answer: str | None = json.loads(reader.recv_bytes())
         return None if answer is None else str(answer)
     except EOFError:
         child.join()
-        return f"the engine ends its process ({ending(child.exitcode)}) when it is loaded or given the start-up picture"
+        return f"the engine ends its process ({ending(child.exitcode)}) when it is loaded or given the start-up image"
     finally:
         child.kill()
         child.join()

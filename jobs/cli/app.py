@@ -64,11 +64,26 @@ COMMANDS = {
         "Classify a folder again and again: add, list, show, pause, resume, run, remove.",
     ),
     "results": _Command("Results", "results", "results", "Show results, one row per image, of one job or of all."),
+    "summary": _Command(
+        "Results",
+        "results",
+        "summary",
+        "Sum up finished images, of one job or of all: how many, how sure the model is, and what share is decided.",
+    ),
     "errors": _Command(
         "Results",
         "results",
         "errors",
         "Show the images of a job that failed, and why; and what ended the job, if it did not come to its own end.",
+    ),
+    "retag": _Command(
+        "Results",
+        "retag",
+        "retag",
+        "Tag a job's source, or every source, again with a model version, and print the jobs' ids.",
+    ),
+    "diff": _Command(
+        "Results", "retag", "diff", "Show the images of a job of which two model versions say different things."
     ),
     "models": _Command("Models", "models", "list_versions", "List the model versions that can be used."),
     "model": _Command(

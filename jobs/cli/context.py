@@ -22,20 +22,23 @@ if TYPE_CHECKING:
     from jobs.records import (
         CheckResult,
         Correction,
+        Difference,
         FailedImage,
         JobStatus,
         Json,
         ModelVersion,
         Promotion,
         Result,
+        Retagging,
         Schedule,
         ScheduleDetail,
         SkippedSuffix,
         TrainingStatus,
         WorkerStatus,
     )
-    from jobs.results import ResultFilters
+    from jobs.results import Page, ResultFilters
     from jobs.settings import Settings
+    from jobs.summary import SummaryRow
 
 __all__ = [
     "CommandClient",
@@ -53,6 +56,16 @@ class ResultStream(Protocol):
     """What commands need of `jobs.results.Results`."""
 
     def __iter__(self) -> Iterator[Result]: ...
+
+    @property
+    def paged(self) -> bool:
+        """Whether it can be read a page at a time."""
+
+    def page(self, after: str | None = None, *, limit: int = 100) -> Page:
+        """Return the next results after a cursor."""
+
+    def count(self) -> int:
+        """Return how many there are."""
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Count the images."""
@@ -116,6 +129,8 @@ class JobClient(Protocol):
         key: str | None = None,
         reuse: bool = False,
         notify: str | None = None,
+        incremental: bool = False,
+        accept_shrink: bool = False,
     ) -> JobHandle:
         """Enqueue a job."""
 
@@ -128,11 +143,30 @@ class JobClient(Protocol):
     def prune(self, older_than: timedelta, *, dry_run: bool = False) -> dict[str, int]:
         """Delete old jobs."""
 
+    def summary(
+        self, job: str | None = None, *, by: str | None = None, since: str | None = None, limit: int | None = None
+    ) -> Sequence[SummaryRow]:
+        """Sum up finished images."""
+
     def results(self, job: str | None = None, **wanted: Unpack[ResultFilters]) -> ResultStream:
         """Return the results of one job or of all."""
 
     def errors(self, job: str) -> Iterator[FailedImage]:
         """Yield the job's failed images."""
+
+    def retag(
+        self,
+        job: str | None = None,
+        *,
+        stale: bool = False,
+        model: str | None = None,
+        trial: bool = False,
+        dry_run: bool = False,
+    ) -> list[Retagging]:
+        """Tag sources again."""
+
+    def diff(self, job: str, before: str, after: str) -> Iterator[Difference]:
+        """Yield what two versions say differently."""
 
     def workers(self) -> list[WorkerStatus]:
         """List the workers."""
@@ -159,7 +193,7 @@ class ModelClient(Protocol):
     def history(self) -> list[Promotion]:
         """List the promotions."""
 
-    def migrate(self) -> dict[str, str | None]:
+    def migrate(self, *, report: Callable[[int, int], None] | None = None) -> dict[str, str | None]:
         """Bring the database to this release's schema."""
 
     def check(self) -> list[CheckResult]:
@@ -236,7 +270,7 @@ class ScheduleCommands(Protocol):
     def resume(self, name: str) -> Schedule:
         """Undo `pause`."""
 
-    def run(self, name: str) -> JobHandle:
+    def run(self, name: str, *, accept_shrink: bool = False) -> JobHandle:
         """Make a job now."""
 
     def remove(self, name: str) -> None:

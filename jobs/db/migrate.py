@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
+from jobs.db import filling
 from jobs.db.database import VERSION_TABLE, Database
+from jobs.db.filling import Report
 from jobs.db.queries import versions
 from jobs.errors import ForeignDatabase, SchemaMissing, SchemaTooNew
 from jobs.records import Json
@@ -27,22 +29,37 @@ HEAD = "0010"  # the newest migration: known without loading Alembic, which ever
 ADVISORY_LOCK = 0x63617273  # "cars"
 
 
-def migrate(database: Database) -> dict[str, str | None]:
+def migrate(database: Database, *, report: Report | None = None) -> dict[str, str | None]:
     """Bring the schema to this release and register the bundled model version; promote it if nothing is in production.
 
-    Safe to run from many processes at once. Returns `from` and `to` (schema revisions; `from` is None for a new
-    database) and `model_version` (the version that was registered now, else None). Raises ForeignDatabase and
-    SchemaTooNew, changing nothing.
+    Safe to run from many processes at once. What takes long goes in short transactions, so that a migration that was
+    stopped continues where it was; `report` gets the number of images done and of all. Returns `from` and `to` (schema
+    revisions; `from` is None for a new database) and `model_version` (the version that was registered now, else None).
+    Raises ForeignDatabase and SchemaTooNew, changing nothing.
     """
     with database.write() as connection, _locked(connection):
         before = _current(connection)
-        if before != HEAD:
-            from alembic import command
+        if before is not None and before < filling.TABLES:
+            _upgrade(connection, filling.TABLES)
+        elif before != filling.TABLES:
+            return _finished(connection, before)
+    filling.fill(database, lock=_locked, report=report)
+    with database.write() as connection, _locked(connection):
+        return _finished(connection, before)
 
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-        return {"from": before, "to": HEAD, "model_version": _register_bundled(connection)}
+
+def _finished(connection: Connection, before: str | None) -> dict[str, str | None]:
+    if before != HEAD:
+        _upgrade(connection, "head")
+    return {"from": before, "to": HEAD, "model_version": _register_bundled(connection)}
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    from alembic import command
+
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def prepare(database: Database) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
+    Date,
     DateTime,
     Dialect,
     Float,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     String,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     false,
     text,
 )
@@ -32,15 +34,18 @@ from jobs.records import Json
 __all__ = [
     "Base",
     "BatchRow",
+    "ClassRow",
     "CorrectionRow",
     "FireRow",
     "ImageRow",
     "JobRow",
     "ListedFileRow",
     "NotificationRow",
+    "OutcomeRow",
     "PredictionRow",
     "PromotionRow",
     "ScheduleRow",
+    "TotalRow",
     "TrainingRunRow",
     "Utc",
     "VersionRow",
@@ -67,6 +72,18 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class NaiveUtc(Utc):
+    """A point in time that every database stores as UTC without a zone; always aware in Python."""
+
+    impl = DateTime(timezone=False)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Return what the database stores."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+
+Word = Text().with_variant(Text(collation="C"), "postgresql")  # compared byte by byte
 Id = BigInteger().with_variant(Integer, "sqlite")
 JsonColumn = JSON().with_variant(JSONB(), "postgresql")
 
@@ -85,11 +102,17 @@ class Base(DeclarativeBase):
     )
     type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy as it is
         datetime: Utc,
+        date: Date,
         str: Text,
         bytes: LargeBinary,
         float: Float(53),
         Json: JsonColumn,
     }
+
+
+def _failures(name: str, *columns: str) -> Index:
+    failed = text("error_code IS NOT NULL")
+    return Index(name, *columns, postgresql_where=failed, sqlite_where=failed)
 
 
 class VersionRow(Base):
@@ -134,6 +157,7 @@ class JobRow(Base):
             postgresql_where=text("schedule_id IS NOT NULL"),
             sqlite_where=text("schedule_id IS NOT NULL"),
         ),
+        Index("ix_jobs_source_id", "source", "id"),
         {"sqlite_autoincrement": True},  # an id is never given twice, not even after a deletion
     )
 
@@ -150,11 +174,19 @@ class JobRow(Base):
     failed: Mapped[int] = mapped_column(Integer, server_default="0")
     canceled: Mapped[int] = mapped_column(Integer, server_default="0")
     cached: Mapped[int] = mapped_column(Integer, server_default="0")  # of ok: predicted before
+    unchanged: Mapped[int] = mapped_column(Integer, server_default="0")  # of cached: not even read
     skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are not images
     skipped_suffixes: Mapped[Json] = mapped_column(server_default="{}")  # how many of them have which
     error: Mapped[str | None]
     waiting: Mapped[str | None]  # why nothing of it can be done at present
     waiting_since: Mapped[datetime | None]
+    incremental: Mapped[bool] = mapped_column(Boolean, server_default=false())  # reads only what changed since its base
+    base_id: Mapped[int | None] = mapped_column(Id)  # the job that was current; it may be gone since
+    accept_shrink: Mapped[bool] = mapped_column(Boolean, server_default=false())  # may have far fewer images than it
+    trial: Mapped[bool] = mapped_column(
+        Boolean, server_default=false()
+    )  # never current: to compare, or of single files
+    read_with: Mapped[str | None]  # release and limits of the workers that read it, if they are the same
     scan_owner: Mapped[str | None] = mapped_column(String(120))
     scan_attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     scan_expires_at: Mapped[datetime | None]
@@ -194,12 +226,22 @@ class ImageRow(Base):
     """One file of a job, in the order of the listing; its prediction is found by the job's version and the content
     hash.
 
-    Only the primary key is an index, and in PostgreSQL pages are left half empty: settling an image then rewrites its
-    row in place and touches no index, which is the larger part of the database's work in a job.
+    No column that changes is in an index, and in PostgreSQL pages are left half empty: settling an image then rewrites
+    its row in place and touches no index, which is the larger part of the database's work in a job.
     """
 
     __tablename__ = "images"
-    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+    __table_args__ = (
+        Index(
+            "ix_images_listing",
+            "listing",
+            "job_id",
+            "ordinal",
+            postgresql_where=text("listing IS NOT NULL"),
+            sqlite_where=text("listing IS NOT NULL"),
+        ),
+        {"sqlite_with_rowid": False},
+    )
 
     job_id: Mapped[int] = mapped_column(Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     ordinal: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -207,6 +249,7 @@ class ImageRow(Base):
     listing: Mapped[str | None]
     status: Mapped[str] = mapped_column(String(10))
     crashes: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # processes that crashed while working on it
+    stamp: Mapped[str | None]  # what the listing said of the file that changes with its bytes
     content_hash: Mapped[bytes | None]
     error_code: Mapped[str | None] = mapped_column(String(20))
     error_message: Mapped[str | None]
@@ -228,10 +271,6 @@ class PredictionRow(Base):
     """What one model version says of one image content."""
 
     __tablename__ = "predictions"
-    __table_args__ = (
-        Index("ix_predictions_label", "label", "confidence"),
-        Index("ix_predictions_car", "make", "model", "year"),
-    )
 
     version_id: Mapped[int] = mapped_column(Id, ForeignKey("model_versions.id"), primary_key=True)
     content_hash: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
@@ -244,6 +283,69 @@ class PredictionRow(Base):
     decision: Mapped[str] = mapped_column(String(10))
     probabilities: Mapped[bytes]  # float16, little-endian, one per class in the card's order
     created_at: Mapped[datetime]
+
+
+class ClassRow(Base):
+    """A class that a model version has predicted, taken apart; `make` may be another where only that one is sure."""
+
+    __tablename__ = "classes"
+    __table_args__ = (UniqueConstraint("version_id", "label", "make", name="uq_classes_version_id"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    version_id: Mapped[int] = mapped_column(Id, ForeignKey("model_versions.id"))
+    label: Mapped[str]
+    make: Mapped[str]
+    model: Mapped[str]
+    body: Mapped[str | None]
+    year: Mapped[int | None] = mapped_column(SmallInteger)
+
+
+class OutcomeRow(Base):
+    """What became of one image, a decision or an error: added when it is finished, never changed, and read through its
+    indexes.
+
+    The same transaction settles the image. Foreign keys would cost a look at another table for each row; whatever
+    removes an image removes its outcome.
+    """
+
+    __tablename__ = "outcomes"
+    __table_args__ = (
+        Index("ix_outcomes_time", "finished_at", "job_id", "ordinal"),
+        Index("ix_outcomes_class", "class_id", "finished_at", "job_id", "ordinal"),
+        Index("ix_outcomes_decision", "decision", "finished_at", "job_id", "ordinal"),
+        Index("ix_outcomes_confidence", "decision", "confidence", "job_id", "ordinal"),
+        Index("ix_outcomes_job_class", "job_id", "class_id", "ordinal"),
+        _failures("ix_outcomes_failed_time", "finished_at", "job_id", "ordinal"),
+        _failures("ix_outcomes_failed", "job_id", "ordinal"),
+        {"sqlite_with_rowid": False},
+    )
+
+    job_id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    ordinal: Mapped[int] = mapped_column(Integer, primary_key=True)
+    version_id: Mapped[int] = mapped_column(Integer)
+    class_id: Mapped[int | None] = mapped_column(Integer)
+    confidence: Mapped[float | None]
+    finished_at: Mapped[datetime] = mapped_column(NaiveUtc)  # as the view `results` shows it, which can use the indexes
+    decision: Mapped[str | None] = mapped_column(Word)
+    error_code: Mapped[str | None] = mapped_column(Word)
+
+
+class TotalRow(Base):
+    """How many images of a job had an outcome (a decision or an error code) and a class on a day (UTC), and the sum of
+    their confidences.
+
+    `class_id` is 0 where they failed.
+    """
+
+    __tablename__ = "totals"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    job_id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    outcome: Mapped[str] = mapped_column(Word, primary_key=True)
+    class_id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    images: Mapped[int] = mapped_column(Integer)
+    confidence: Mapped[float]
 
 
 class WorkerRow(Base):

@@ -33,9 +33,12 @@ def flat(result: Row) -> Json:
     return row | {"error_code": error.get("code"), "error_message": error.get("message")}
 
 
+_ENCODE = {ascii_only: json.JSONEncoder(ensure_ascii=ascii_only, default=str).encode for ascii_only in (False, True)}
+
+
 def json_text(value: object, *, ascii_only: bool = False) -> str:
     """Return a value as JSON on one line."""
-    return json.dumps(value, ensure_ascii=ascii_only, default=str)
+    return _ENCODE[ascii_only](value)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ OTHER_SUFFIXES = "…"
 _MOST_SUFFIXES = 100
 _COMMON = frozenset((b".jpg", b".JPG", b".png"))  # most files, recognized at once
 _IMAGES = frozenset(b"jpg jpeg jpe jfif pjpeg png webp gif bmp tif tiff avif heic heif hif jxl mpo".split())
-# Never looked into: what they hold is known, even if it is an image of a kind (a raw photo starts like a TIFF).
+# Never looked into: what they hold is known, even if it is an image of a kind (a camera's raw file starts like a TIFF).
 _OTHERS = frozenset(
     b"""
     txt csv tsv json jsonl ndjson xml yaml yml toml ini cfg conf log md rst html htm mhtml css js ts py pyc ipynb sh bat

@@ -1,4 +1,4 @@
-"""Labelled photos: the Stanford Cars devkit, a folder per class, or a CSV of files and labels, split three ways.
+"""Labelled images: the Stanford Cars devkit, a folder per class, or a CSV of files and labels, split three ways.
 
 `train` is learned from, `calibration` fits temperature and thresholds and chooses between recipes, `holdout` is only
 ever reported on.
@@ -26,15 +26,15 @@ from model.errors import DatasetError, ImageError
 from model.labels import Label, what_is_wrong
 from model.preprocess import MAX_PIXELS, decode
 
-__all__ = ["SPLITS", "Dataset", "Photo", "open_dataset"]
+__all__ = ["SPLITS", "Dataset", "LabelledImage", "open_dataset"]
 
 UNREADABLE_FRACTION: Final = 0.01
-_SIDE = 64  # what photos are decoded to for the duplicate check
+_SIDE = 64  # what images are decoded to for the duplicate check
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
-    """A readable photo; `label` is the position of its class, `digest` the SHA-256 of its bytes in hex."""
+class LabelledImage:
+    """A readable image; `label` is the position of its class, `digest` the SHA-256 of its bytes in hex."""
 
     file: Path
     label: int
@@ -44,37 +44,37 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Readable photos with labels and splits. `unreadable` holds the files left out, each with the reason.
+    """Readable images with labels and splits. `unreadable` holds the files left out, each with the reason.
 
     `class_parts` has the classes that the data names in parts, and `left_out` the classes that were left out, each
-    with how many different photos to learn from it has (or, in data that is only evaluated on, how many photos).
+    with how many different images to learn from it has (or, in data that is only evaluated on, how many images).
     """
 
     classes: tuple[str, ...]
-    photos: tuple[Photo, ...]
+    images: tuple[LabelledImage, ...]
     unreadable: tuple[tuple[Path, str], ...]
     split_seed: int | None
     class_parts: Mapping[str, Label] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
 
-    def of(self, split: str) -> tuple[Photo, ...]:
-        """Return the photos of one split, or of all for "all", in the data set's order."""
+    def of(self, split: str) -> tuple[LabelledImage, ...]:
+        """Return the images of one split, or of all for "all", in the data set's order."""
         if split not in (*SPLITS, "all"):
             raise DatasetError(f"there is no split {split!r}; use one of {', '.join(SPLITS)} or all")
-        return tuple(photo for photo in self.photos if split in (photo.split, "all"))
+        return tuple(image for image in self.images if split in (image.split, "all"))
 
     def labels(self, split: str) -> npt.NDArray[np.int64]:
         """Return the class positions (N,) of `of(split)`."""
-        return np.array([photo.label for photo in self.of(split)], dtype=np.int64)
+        return np.array([image.label for image in self.of(split)], dtype=np.int64)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over every photo's content, class and split; names and order of the files do not matter."""
-        lines = sorted(f"{photo.digest} {self.classes[photo.label]} {photo.split}\n" for photo in self.photos)
+        """SHA-256 over every image's content, class and split; names and order of the files do not matter."""
+        lines = sorted(f"{image.digest} {self.classes[image.label]} {image.split}\n" for image in self.images)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def ordered(self, classes: Sequence[str]) -> Dataset:
-        """Return the same photos with labels counted in the order of `classes`, which may name more than the data has.
+        """Return the same images with labels counted in the order of `classes`, which may name more than the data has.
 
         Raises DatasetError if the data has a class that `classes` lacks.
         """
@@ -83,11 +83,11 @@ class Dataset:
         if unknown:
             raise DatasetError(
                 f"the data has {len(unknown)} classes that the model does not know: {some(unknown)}; rename "
-                "them to the model's class names or leave their photos out; to have a model that knows them, train on "
+                "them to the model's class names or leave their images out; to have a model that knows them, train on "
                 "this data."
             )
-        photos = tuple(replace(photo, label=position[self.classes[photo.label]]) for photo in self.photos)
-        return replace(self, classes=tuple(classes), photos=photos)
+        images = tuple(replace(image, label=position[self.classes[image.label]]) for image in self.images)
+        return replace(self, classes=tuple(classes), images=images)
 
     def with_parts(self, parts: Mapping[str, Label]) -> Dataset:
         """Return the same with the parts of those classes that the data does not name in parts itself."""
@@ -97,8 +97,8 @@ class Dataset:
     def corrected(self, corrections: Mapping[Path, str]) -> tuple[Dataset, tuple[Path, ...]]:
         """Apply people's corrections, files and their right class; return the data set and the files left out.
 
-        A photo that the data already has, by content, gets the new label and stays in its split. Others join `train`,
-        unless they show the same picture as a photo that is not learned from: training on it would give the answer
+        An image that the data already has, by content, gets the new label and stays in its split. Others join `train`,
+        unless they are near-duplicates of an image that is not learned from: training on it would give the answer
         away. Raises DatasetError for a class that the data does not have, and ImageError.
         """
         position = {name: index for index, name in enumerate(self.classes)}
@@ -107,12 +107,14 @@ class Dataset:
             raise DatasetError(f"corrections name classes that the data does not have: {some(unknown)}")
         digests = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in corrections}
         right = {digests[file]: position[label] for file, label in corrections.items()}
-        known = {photo.digest for photo in self.photos}
+        known = {image.digest for image in self.images}
         new = {digest: file for file, digest in digests.items() if digest not in known}
-        repeats = _repeats([photo.file for photo in self.photos if photo.split != "train"], list(new.values()))
-        photos = [replace(photo, label=right.get(photo.digest, photo.label)) for photo in self.photos]
-        photos += [Photo(file, right[digest], "train", digest) for digest, file in new.items() if file not in repeats]
-        return replace(self, photos=tuple(photos)), repeats
+        repeats = _repeats([image.file for image in self.images if image.split != "train"], list(new.values()))
+        images = [replace(image, label=right.get(image.digest, image.label)) for image in self.images]
+        images += [
+            LabelledImage(file, right[digest], "train", digest) for digest, file in new.items() if file not in repeats
+        ]
+        return replace(self, images=tuple(images)), repeats
 
 
 def open_dataset(
@@ -125,7 +127,7 @@ def open_dataset(
     permitted: Permitted = lambda _file: None,
     threads: int | None = None,
 ) -> Dataset:
-    """Return the labelled photos at `path`, each opened once to see that it can be read.
+    """Return the labelled images at `path`, each opened once to see that it can be read.
 
     `path` is a folder of the Stanford Cars devkit (`cars_train`, `devkit`), a CSV with the columns `file,label` or
     `file,make,model` (perhaps `body`, `year`) and perhaps `split`, a folder with a `labels.csv`, or a folder of one
@@ -133,14 +135,14 @@ def open_dataset(
     `split_seed`, near-duplicates staying together. With `split_seed` None nothing is drawn and one class is enough:
     the data is only to be evaluated on.
 
-    Classes with fewer than `min_photos` different photos to learn from are left out, and so are those in `leave_out`.
+    Classes with fewer than `min_photos` different images to learn from are left out, and so are those in `leave_out`.
 
-    `holdout` has digests of photos that an earlier version was only evaluated on: where `holdout` is drawn they come
+    `holdout` has digests of images that an earlier version was only evaluated on: where `holdout` is drawn they come
     into it, and no others of a class in which they are half of what is drawn. `permitted` is asked about every file
     before it is looked at, and raises for one that may not be.
 
     Raises DatasetError: nothing there, one class, a class too small to split, a class name that no version can have,
-    labels of missing files, an unknown split, or more than 1 % unreadable photos.
+    labels of missing files, an unknown split, or more than 1 % unreadable images.
     """
     listed, names = read_listing(Path(path), permitted)
     _check_listing(path, listed, least_classes=1 if split_seed is None else 2)
@@ -149,7 +151,7 @@ def open_dataset(
     unreadable = tuple((entry.file, reason) for entry, reason in opened if isinstance(reason, str))
     if len(unreadable) > UNREADABLE_FRACTION * len(listed):
         raise DatasetError(
-            f"{len(unreadable)} of {len(listed)} photos in {path} cannot be read, more than 1 %: "
+            f"{len(unreadable)} of {len(listed)} images in {path} cannot be read, more than 1 %: "
             f"{some([f'{file.name} ({reason})' for file, reason in unreadable])}; repair or remove them"
         )
     readable = [(entry, found) for entry, found in opened if not isinstance(found, str)]
@@ -170,17 +172,18 @@ def open_dataset(
     classes = tuple(name for name in names if name in present)
     _check_classes(path, classes, least=1 if split_seed is None else 2, left_out=left_out)
     position = {name: index for index, name in enumerate(classes)}
-    photos = tuple(
-        Photo(entry.file, position[entry.label], entry.split or "train", found.digest) for entry, found in readable
+    images = tuple(
+        LabelledImage(entry.file, position[entry.label], entry.split or "train", found.digest)
+        for entry, found in readable
     )
     parts = {entry.label: entry.parts for entry, _ in readable if entry.parts is not None}
-    return Dataset(classes, photos, unreadable, split_seed if drawn else None, parts, dict(left_out))
+    return Dataset(classes, images, unreadable, split_seed if drawn else None, parts, dict(left_out))
 
 
 def _check_listing(path: Path, listed: Sequence[Listed], *, least_classes: int) -> None:
     if not listed:
         raise DatasetError(
-            f"{path} holds no labelled photos; put each class's photos in a subfolder named like the class"
+            f"{path} holds no labelled images; put each class's images in a subfolder named like the class"
         )
     names = sorted({entry.label for entry in listed})
     for name in names:
@@ -205,14 +208,14 @@ def _check_classes(
     if left_out:
         few = [f"{name} ({count})" for name, count in left_out.items()]
         raise DatasetError(
-            f"{path}: {len(classes)} classes are left, and at least {least} are needed; left out, with how many photos "
-            f"each has to learn from: {some(few)}; add photos, or leave out fewer classes"
+            f"{path}: {len(classes)} classes are left, and at least {least} are needed; left out, with how many images "
+            f"each has to learn from: {some(few)}; add images, or leave out fewer classes"
         )
     raise DatasetError(f"{path} has one class ({some(classes)}); telling cars apart needs at least two")
 
 
 def _open_all(listed: Sequence[Listed], threads: int, *, compare: bool) -> list[tuple[Listed, Likeness | str]]:
-    """Return each entry with what its photo looks like (only its digest unless `compare`), or why it cannot be read."""
+    """Return each entry with what its file looks like (only its digest unless `compare`), or why it cannot be read."""
 
     def open_one(entry: Listed) -> tuple[Listed, Likeness | str]:
         try:
@@ -234,7 +237,7 @@ def _look(file: Path, *, compare: bool = True) -> Likeness:
 
 
 def _repeats(evaluated: Sequence[Path], files: Sequence[Path]) -> tuple[Path, ...]:
-    """Return those of `files` that show the same picture as a photo of `evaluated`, or as one of `files` that does."""
+    """Return those of `files` that are near-duplicates of one of `evaluated`, or of one of `files` that is."""
     if not files:
         return ()
     with ThreadPoolExecutor(_threads()) as pool:

@@ -1,4 +1,4 @@
-"""Photos that show no car of the classes: what `unknown` is fitted to and evaluated on."""
+"""Images that show no car of the classes: what `unknown` is fitted to and evaluated on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPLITS: Final[tuple[Split, ...]] = ("calibration", "holdout")
 
 @dataclass(frozen=True, kw_only=True)
 class OodImage:
-    """One photo; `what` says what it shows."""
+    """One image; `what` says what it shows."""
 
     file: Path
     what: str
@@ -32,7 +32,7 @@ class OodImages:
     """A folder of them. Both splits are there, and what one of them shows the other does not."""
 
     folder: Path
-    photos: tuple[OodImage, ...]
+    images: tuple[OodImage, ...]
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -41,18 +41,18 @@ class OodImages:
 
     def of(self, split: Split) -> tuple[OodImage, ...]:
         """Return the images of one split."""
-        return tuple(photo for photo in self.photos if photo.split == split)
+        return tuple(image for image in self.images if image.split == split)
 
-    def images(self, split: Split, size: int) -> Images:
-        """Return the split's photos as uint8 (N, size, size, 3). Raises DatasetError for one that cannot be decoded."""
+    def decoded(self, split: Split, size: int) -> Images:
+        """Return the split's images as uint8 (N, size, size, 3). Raises DatasetError for one that cannot be decoded."""
         try:
-            return decode_files([photo.file for photo in self.of(split)], size)
+            return decode_files([image.file for image in self.of(split)], size)
         except (ImageError, OSError) as exc:
-            raise DatasetError(f"{self.folder}: a photo cannot be used: {exc}") from exc
+            raise DatasetError(f"{self.folder}: an image cannot be used: {exc}") from exc
 
 
 def open_ood_images(folder: Path) -> OodImages:
-    """Return the photos of a folder with a `labels.csv` (file, what, split) and the files in it or in `images/`.
+    """Return the images of a folder with a `labels.csv` (file, what, split) and the files in it or in `images/`.
 
     Raises DatasetError if the table cannot be read, a file is missing, a split is empty or is none of calibration and
     holdout, or both splits show the same kind of thing: a threshold fitted to it would prove nothing there.
@@ -63,22 +63,22 @@ def open_ood_images(folder: Path) -> OodImages:
             reader = csv.DictReader(lines)
             if not set(reader.fieldnames or ()) >= _COLUMNS:
                 raise DatasetError(f"{table} needs the columns file, what and split; give such a table")
-            photos = tuple(_photo(folder, row, line) for line, row in enumerate(reader, start=2))
+            images = tuple(_read(folder, row, line) for line, row in enumerate(reader, start=2))
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise DatasetError(f"{table} cannot be read ({exc}); give a folder with such a table") from exc
-    kinds = {split: {photo.what for photo in photos if photo.split == split} for split in _SPLITS}
+    kinds = {split: {image.what for image in images if image.split == split} for split in _SPLITS}
     empty = [split for split in _SPLITS if not kinds[split]]
     if empty:
-        raise DatasetError(f"{table} has no photos in {empty[0]!r}; it needs some in each of {', '.join(_SPLITS)}")
+        raise DatasetError(f"{table} has no images in {empty[0]!r}; it needs some in each of {', '.join(_SPLITS)}")
     shared = sorted(kinds["calibration"] & kinds["holdout"])
     if shared:
         raise DatasetError(
             f"{table} shows {shared[0]!r} in both splits; put what shows one kind of thing into one split"
         )
-    return OodImages(folder=folder, photos=photos)
+    return OodImages(folder=folder, images=images)
 
 
-def _photo(folder: Path, row: dict[str, str], line: int) -> OodImage:
+def _read(folder: Path, row: dict[str, str], line: int) -> OodImage:
     name, what, split = (str(row.get(column) or "").strip() for column in ("file", "what", "split"))
     if split not in _SPLITS:
         raise DatasetError(f"{folder / LABELS}, line {line}: the split is {split!r}; use one of {', '.join(_SPLITS)}")

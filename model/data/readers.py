@@ -107,7 +107,7 @@ def _read_csv(path: Path, permitted: Permitted) -> list[Listed]:
     if not rows or "file" not in columns or not (in_parts or "label" in columns):
         raise DatasetError(
             f"{path} needs a first line `file,label` or `file,make,model`, the latter with `body` and `year` if you "
-            "like, both with `split` if you like, and photos after it"
+            "like, both with `split` if you like, and images after it"
         )
     if in_parts and "label" in columns:
         raise DatasetError(
@@ -195,7 +195,7 @@ def _read_folders(path: Path, permitted: Permitted) -> list[Listed]:
 
 
 def _read_devkit(path: Path, permitted: Permitted) -> tuple[list[tuple[Path, str]], list[str]]:
-    """Return the photos of `cars_train` with their class names, and all class names in the official order."""
+    """Return the images of `cars_train` with their class names, and all class names in the official order."""
     try:
         from scipy.io import loadmat
     except ImportError as exc:
@@ -213,10 +213,10 @@ def _read_devkit(path: Path, permitted: Permitted) -> tuple[list[tuple[Path, str
     except (OSError, KeyError, ValueError, IndexError, TypeError) as exc:
         raise DatasetError(
             f"{path} is not the published Stanford Cars devkit: {meta.name} and {annotations.name} are needed in "
-            f"{path / 'devkit'}, and the photos in {path / 'cars_train'} ({exc})"
+            f"{path / 'devkit'}, and the images in {path / 'cars_train'} ({exc})"
         ) from exc
-    for photo, _ in listed:
-        permitted(photo)
+    for image, _ in listed:
+        permitted(image)
     return listed, names
 
 

@@ -1,4 +1,4 @@
-"""Which of a data set's photos are learned from, and which are only evaluated on; and classes that have too few."""
+"""Which of a data set's images are learned from, and which are only evaluated on; and classes that have too few."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def split_by_class(
     min_photos: int | None = None,
     leave_out: Set[str] = frozenset(),
 ) -> tuple[list[tuple[Listed, Likeness]], dict[str, int]]:
-    """Return the photos with every split filled in, and the classes that were left out with how many photos they have.
+    """Return the images with every split filled in, and the classes that were left out with how many images they have.
 
-    With `draw`, splits that no photo names are filled from photos without one or of `train`: class by class, whole
-    groups of near-duplicates at a time. What is counted are different pictures that may be learned from. Classes with
+    With `draw`, splits that no image has are filled from images without one or of `train`: class by class, whole
+    groups of near-duplicates at a time. What is counted are different images that may be learned from. Classes with
     fewer than `min_photos`, and those in `leave_out`, are left out. Raises DatasetError for others that have too few.
     """
     wanted = [name for name in _SHARES if draw and all(entry.split != name for entry, _ in readable)]
@@ -57,7 +57,7 @@ def split_by_class(
 
 
 def _drawable(readable: Readable) -> Groups:
-    """Return near-duplicates of each class that may be drawn; one picture under two labels is not a fair question."""
+    """Return near-duplicates of each class that may be drawn; one image under two labels is not a fair question."""
     members: dict[int, list[int]] = {}
     for index, group in enumerate(groups_of([found for _, found in readable])):
         members.setdefault(group, []).append(index)
@@ -70,7 +70,7 @@ def _drawable(readable: Readable) -> Groups:
 
 
 def _learnable(readable: Readable) -> Groups:
-    """Return the photos of each class in `train`, those with the same bytes together."""
+    """Return the images of each class in `train`, those with the same bytes together."""
     by_class: dict[str, dict[str, list[int]]] = {}
     for index, (entry, found) in enumerate(readable):
         if entry.split in (None, "train"):
@@ -79,9 +79,9 @@ def _learnable(readable: Readable) -> Groups:
 
 
 def _too_small(path: Path, small: Sequence[str], *, needed: int, drawn: bool) -> str:
-    what = f"are too small to split in {needed}, near-duplicates counted once" if drawn else "have no photo in `train`"
+    what = f"are too small to split in {needed}, near-duplicates counted once" if drawn else "have no image in `train`"
     return (
-        f"{path}: {len(small)} classes {what}: {some(small)}; add photos, or train without these classes "
+        f"{path}: {len(small)} classes {what}: {some(small)}; add images, or train without these classes "
         f"(`--min-photos {needed}`)"
     )
 
@@ -89,9 +89,9 @@ def _too_small(path: Path, small: Sequence[str], *, needed: int, drawn: bool) ->
 def _drawn(
     groups: Sequence[list[int]], digests: Sequence[str], wanted: Sequence[str], *, seed: int, earlier_holdout: Set[str]
 ) -> Iterator[tuple[str, int]]:
-    """Return the drawn split of each photo of a class that does not stay in `train`; each split gets a group at least.
+    """Return the drawn split of each image of a class that does not stay in `train`; each split gets a group at least.
 
-    The order is by a hash of each group's content, so that one photo more or less moves few others. `holdout` and
+    The order is by a hash of each group's content, so that one image more or less moves few others. `holdout` and
     `calibration` are taken from its two ends: what leaves one does not come into the other.
     """
 

@@ -34,7 +34,7 @@ class OnnxEngine:
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 4
-        # Threads that spin between operators take the cores from those that decode the next photos.
+        # Threads that spin between operators take the cores from those that decode the next images.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = onnxruntime.InferenceSession(

@@ -32,7 +32,7 @@ def negative_log_likelihood(logits: Floats, labels: Labels, temperature: float =
 
 
 def expected_calibration_error(confidence: Floats, hit: Hits, *, bins: int = ECE_BINS) -> float:
-    """Return the mean gap between confidence and accuracy over equal-width bins, weighted by photos (0..1)."""
+    """Return the mean gap between confidence and accuracy over equal-width bins, weighted by images (0..1)."""
     return float(_gaps(_bins(confidence, bins), confidence, hit[None].astype(np.float64), bins)[0])
 
 
@@ -41,8 +41,8 @@ def simulated_error_limit(
 ) -> float:
     """Return the given percentile of the error that perfectly calibrated confidences would show at this sample size.
 
-    Draws each photo's outcome from its own confidence `rounds` times: an error below this limit cannot be told
-    from perfect calibration with this many photos.
+    Draws each image's outcome from its own confidence `rounds` times: an error below this limit cannot be told
+    from perfect calibration with this many images.
     """
     random, bin_of = np.random.default_rng(seed), _bins(confidence, bins)
     together = max(1, _DRAWS_TOGETHER // max(1, len(confidence)))

@@ -17,7 +17,7 @@ def confusable_pairs(
 ) -> Pairs:
     """Return the worst pairs of class positions, worst first, each (smaller, larger).
 
-    A pair's weight is what the photos of both classes lose to each other: the number of photos taken for the other
+    A pair's weight is what the images of both classes lose to each other: the number of images taken for the other
     class, and the probability that went there where numbers are equal. Pairs without a mistake are left out.
     """
     classes = probabilities.shape[1]

@@ -1,6 +1,6 @@
 """Fitting everything that decides: the thresholds of `model`, of confusable classes among them, and of `make`.
 
-Whether a promise of precision holds is asked out of sample: fitted on a random half of the photos, does it hold on the
+Whether a promise of precision holds is asked out of sample: fitted on a random half of the images, does it hold on the
 other half? The confidence that a threshold needs grows until it does in nine of ten halvings.
 """
 
@@ -27,7 +27,7 @@ KEPT = 0.9  # of the halvings, in which the promise must be kept
 # Of the normal distribution: 50, 70, 80, 90, 95, 97.5, 99, 99.5 and 99.9 %.
 QUANTILES = (0.0, 0.5244, 0.8416, 1.2816, 1.6449, 1.96, 2.3263, 2.5758, 3.0902)
 OOD_DECIDED = 0.0075  # of out-of-distribution images, the largest fraction that may be decided `model`
-_FEWEST_CONFUSABLE = 100  # photos of confusable classes below which these get no threshold of their own
+_FEWEST_CONFUSABLE = 100  # images of confusable classes below which these get no threshold of their own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Halvings:
 
 @dataclass(frozen=True, kw_only=True)
 class FittedDecisions:
-    """The card with its thresholds, and how they did on halves of the photos."""
+    """The card with its thresholds, and how they did on halves of the images."""
 
     card: CardDraft
     halvings: Halvings
@@ -57,7 +57,7 @@ class FittedDecisions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Answers:
-    """What is said of photos that pass: the best class and make of each, how sure, and whether right."""
+    """What is said of images that pass: the best class and make of each, how sure, and whether right."""
 
     probabilities: npt.NDArray[np.float32]
     labels: Labels
@@ -74,7 +74,7 @@ class _Answers:
 def fit_decisions(
     card: CardDraft, logits: Floats, labels: Labels, *, ood_logits: Floats | None = None
 ) -> FittedDecisions:
-    """Fit thresholds on logits (N, C) of `calibration` photos with their labels (N,).
+    """Fit thresholds on logits (N, C) of `calibration` images with their labels (N,).
 
     The card's temperature and its threshold for out-of-distribution images are taken as they are; images below that
     threshold have no say. `ood_logits` (M, C) are of images that show no car of the classes: few of them may be decided
@@ -128,7 +128,7 @@ def _fit(card: CardDraft, answers: _Answers, quantile: float) -> CardDraft:
 
 
 def _confused(answers: _Answers) -> npt.NDArray[np.bool_]:
-    """Return the photos of confusable classes, by the pairs of the other half of the photos.
+    """Return the images of confusable classes, by the pairs of the other half of the images.
 
     The pairs of the same half are the ones it has mistakes in: its own precision there is worse than any other's.
     """

@@ -1,4 +1,4 @@
-"""What a model version is worth on labelled photos."""
+"""What a model version is worth on labelled images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from model.evaluation.results import (
     ClassResult,
     ConfusableEvaluation,
     Confusion,
-    DecidedPhotos,
+    DecidedImages,
     DecisionCounts,
     Evaluation,
     FramingRow,
@@ -48,8 +48,8 @@ Hits = npt.NDArray[np.bool_]
 
 CONFUSIONS_KEPT = 25
 CURVE_POINTS = 50
-FRAMED_PHOTOS = 2_000  # at most, for the table of framings
-_CHUNK = 256  # photos decoded at once
+FRAMED_IMAGES = 2_000  # at most, for the table of framings
+_CHUNK = 256  # images decoded at once
 
 
 def evaluate_version(
@@ -62,12 +62,12 @@ def evaluate_version(
     ood_images: OodImages | None = None,
 ) -> VersionEvaluation:
     """Return the numbers of `evaluate` and `framing` (and of `evaluate_ood`) for the version in `folder` on labelled
-    photos (a path, or an opened data set), by this machine's engine.
+    images (a path, or an opened data set), by this machine's engine.
 
     `split` is one of the data's own splits or, where it names none, of those drawn with the seed in the card; "all"
-    takes every photo. Added are the version, the files left out as unreadable, and how many photos are in the card's
+    takes every image. Added are the version, the files left out as unreadable, and how many images are in the card's
     holdout: others may have been trained on. Classes that the version's training left out, since they had too few
-    photos, are left out here too, and listed. Raises the errors of `cards.verify`, `open_dataset` and `open_engine`.
+    images, are left out here too, and listed. Raises the errors of `cards.verify`, `open_dataset` and `open_engine`.
     """
     card = cards.verify(folder)
     if isinstance(dataset, Path):
@@ -75,10 +75,10 @@ def evaluate_version(
         left_out = frozenset(_left_out(card)) - set(card.classes)
         dataset = open_dataset(dataset, split_seed=seed, holdout=frozenset(card.data.holdout), leave_out=left_out)
     opened = dataset.ordered(card.classes)
-    photos, labels = opened.of(split), opened.labels(split)
-    if not photos:
-        raise DatasetError(f"the data has no photos in {split!r}; leave the split out to evaluate all of them")
-    files, known = [photo.file for photo in photos], set(card.data.holdout)
+    images, labels = opened.of(split), opened.labels(split)
+    if not images:
+        raise DatasetError(f"the data has no images in {split!r}; leave the split out to evaluate all of them")
+    files, known = [image.file for image in images], set(card.data.holdout)
     loaded = open_engine(engine, device, folder, card)
     try:
         numbers = evaluate(_logits(loaded, files), labels, card)
@@ -92,9 +92,9 @@ def evaluate_version(
         "engine": choose(engine, device, card)[1],
         **numbers,  # type: ignore[typeddict-item]  # which has no `ood_images`, but mypy cannot know
         "framing": framed,
-        "in_holdout_of_card": sum(photo.digest in known for photo in photos),
+        "in_holdout_of_card": sum(image.digest in known for image in images),
         "unreadable": [{"file": str(file), "reason": reason} for file, reason in opened.unreadable],
-        "left_out": [{"label": name, "images": images} for name, images in opened.left_out.items()],
+        "left_out": [{"label": name, "images": count} for name, count in opened.left_out.items()],
     }
     if ood is not None:
         found["ood_images"] = ood
@@ -122,24 +122,24 @@ def accuracy_of_version(
     This compares a candidate with a version in use that may have other classes. Raises as `evaluate_version` does.
     """
     card = cards.verify(folder)
-    photos = dataset.of(split)
-    if not photos:
-        raise DatasetError(f"the data has no photos in {split!r}")
+    images = dataset.of(split)
+    if not images:
+        raise DatasetError(f"the data has no images in {split!r}")
     loaded = open_engine(engine, device, folder, card)
     try:
-        said = _logits(loaded, [photo.file for photo in photos]).argmax(axis=1)
+        said = _logits(loaded, [image.file for image in images]).argmax(axis=1)
     finally:
         loaded.unload()
-    pairs = zip(said.tolist(), photos, strict=True)
-    right = sum(card.classes[index] == dataset.classes[photo.label] for index, photo in pairs)
-    return Accuracy(right=right, images=len(photos))
+    pairs = zip(said.tolist(), images, strict=True)
+    right = sum(card.classes[index] == dataset.classes[image.label] for index, image in pairs)
+    return Accuracy(right=right, images=len(images))
 
 
 def evaluate(logits: Floats, labels: Labels, card: CardDraft) -> Evaluation:
-    """Return every number about these photos that a card carries, as JSON values; fractions are 0..1.
+    """Return every number about these images that a card carries, as JSON values; fractions are 0..1.
 
     `logits` are (N, C) as the engine gave them, `labels` (N,) the true classes; temperature and thresholds are
-    the card's. Counts stand beside the fractions that people compare between machines. Of the photos decided `unknown`
+    the card's. Counts stand beside the fractions that people compare between machines. Of the images decided `unknown`
     it says how many were rejected as out of distribution.
     """
     probabilities = softmax(logits, temperature=card.temperature)
@@ -179,13 +179,13 @@ def _left_out(card: Card) -> Iterable[str]:
 
 
 def framing(engine: Engine, card: CardDraft, files: Sequence[Path], labels: Labels) -> list[FramingRow]:
-    """Return how the answers hold as the car gets smaller: a row per fraction of the picture's area that its photo
-    covers.
+    """Return how the answers hold as the car gets smaller: a row per fraction of the frame that the car's own
+    image covers.
 
-    Of many photos an even sample is taken. Fractions are 0..1; `model` is what that decision takes and how much of it
+    Of many images an even sample is taken. Fractions are 0..1; `model` is what that decision takes and how much of it
     is right, None where it takes none.
     """
-    picks = np.unique(np.linspace(0, len(files) - 1, min(len(files), FRAMED_PHOTOS)).round().astype(int))
+    picks = np.unique(np.linspace(0, len(files) - 1, min(len(files), FRAMED_IMAGES)).round().astype(int))
     chosen, true = [files[index] for index in picks], labels[picks]
     table: list[FramingRow] = []
     for area in AREAS:
@@ -195,7 +195,7 @@ def framing(engine: Engine, card: CardDraft, files: Sequence[Path], labels: Labe
 
 
 def evaluate_briefly(logits: Floats, labels: Labels, card: CardDraft) -> BriefEvaluation:
-    """Return top-1, make, and what is decided `model`: photos, coverage and precision (None where there are none)."""
+    """Return top-1, make, and what is decided `model`: images, coverage and precision (None where there are none)."""
     decisions = decide_all(softmax(logits, temperature=card.temperature), card, logits)
     names, make_of = make_table(card)
     hit = decisions.top == labels
@@ -233,16 +233,16 @@ def _logits(engine: Engine, files: Sequence[Path]) -> Floats:
     return _infer(engine, lambda part: decode_files(part, engine.input_size), files)
 
 
-def _infer(engine: Engine, images: Callable[[Sequence[Path]], Images], files: Sequence[Path]) -> Floats:
-    parts = [engine.logits(images(files[start : start + _CHUNK])) for start in range(0, len(files), _CHUNK)]
+def _infer(engine: Engine, decoded: Callable[[Sequence[Path]], Images], files: Sequence[Path]) -> Floats:
+    parts = [engine.logits(decoded(files[start : start + _CHUNK])) for start in range(0, len(files), _CHUNK)]
     return np.concatenate(parts)
 
 
 def coverage_at(confidence: Floats, hit: Hits, precision: float) -> float:
-    """Return the largest fraction of photos, taken by falling confidence, that are right with `precision` (0 where none
+    """Return the largest fraction of images, taken by falling confidence, that are right with `precision` (0 where none
     are).
 
-    This describes the ranking of these photos, with hindsight; what the fitted thresholds really keep and let through
+    This describes the ranking of these images, with hindsight; what the fitted thresholds really keep and let through
     is under "decisions".
     """
     covered = np.arange(1, len(hit) + 1)
@@ -274,22 +274,22 @@ def confusions(predicted: Labels, labels: Labels, classes: Sequence[str]) -> lis
 
 
 def per_class(predicted: Labels, labels: Labels, classes: Sequence[str]) -> list[ClassResult]:
-    """Return for each class with photos or predictions: how many there are, and its recall and precision (null over
+    """Return for each class with images or predictions: how many there are, and its recall and precision (null over
     none).
     """
     table: list[ClassResult] = []
     for index, name in enumerate(classes):
         of_class, said = labels == index, predicted == index
         right = int((of_class & said).sum())
-        photos, claims = int(of_class.sum()), int(said.sum())
-        if photos or claims:
-            recall, precision = (right / n if n else None for n in (photos, claims))
-            table.append({"label": name, "images": photos, "right": right, "recall": recall, "precision": precision})
+        count, claims = int(of_class.sum()), int(said.sum())
+        if count or claims:
+            recall, precision = (right / n if n else None for n in (count, claims))
+            table.append({"label": name, "images": count, "right": right, "recall": recall, "precision": precision})
     return table
 
 
 def _confusable(logits: Floats, labels: Labels, card: CardDraft) -> ConfusableEvaluation | None:
-    """Evaluate the photos of the classes that the card calls confusable, or None where it names none."""
+    """Evaluate the images of the classes that the card calls confusable, or None where it names none."""
     if card.thresholds.confusable is None:
         return None
     named = {name for pair in card.thresholds.confusable.pairs for name in pair}
@@ -298,7 +298,7 @@ def _confusable(logits: Floats, labels: Labels, card: CardDraft) -> ConfusableEv
 
 
 def _decided(decisions: Decisions, hit: Hits, make_hit: Hits) -> DecisionCounts:
-    """Return how many photos each decision takes, and how often it is right (of `unknown`: nothing is claimed)."""
+    """Return how many images each decision takes, and how often it is right (of `unknown`: nothing is claimed)."""
     decision = np.array(decisions.decision)
     unknown = decision == "unknown"
     return {
@@ -312,7 +312,7 @@ def _decided(decisions: Decisions, hit: Hits, make_hit: Hits) -> DecisionCounts:
     }
 
 
-def _precise(chosen: Hits, right: Hits) -> DecidedPhotos:
+def _precise(chosen: Hits, right: Hits) -> DecidedImages:
     precision = _fraction(right[chosen]) if chosen.any() else None
     return {"images": int(chosen.sum()), "coverage": _fraction(chosen), "precision": precision}
 

@@ -1,4 +1,4 @@
-"""The figures of a version: drawn from its numbers alone, never from photos."""
+"""The figures of a version: drawn from its numbers alone, never from images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _risk_coverage(axes: Axes, curve: Sequence[RiskPoint], card: Card) -> None:
     axes.plot([point["coverage"] for point in curve], [point["risk"] for point in curve], color=BLUE)
     axes.axhline(1 - card.thresholds.target_precision, color=RED, linestyle="--", label="promised risk")
     axes.set(
-        xlabel="fraction of photos answered, most confident first",
+        xlabel="fraction of images answered, most confident first",
         ylabel="fraction of answers that are wrong",
         xlim=(0, 1),
     )
@@ -70,4 +70,4 @@ def _confusions(axes: Axes, pairs: Sequence[Confusion]) -> None:
         color=BLUE,
     )
     axes.tick_params(axis="y", labelsize=7)
-    axes.set(xlabel="photos")
+    axes.set(xlabel="images")

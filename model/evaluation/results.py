@@ -9,14 +9,14 @@ __all__ = [
     "ClassResult",
     "ConfusableEvaluation",
     "Confusion",
-    "DecidedPhotos",
+    "DecidedImages",
     "DecisionCounts",
     "Evaluation",
     "FramingRow",
     "LeftOutClass",
     "OodEvaluation",
     "RiskPoint",
-    "UnknownPhotos",
+    "UnknownImages",
     "UnreadableFile",
     "VersionEvaluation",
 ]
@@ -34,18 +34,18 @@ class BriefEvaluation(TypedDict):
 
 
 class FramingRow(BriefEvaluation):
-    """The same with the car's photo covering `area` of the picture."""
+    """The same with the car's own image covering `area` of the frame."""
 
     area: float
 
 
 class ConfusableEvaluation(BriefEvaluation):
-    """The same of the photos of so many confusable classes."""
+    """The same of the images of so many confusable classes."""
 
     classes: int
 
 
-class DecidedPhotos(TypedDict):
+class DecidedImages(TypedDict):
     """What a decision takes, and how much of it is right; `precision` is None where it takes nothing."""
 
     images: int
@@ -53,7 +53,7 @@ class DecidedPhotos(TypedDict):
     precision: float | None
 
 
-class UnknownPhotos(TypedDict):
+class UnknownImages(TypedDict):
     """What is `unknown`, and how many of it because it is out of distribution."""
 
     images: int
@@ -64,9 +64,9 @@ class UnknownPhotos(TypedDict):
 class DecisionCounts(TypedDict):
     """What each decision takes."""
 
-    model: DecidedPhotos
-    make: DecidedPhotos
-    unknown: UnknownPhotos
+    model: DecidedImages
+    make: DecidedImages
+    unknown: UnknownImages
 
 
 class RiskPoint(TypedDict):
@@ -86,7 +86,7 @@ class Confusion(TypedDict):
 
 
 class ClassResult(TypedDict):
-    """A class's photos, how many are right, recall and precision; these are None over nothing."""
+    """A class's images, how many are right, recall and precision; these are None over nothing."""
 
     label: str
     images: int
@@ -96,7 +96,7 @@ class ClassResult(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """Every number about some photos that a card carries; counts stand beside the fractions."""
+    """Every number about some images that a card carries; counts stand beside the fractions."""
 
     images: int
     top1: float
@@ -138,14 +138,14 @@ class UnreadableFile(TypedDict):
 
 
 class LeftOutClass(TypedDict):
-    """A class that was left out, and how many photos it has."""
+    """A class that was left out, and how many images it has."""
 
     label: str
     images: int
 
 
 class VersionEvaluation(Evaluation):
-    """A version evaluated on a data set. `in_holdout_of_card`: of the photos, those that it was not trained on."""
+    """A version evaluated on a data set. `in_holdout_of_card`: of the images, those that it was not trained on."""
 
     version: str
     split: str

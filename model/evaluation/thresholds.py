@@ -1,10 +1,10 @@
 """Confidence thresholds that keep a promised precision.
 
-A threshold is fitted on photos the network was not trained on, as the lowest one whose precision there is convincing:
+A threshold is fitted on images the network was not trained on, as the lowest one whose precision there is convincing:
 not the observed fraction of right answers has to reach the target, but the lower end of its one-sided 90 % Wilson
-interval (Wilson, JASA 1927). Among many candidate thresholds the luckiest would otherwise win, and on new photos the
+interval (Wilson, JASA 1927). Among many candidate thresholds the luckiest would otherwise win, and on new images the
 promise would be broken about every second time. How wide that interval must be is found by halving: thresholds fitted
-on one half of the photos have to keep the promise on the other half.
+on one half of the images have to keep the promise on the other half.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def fit_threshold(confidence: Floats, hit: Hits, *, target: float = TARGET_PRECI
     `z`: the standard normal's quantile that sets how sure that must be.
 
     Lies halfway between the last confidence let in and the first one kept out, so that the last bit of another
-    machine's arithmetic changes no decision of these photos.
+    machine's arithmetic changes no decision of these images.
     """
     if not len(confidence):
         return NEVER

@@ -1,7 +1,7 @@
 """Damage in a JPEG that its decoder only warns of, and does not report: data lost, overwritten or changed on the way.
 
 A scan says nothing of its length, so data that were lost or overwritten show in one way: the decoder comes to the end
-of the picture too early or too late. Where there is a single scan, the decoder is fed so that this can be seen, at no
+of the image too early or too late. Where there is a single scan, the decoder is fed so that this can be seen, at no
 cost: it gets the scan up to its last bytes, when it must still want more, and then all of it and a few bytes of
 padding, when it must not. Of several scans (progressive JPEGs) nothing of the kind can be seen; where their bytes look
 odd, a stricter reader is asked.
@@ -19,12 +19,12 @@ from model.errors import DAMAGED, TRUNCATED, ImageError
 
 __all__ = ["CUT_OFF", "load", "read_header"]
 
-CUT_OFF: Final = "the file ends before its picture does; copy it again"
-_DAMAGED: Final = "the picture's data are damaged: {}; copy the file again from where it came"
+CUT_OFF: Final = "the file ends before its image does; copy it again"
+_DAMAGED: Final = "the image's data are damaged: {}; copy the file again from where it came"
 _ZEROED: Final = "a part of them was overwritten with zeros"
 _LIKE_TEXT: Final = "line ends were changed in them, as if they were text"
 
-_HELD_BACK: Final = (32, 16, 8, 4, 2)  # bytes before the end; a picture that is whole needs the last two
+_HELD_BACK: Final = (32, 16, 8, 4, 2)  # bytes before the end; an image that is whole needs the last two
 _PADDING: Final = b"\xfe" * 8  # as much as the decoder wants to have ahead, and hardly a block of any Huffman table
 _FILLING: Final = b"\0\xff"  # what some cameras put after the last block
 _ZEROS: Final = bytes(64)  # more than a block of nothing but smallest coefficients
@@ -50,7 +50,7 @@ class Header:
 
     @property
     def single_scan(self) -> bool:
-        """Whether the first scan has all of the picture, in sequence."""
+        """Whether the first scan has all of the image, in sequence."""
         return self.kind in _IN_SEQUENCE and self.scan[0] == self.frame[5]
 
     @property
@@ -89,9 +89,9 @@ def read_header(data: bytes) -> Header | None:
 
 
 def load(image: Image.Image, data: bytes) -> None:
-    """Load an opened JPEG of these bytes; raises ImageError where its data do not fit its picture.
+    """Load an opened JPEG of these bytes; raises ImageError where its data do not fit its image.
 
-    `damaged`: data were lost, overwritten or added. `truncated`: the file ends before the picture does; one that only
+    `damaged`: data were lost, overwritten or added. `truncated`: the file ends before the image does; one that only
     lacks its end marker loads.
     """
     header = read_header(data)
@@ -122,7 +122,7 @@ def _load_single_scan(image: Image.Image, data: bytes, header: Header) -> None:
 
 
 class _Feed(io.RawIOBase):
-    """The file, given in parts whatever is asked for, up to the one with which the decoder has the whole picture."""
+    """The file, given in parts whatever is asked for, up to the one with which the decoder has the whole image."""
 
     def __init__(self, data: bytes, *, start: int, end: int, ended: bool) -> None:
         self._data, self._end, self._ended = data, end, ended

@@ -1,4 +1,4 @@
-"""PNG without what a picture does not need: a fault there is no reason to refuse it."""
+"""PNG without what an image does not need: a fault there is no reason to refuse it."""
 
 import zlib
 from typing import Final
@@ -11,7 +11,7 @@ _ORIENTATION: Final = b"eXIf"
 
 
 def without_metadata(data: bytes) -> bytes | None:
-    """Return the PNG with the chunks that make its picture alone, and its EXIF data where they are sound (they say
+    """Return the PNG with the chunks that make its pixels alone, and its EXIF data where they are sound (they say
     which way is up); None if there is nothing to leave out, or it is not a PNG.
     """
     if not data.startswith(SIGNATURE):

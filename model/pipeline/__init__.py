@@ -27,7 +27,7 @@ _FIRST_LOOKUP: Final = 8
 _FIRST_LOOKUP_BYTES: Final = 256 << 10
 _INLINE_BYTES: Final = 4096  # a smaller file is decoded sooner than another thread has woken up
 _BATCH: Final = 16
-_NO_NUMBERS: Final = (UNSUPPORTED, "the model finds no finite numbers for this picture; try another version")
+_NO_NUMBERS: Final = (UNSUPPORTED, "the model finds no finite numbers for this image; try another version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class _Run:
             yield from ready
 
     def _is_time_to_look_up(self) -> bool:
-        """Return whether to look up: after the first few photos, so that decoding begins; then less often, and of tiny
+        """Return whether to look up: after the first few images, so that decoding begins; then less often, and of tiny
         files once for all.
         """
         if not self._images_reading:

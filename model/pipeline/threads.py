@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import TOO_LARGE, ImageError
-from model.preprocess import Picture, open_picture
+from model.preprocess import OpenedImage, open_image
 
 __all__ = ["Decoded", "Decoder", "File", "Item", "ReadDone", "Reader", "Stage", "WeightedSemaphore", "groups_to_decode"]
 
 _TOGETHER: Final = 8
 _TOGETHER_BYTES: Final = 64 << 10
 _UNCOUNTED_PIXELS: Final = 1 << 20
-_NO_MEMORY: Final = TOO_LARGE  # of a picture whose header was fine
+_NO_MEMORY: Final = TOO_LARGE  # of an image whose header was fine
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,23 +166,23 @@ class Decoder:
 
     def _decode(self, file: File) -> Decoded:
         try:
-            picture = open_picture(file.data, self._size, max_pixels=self._max_pixels)
+            image = open_image(file.data, self._size, max_pixels=self._max_pixels)
             try:
-                pixels = self._decode_within(picture, picture.pixels)
+                pixels = self._decode_within(image, image.pixels)
             except ImageError as exc:
                 if exc.code != _NO_MEMORY:
                     raise
                 # The memory may have gone to another image that was being decoded: once more, alone.
-                picture = open_picture(file.data, self._size, max_pixels=self._max_pixels)
-                pixels = self._decode_within(picture, max(self._semaphore.size, picture.pixels))
+                image = open_image(file.data, self._size, max_pixels=self._max_pixels)
+                pixels = self._decode_within(image, max(self._semaphore.size, image.pixels))
             return Decoded(file.digest, len(file.data), pixels)
         except ImageError as exc:
             return Decoded(file.digest, len(file.data), None, (exc.code, exc.message))
 
-    def _decode_within(self, picture: Picture, weight: int) -> NDArray[np.uint8]:
+    def _decode_within(self, image: OpenedImage, weight: int) -> NDArray[np.uint8]:
         self._semaphore.acquire(weight)
         try:
-            return picture.decode()
+            return image.decode()
         finally:
             self._semaphore.release(weight)
 

@@ -18,7 +18,7 @@ from model.decision import decide_all, is_out_of_distribution, ood_scores, softm
 from model.engines import Engine, open_engine
 from model.evaluation.decisions import FittedDecisions, fit_decisions
 from model.evaluation.metrics import evaluate, evaluate_ood, framing
-from model.evaluation.ood import DEFAULT_SCORE, LARGEST_FRACTION, compare_scores, fit_ood_threshold, sample_photographs
+from model.evaluation.ood import DEFAULT_SCORE, LARGEST_FRACTION, compare_scores, fit_ood_threshold, sample_images
 from model.evaluation.results import Evaluation
 from model.publishing.input_size import SizeTried
 from model.publishing.onnx_export import Exported
@@ -34,7 +34,7 @@ Labels = npt.NDArray[np.int64]
 class EvalSplit:
     """One split as the engine sees it."""
 
-    photos: tuple[Path, ...]
+    files: tuple[Path, ...]
     images: Images
     labels: Labels
 
@@ -63,9 +63,9 @@ def measure(
     engine = open_engine("onnx", "cpu", folder, draft)
     try:
         logits = {split: engine.logits(part.images) for split, part in splits.items()}
-        files = sample_photographs()
+        files = sample_images()
         samples = engine.logits(decode_files(files, draft.image_size)) if files else None
-        ood = None if ood_images is None else engine.logits(ood_images.images("calibration", draft.image_size))
+        ood = None if ood_images is None else engine.logits(ood_images.decoded("calibration", draft.image_size))
         decisions = fit_decision_rule(
             draft,
             logits["calibration"],
@@ -81,7 +81,7 @@ def measure(
         metrics["ood"] = _out_of_distribution(draft, logits, samples) | unseen
         metrics["threshold_halvings"] = asdict(decisions.halvings)
         metrics["sizes"] = [asdict(result) for result in sizes]
-        metrics["framing"] = framing(engine, draft, splits["holdout"].photos, splits["holdout"].labels)
+        metrics["framing"] = framing(engine, draft, splits["holdout"].files, splits["holdout"].labels)
         if ood_images is not None:
             metrics["ood_images"] = evaluate_ood(engine, draft, ood_images)
         metrics["flip_averaged_top1"] = _flipped_top1(engine, splits["holdout"], logits["holdout"])
@@ -99,10 +99,10 @@ def measure(
 def fit_decision_rule(
     card: CardDraft, logits: Floats, labels: Labels, *, samples: Floats | None, ood_logits: Floats | None = None
 ) -> FittedDecisions:
-    """Fit temperature and thresholds to these photos, which must be of `calibration`.
+    """Fit temperature and thresholds to these images, which must be of `calibration`.
 
-    `samples` are the logits of pictures that show no car of the classes: the score that tells them apart best is the
-    one that out-of-distribution images are recognized by. The thresholds of `model` and `make` are fitted on the photos
+    `samples` are the logits of images that show no car of the classes: the score that tells them apart best is the
+    one that out-of-distribution images are recognized by. The thresholds of `model` and `make` are fitted on the images
     that it lets pass, and `model` so that few of `ood_logits` reach it.
     """
     card = card.model_copy(update={"temperature": fit_temperature(logits, labels)})
@@ -122,9 +122,9 @@ def _brief(metrics: Evaluation) -> dict[str, object]:
 
 
 def _out_of_distribution(card: CardDraft, logits: Mapping[str, Floats], samples: Floats | None) -> dict[str, object]:
-    """Return which fraction of the classes' own photos is rejected, and how the sample pictures fare.
+    """Return which fraction of the classes' own images is rejected, and how the sample images fare.
 
-    The pictures and `calibration` chose the score ("best"), the threshold comes from `calibration` alone, and
+    The images and `calibration` chose the score ("best"), the threshold comes from `calibration` alone, and
     `holdout`, which "auroc" is against, had no part in either.
     """
     found: dict[str, object] = {
@@ -143,7 +143,7 @@ def _out_of_distribution(card: CardDraft, logits: Mapping[str, Floats], samples:
         "rejected": float(decided.out_of_distribution.mean()),
         "decided_model": decided.decision.count("model"),
         "decided_make": decided.decision.count("make"),
-        "source": "sample pictures of scikit-image and scikit-learn",
+        "source": "sample images of scikit-image and scikit-learn",
     }
     return found
 
@@ -162,7 +162,7 @@ def _onnx_file(
     top1 = {split: _top1(logits[split], part.labels) for split, part in splits.items()}
     float_top1 = {split: _top1(exported.reference[split], part.labels) for split, part in splits.items()}
     holdout = splits["holdout"]
-    full = engine.logits(decode_files(holdout.photos, engine.input_size, reduced=False))
+    full = engine.logits(decode_files(holdout.files, engine.input_size, reduced=False))
     shipped = {
         "file": ONNX,
         "precision": exported.precision,

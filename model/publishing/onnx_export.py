@@ -116,7 +116,7 @@ def export(
 ) -> Exported:
     """Return the int8 graph that `calibration` chooses if one is good enough there, else float16 weights.
 
-    `sample`: training photos that the activations' ranges are taken from; `splits`: images and labels by split,
+    `sample`: training images that the activations' ranges are taken from; `splits`: images and labels by split,
     of which only `calibration` has a say. Raises PublishingFailed if the float32 graph computes other than torch does.
     """
     graph = float_graph(weights, size)
@@ -144,8 +144,8 @@ def export(
 def choose_quantization(candidates: Sequence[Candidate]) -> Candidate | None:
     """Return the least divergent of those that lose at most half a point of top-1; None if all lose more.
 
-    Top-1 only sorts out: on some hundred photos it differs by a few of them, which is chance. The divergence uses all
-    probabilities of every photo, and they are what decisions are made of.
+    Top-1 only sorts out: on some hundred images it differs by a few of them, which is chance. The divergence uses all
+    probabilities of every image, and they are what decisions are made of.
     """
     good = [candidate for candidate in candidates if candidate.top1_delta >= -LARGEST_LOSS]
     return min(good, key=lambda candidate: candidate.divergence, default=None)

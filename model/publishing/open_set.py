@@ -35,7 +35,7 @@ def evaluate_unseen_classes(
     seed: int = 0,
     options: Mapping[str, JsonValue] | None = None,
 ) -> dict[str, object]:
-    """Return the AUROC of each score between `holdout` photos of the classes trained on and photos of `count` others.
+    """Return the AUROC of each score between `holdout` images of the classes trained on and images of `count` others.
 
     Trains by the recipe `scratch` for `epochs` epochs in `run_folder`. The result says that it is of a short run.
     Raises DatasetError if fewer than two classes would be left, and the errors of `train`.
@@ -44,13 +44,13 @@ def evaluate_unseen_classes(
         raise DatasetError(f"holding out {count} of {len(dataset.classes)} classes leaves too few to train on")
     chosen = set(np.random.default_rng(seed).permutation(len(dataset.classes))[:count].tolist())
     classes = [name for index, name in enumerate(dataset.classes) if index not in chosen]
-    seen = tuple(photo for photo in dataset.photos if photo.label not in chosen)
-    known = _relabelled(replace(dataset, photos=seen), classes)
+    seen = tuple(image for image in dataset.images if image.label not in chosen)
+    known = _relabelled(replace(dataset, images=seen), classes)
     trained = train(known, recipe="scratch", run_folder=run_folder, epochs=epochs, seed=seed, options=options)
     size = trained.image_sizes[0]
     graph = float_graph(to_float16(trained.weights, len(classes)), size)
-    inside = graph_logits(graph, decode_files([photo.file for photo in known.of("holdout")], size))
-    others = [photo.file for photo in dataset.photos if photo.label in chosen]
+    inside = graph_logits(graph, decode_files([image.file for image in known.of("holdout")], size))
+    others = [image.file for image in dataset.images if image.label in chosen]
     outside = graph_logits(graph, decode_files(others, size))
     return asdict(compare_scores(inside, outside, temperature=1.0)) | {
         "classes": sorted(dataset.classes[index] for index in chosen),
@@ -64,8 +64,8 @@ def evaluate_unseen_classes(
 
 def _relabelled(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     position = {name: index for index, name in enumerate(classes)}
-    photos = tuple(replace(photo, label=position[dataset.classes[photo.label]]) for photo in dataset.photos)
-    return replace(dataset, classes=tuple(classes), photos=photos)
+    images = tuple(replace(image, label=position[dataset.classes[image.label]]) for image in dataset.images)
+    return replace(dataset, classes=tuple(classes), images=images)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

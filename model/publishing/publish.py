@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Report = Callable[[str], None]
 
-SAMPLE = 512  # training photos that int8 ranges are taken from
+SAMPLE = 512  # training images that int8 ranges are taken from
 
 
 def publish(
@@ -69,10 +69,10 @@ def publish(
         raise ArtifactExists(f"{out} exists already; versions are immutable, so publish under another name")
     for split in ("train", "calibration", "holdout"):
         if not dataset.of(split):
-            raise DatasetError(f"the data has no photos in {split!r}, without which a version cannot be evaluated")
+            raise DatasetError(f"the data has no images in {split!r}, without which a version cannot be evaluated")
     weights = to_float16(state, len(dataset.classes))
     sizes = [image_size] if isinstance(image_size, int) else list(image_size)
-    calibration = tuple(photo.file for photo in dataset.of("calibration"))
+    calibration = tuple(image.file for image in dataset.of("calibration"))
     size, tried = choose_size(weights, sizes, lambda s: decode_files(calibration, s), dataset.labels("calibration"))
     for result in tried:
         report(f"{result.size} px: top-1 {result.top1_calibration:.2%}, {result.images_per_second:.1f} images/s")
@@ -110,17 +110,17 @@ def publish(
                 f"{out} was published meanwhile; versions are immutable, so publish under another name"
             )
         folder.rename(out)
-    report(f"published {card.name}: top-1 {card.metrics.top1:.2%} on {card.metrics.images} holdout photos")
+    report(f"published {card.name}: top-1 {card.metrics.top1:.2%} on {card.metrics.images} holdout images")
     return card
 
 
 def _decoded(dataset: Dataset, split: str, size: int) -> EvalSplit:
-    files = tuple(photo.file for photo in dataset.of(split))
-    return EvalSplit(photos=files, images=decode_files(files, size), labels=dataset.labels(split))
+    files = tuple(image.file for image in dataset.of(split))
+    return EvalSplit(files=files, images=decode_files(files, size), labels=dataset.labels(split))
 
 
 def _sample(dataset: Dataset, size: int, seed: int) -> Images:
-    files = [photo.file for photo in dataset.of("train")]
+    files = [image.file for image in dataset.of("train")]
     picks = np.random.default_rng(seed).permutation(len(files))[:SAMPLE]
     return decode_files([files[i] for i in sorted(picks)], size)
 
@@ -149,9 +149,9 @@ def _card(measured: Measured, dataset: Dataset, *, recipe: Mapping[str, JsonValu
     draft = measured.draft
     origin = {
         "fingerprint": dataset.fingerprint,
-        "images": len(dataset.photos),
+        "images": len(dataset.images),
         "split_seed": dataset.split_seed,
-        "holdout": tuple(sorted(photo.digest for photo in dataset.of("holdout"))),
+        "holdout": tuple(sorted(image.digest for image in dataset.of("holdout"))),
         "images_by_split": {split: len(dataset.of(split)) for split in ("train", "calibration", "holdout")},
         "unreadable": len(dataset.unreadable),
         **({"classes_left_out": dict(dataset.left_out)} if dataset.left_out else {}),

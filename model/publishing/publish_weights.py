@@ -25,13 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Publish as the command line says and return the exit status: 0 done, 1 failed."""
     parser = argparse.ArgumentParser(description="Publish a ResNet34's safetensors weights as a version folder.")
     parser.add_argument("weights", type=Path, help=".safetensors with torchvision's names")
-    parser.add_argument("dataset", type=Path, help="the labelled photos, with the split the weights were trained on")
+    parser.add_argument("dataset", type=Path, help="the labelled images, with the split the weights were trained on")
     parser.add_argument("out", type=Path, help="the version folder to write; its name names the version")
     parser.add_argument("--size", type=int, nargs="+", required=True, help="image size, or several to choose from")
     parser.add_argument("--recipe", type=Path, help="JSON object with a `name` that says how the weights were trained")
     parser.add_argument("--prefix", default="", help="take only tensors whose names start with this, and cut it off")
     parser.add_argument("--held-out", type=Path, help="the JSON file that model.publishing.open_set wrote")
-    parser.add_argument("--other", type=Path, help="photos that show no car of the classes, with a labels.csv")
+    parser.add_argument("--other", type=Path, help="images that show no car of the classes, with a labels.csv")
     parser.add_argument("--target-precision", type=float, default=0.95)
     options = parser.parse_args(arguments)
     try:

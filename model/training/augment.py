@@ -19,7 +19,7 @@ from model.training.framing import loosen
 
 __all__ = ["Augmentation", "augment", "mixup", "mixup_or_cutmix", "normalize", "resized", "shrink"]
 
-_LARGEST_AREA = 1.3  # zoomed out, in photos' areas; chosen by trial
+_LARGEST_AREA = 1.3  # zoomed out, in areas of the image; chosen by trial
 _LARGEST_RATIO = 4 / 3  # of width to height, as in torchvision's RandomResizedCrop
 _LARGEST_TURN = math.radians(10)  # either way; chosen by trial, as fastai's `aug_transforms` has it
 _COLOR = 0.3  # the most that saturation, contrast and brightness change; chosen by trial
@@ -35,7 +35,7 @@ class Augmentation:
 
     crop: float
     strong: bool  # turns, colors, grayscale, erasing; otherwise crop, zoom-out and flip only
-    loose: float = 0.0  # fraction of the images in which the photo is small, on other surroundings
+    loose: float = 0.0  # fraction of the images that become small in their frame, on other surroundings
 
 
 def normalize(pixels: torch.Tensor) -> torch.Tensor:
@@ -44,25 +44,25 @@ def normalize(pixels: torch.Tensor) -> torch.Tensor:
     return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def resized(photos: torch.Tensor, size: int) -> torch.Tensor:
-    """Return photos, uint8 (N, 3, S, S), at another size, not augmented: float (N, 3, size, size) of 0..1."""
-    pixels = photos.float() / 255
-    if size == photos.shape[-1]:
+def resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Return images, uint8 (N, 3, S, S), at another size, not augmented: float (N, 3, size, size) of 0..1."""
+    pixels = images.float() / 255
+    if size == images.shape[-1]:
         return pixels
     return F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def augment(photos: torch.Tensor, size: int, augmentation: Augmentation) -> torch.Tensor:
-    """Return a random variant of each photo, uint8 (N, 3, S, S) → float (N, 3, size, size) of 0..1.
+def augment(images: torch.Tensor, size: int, augmentation: Augmentation) -> torch.Tensor:
+    """Return a random variant of each image, uint8 (N, 3, S, S) → float (N, 3, size, size) of 0..1.
 
     Zooms from `augmentation.crop` of the area out to 1.3 times it, since a network that saw tight crops alone fails on
-    loosely framed photos; what lies outside is mirrored.
+    loosely framed images; what lies outside is mirrored.
     """
-    pixels = photos.float() / 255
-    if photos.shape[-1] > 2 * size:  # sampling points alone would alias
+    pixels = images.float() / 255
+    if images.shape[-1] > 2 * size:  # sampling points alone would alias
         side = size * 3 // 2
         pixels = F.interpolate(pixels, size=(side, side), mode="area")
-    grid = F.affine_grid(_placements(photos, augmentation), [len(photos), 3, size, size], align_corners=False)
+    grid = F.affine_grid(_placements(images, augmentation), [len(images), 3, size, size], align_corners=False)
     pixels = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
     pixels = loosen(pixels, augmentation.loose)
     return _erase(_recolor(pixels)) if augmentation.strong else pixels
@@ -91,15 +91,15 @@ def shrink(pixels: torch.Tensor, size: int) -> torch.Tensor:
     return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
 
 
-def _placements(photos: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
-    """Return for each photo the affine map (N, 2, 3) from the augmented square to its own."""
-    scale = _uniform(photos, augmentation.crop, _LARGEST_AREA).sqrt()
+def _placements(images: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+    """Return for each image the affine map (N, 2, 3) from the augmented square to its own."""
+    scale = _uniform(images, augmentation.crop, _LARGEST_AREA).sqrt()
     widest = math.log(_LARGEST_RATIO)
-    ratio = torch.exp(_uniform(photos, -widest, widest)).sqrt()
+    ratio = torch.exp(_uniform(images, -widest, widest)).sqrt()
     wide, high = scale * ratio, scale / ratio
-    x, y = ((1 - side).abs() * _uniform(photos, -1, 1) for side in (wide, high))
-    angle = _uniform(photos, -_LARGEST_TURN, _LARGEST_TURN) * float(augmentation.strong)
-    flip = torch.where(_uniform(photos, 0, 1) < 0.5, -1.0, 1.0)
+    x, y = ((1 - side).abs() * _uniform(images, -1, 1) for side in (wide, high))
+    angle = _uniform(images, -_LARGEST_TURN, _LARGEST_TURN) * float(augmentation.strong)
+    flip = torch.where(_uniform(images, 0, 1) < 0.5, -1.0, 1.0)
     cos, sin = angle.cos(), angle.sin()
     first = torch.stack([wide * cos * flip, -high * sin, x], dim=1)
     second = torch.stack([wide * sin * flip, high * cos, y], dim=1)
@@ -119,7 +119,7 @@ def _recolor(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _erase(pixels: torch.Tensor) -> torch.Tensor:
-    """Lay a square of one random color over one photo in four."""
+    """Lay a square of one random color over one image in four."""
     side = _uniform(pixels, *_ERASED_SIDE) * (_uniform(pixels, 0, 1) < _ERASED)
     steps = torch.linspace(0, 1, pixels.shape[-1], device=pixels.device)
     inside = [(steps - _uniform(pixels, 0, 1)[:, None]).abs() < side[:, None] / 2 for _ in range(2)]

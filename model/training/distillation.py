@@ -30,7 +30,7 @@ __all__ = ["Sidecar", "Teacher", "open_teacher", "sidecar_of"]
 
 _SIDECAR_BYTES = 8 << 20
 _NAMES_LISTED = 3
-_PART = 16  # photos that a graph is run on at once
+_PART = 16  # images that a graph is run on at once
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(gt=0, le=1.01)]  # 128 / 255 and the like; more is another scale
@@ -123,7 +123,7 @@ def sidecar_of(file: Path) -> Path:
 
 
 class _Graph:
-    """A graph that takes normalized float32 pictures, loaded from bytes: no other file is ever looked for."""
+    """A graph that takes normalized float32 images, loaded from bytes: no other file is ever looked for."""
 
     def __init__(self, file: Path, content: bytes, sidecar: Sidecar) -> None:
         options = onnxruntime.SessionOptions()
@@ -139,11 +139,11 @@ class _Graph:
         self._input = self._checked_input(file, sidecar)
         self._output = self._checked_output(file, sidecar)
 
-    def logits(self, pictures: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return for normalized pictures (N, 3, S, S) → logits (N, C)."""
+    def logits(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return for normalized images (N, 3, S, S) → logits (N, C)."""
         parts = [
-            self._session.run([self._output], {self._input: np.ascontiguousarray(pictures[start : start + _PART])})[0]
-            for start in range(0, len(pictures), _PART)
+            self._session.run([self._output], {self._input: np.ascontiguousarray(images[start : start + _PART])})[0]
+            for start in range(0, len(images), _PART)
         ]
         return np.concatenate(parts)
 
@@ -253,9 +253,9 @@ def _try(teacher: Teacher) -> None:
     except Exception as exc:
         if not isinstance(exc, IndexError | ValueError) and not type(exc).__module__.startswith("onnxruntime"):
             raise
-        raise TrainingFailed(f"the teacher {teacher.name} fails on two pictures of {teacher.size} px: {exc}") from exc
+        raise TrainingFailed(f"the teacher {teacher.name} fails on two images of {teacher.size} px: {exc}") from exc
     if found.shape != (2, len(teacher.order)) or not bool(torch.isfinite(found).all()):
-        raise TrainingFailed(f"the teacher {teacher.name} does not give one finite logit per class and picture")
+        raise TrainingFailed(f"the teacher {teacher.name} does not give one finite logit per class and image")
     sums = found.sum(dim=1) * teacher.sidecar.temperature
     if bool((found >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
         raise TrainingFailed(f"the teacher {teacher.name} gives probabilities: export it without the softmax")

@@ -1,4 +1,4 @@
-"""Loose framing in training: some images of a batch become small in the picture, on other surroundings."""
+"""Loose framing in training: some images of a batch become small in their frame, on other surroundings."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch.nn.functional as F
 
 __all__ = ["loosen"]
 
-SMALLEST_AREA = 0.3  # of the picture that the photo still covers; chosen by trial
+SMALLEST_AREA = 0.3  # of the frame that the image still covers; chosen by trial
 _BLURRED = 8  # pixels a side that blurred surroundings are reduced to
 
 
 def loosen(pixels: torch.Tensor, fraction: float) -> torch.Tensor:
-    """Return images (N, 3, S, S), of which about `fraction` (0..1) cover only 30 to 100 % of their picture, anywhere in
+    """Return images (N, 3, S, S), of which about `fraction` (0..1) cover only 30 to 100 % of their frame, anywhere in
     it.
 
     Around them is one of: the image itself mirrored at its border, itself blurred, another image of the batch blurred,
@@ -34,7 +34,7 @@ def loosen(pixels: torch.Tensor, fraction: float) -> torch.Tensor:
 
 
 def _grid(images: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Return where each pixel of the picture lies in the image (N, S, S, 2); beyond -1..1 it is outside."""
+    """Return where each pixel of the frame lies in the image (N, S, S, 2); beyond -1..1 it is outside."""
     theta = torch.zeros(len(images), 2, 3, device=images.device, dtype=images.dtype)
     theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
     shift = torch.empty(len(images), 2, device=images.device).uniform_(-1, 1)

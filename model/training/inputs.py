@@ -13,7 +13,7 @@ from model.training.recipes import Plan
 
 __all__ = ["Answers", "Inputs"]
 
-_MIXED_UNTIL = 0.9  # as a fraction of the run: the last epochs see photos as they are; chosen by trial
+_MIXED_UNTIL = 0.9  # as a fraction of the run: the last epochs see images as they are; chosen by trial
 _LEAST_ANSWERS = 20  # batches of an epoch before any of its images is used again
 
 
@@ -54,7 +54,7 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Makes training batches by a plan. `teacher` is asked about the very pictures that the student learns from."""
+    """Makes training batches by a plan. `teacher` is asked about the very images that the student learns from."""
 
     plan: Plan
     classes: int
@@ -62,21 +62,21 @@ class Inputs:
     answers: Answers = field(default_factory=Answers)
 
     def make(
-        self, photos: torch.Tensor, labels: torch.Tensor, *, epoch: int, number: int
+        self, images: torch.Tensor, labels: torch.Tensor, *, epoch: int, number: int
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """Make batch `number` of an epoch: uint8 (N, 3, S, S) and labels (N,) → normalized pixels and the loss's
         targets.
 
-        Targets are labels or, where photos are mixed, soft targets (N, C); with a teacher soft targets and its logits.
+        Targets are labels or, where images are mixed, soft targets (N, C); with a teacher soft targets and its logits.
         """
         if self.teacher is not None and self.plan.distillation is not None:
-            return self._taught(self.teacher, photos, labels, epoch=epoch, number=number)
-        pixels = augment(photos, self.plan.size_at(epoch), self.plan.augmentation)
+            return self._taught(self.teacher, images, labels, epoch=epoch, number=number)
+        pixels = augment(images, self.plan.size_at(epoch), self.plan.augmentation)
         pixels, targets = self._mixed(pixels, labels, epoch=epoch, number=number)
         return normalize(pixels), (targets,)
 
     def _taught(
-        self, teacher: Teacher, photos: torch.Tensor, labels: torch.Tensor, *, epoch: int, number: int
+        self, teacher: Teacher, images: torch.Tensor, labels: torch.Tensor, *, epoch: int, number: int
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """Augment at the larger of both sizes, which each sees shrunk to its own; or take images made before."""
         assert self.plan.distillation is not None
@@ -84,10 +84,10 @@ class Inputs:
         if number == 0 or self.answers.epoch != epoch:
             self.answers.begin(epoch)
         if len(self.answers.pixels) >= _LEAST_ANSWERS and float(torch.rand(())) >= fresh:
-            pixels, soft, logits = self.answers.again(len(photos))
+            pixels, soft, logits = self.answers.again(len(images))
             return normalize(pixels), (soft, logits)
         size = self.plan.size_at(epoch)
-        larger = augment(photos, max(size, teacher.size), self.plan.augmentation)
+        larger = augment(images, max(size, teacher.size), self.plan.augmentation)
         pixels, targets = self._mixed(larger, labels, epoch=epoch, number=number)
         soft = targets if targets.ndim == 2 else F.one_hot(targets, self.classes).float()
         small, logits = shrink(pixels, size), teacher.logits(shrink(pixels, teacher.size))

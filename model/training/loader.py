@@ -14,25 +14,25 @@ import torch
 from model.data.dataset import Dataset
 from model.data.decoding import decode_files
 
-__all__ = ["PhotoLoader", "PhotoTable", "load_table"]
+__all__ = ["ImageLoader", "ImageTable", "load_table"]
 
 _CHUNK = 512
-_DEVICE_FRACTION = 0.6  # of the free memory that the photos may take
+_DEVICE_FRACTION = 0.6  # of the free memory that the images may take
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhotoTable:
-    """Photos as uint8 (N, 3, S, S) with labels (N,); on the device where they fit, else mapped from a file."""
+class ImageTable:
+    """Images as uint8 (N, 3, S, S) with labels (N,); on the device where they fit, else mapped from a file."""
 
-    photos: torch.Tensor
+    images: torch.Tensor
     labels: torch.Tensor
 
 
-def load_table(dataset: Dataset, split: str, size: int, *, folder: Path, device: torch.device) -> PhotoTable:
-    """Return one split's photos at a size. They are decoded into a file of `folder`, which a resumed run finds."""
-    photos = dataset.of(split)
-    files = [photo.file for photo in photos]
-    order = hashlib.sha256("".join(photo.digest for photo in photos).encode()).hexdigest()
+def load_table(dataset: Dataset, split: str, size: int, *, folder: Path, device: torch.device) -> ImageTable:
+    """Return one split's images at a size. They are decoded into a file of `folder`, which a resumed run finds."""
+    images = dataset.of(split)
+    files = [image.file for image in images]
+    order = hashlib.sha256("".join(image.digest for image in images).encode()).hexdigest()
     target = folder / f"{split}-{size}-{order[:16]}.u8"  # labels come in this order
     shape = (len(files), size, size, 3)
     if not (target.exists() and target.stat().st_size == int(np.prod(shape))):
@@ -47,16 +47,16 @@ def load_table(dataset: Dataset, split: str, size: int, *, folder: Path, device:
     pixels = torch.from_numpy(np.memmap(target, dtype=np.uint8, mode="c", shape=shape)).permute(0, 3, 1, 2)
     if device.type == "cuda" and pixels.nbytes < _DEVICE_FRACTION * torch.cuda.mem_get_info(device)[0]:
         pixels = pixels.to(device)
-    return PhotoTable(photos=pixels, labels=torch.from_numpy(dataset.labels(split)))
+    return ImageTable(images=pixels, labels=torch.from_numpy(dataset.labels(split)))
 
 
 @dataclass(kw_only=True)
-class PhotoLoader:
-    """What fastai needs of a loader: an iterable of (photos, labels) with a length. Training batches are shuffled anew
+class ImageLoader:
+    """What fastai needs of a loader: an iterable of (images, labels) with a length. Training batches are shuffled anew
     by (`seed`, `epoch`) and full, the last odd ones left out; others come in order and whole.
     """
 
-    table: PhotoTable
+    table: ImageTable
     batch_size: int
     training: bool
     seed: int = 0
@@ -71,8 +71,8 @@ class PhotoLoader:
         order = self._order()
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             picks = order[start : start + self.batch_size]
-            photos = self.table.photos[picks.to(self.table.photos.device)]
-            yield photos.to(self.device, non_blocking=True), self.table.labels[picks].to(self.device)
+            images = self.table.images[picks.to(self.table.images.device)]
+            yield images.to(self.device, non_blocking=True), self.table.labels[picks].to(self.device)
 
     def to(self, device: torch.device) -> Self:
         """Put batches on a device; part of what fastai asks of a loader."""

@@ -1,4 +1,4 @@
-"""Losses over logits (N, C) and targets: class positions (N,), or soft targets (N, C) where photos are mixed."""
+"""Losses over logits (N, C) and targets: class positions (N,), or soft targets (N, C) where images are mixed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrainingLoss(nn.Module):
     gradients (Hinton et al., 2015).
 
     `cosine`: 1 - cos(logits, one-hot) + 0.1 cross-entropy (Barz and Denzler, WACV 2020), for training from nothing on
-    few photos. `label_smoothing`: cross-entropy with labels smoothed by 0.1. `cross_entropy`: plain.
+    few images. `label_smoothing`: cross-entropy with labels smoothed by 0.1. `cross_entropy`: plain.
     """
 
     def __init__(self, kind: LossKind, *, teacher_weight: float = 0.0, temperature: float = 1.0) -> None:

@@ -76,7 +76,7 @@ def estimate_norm_statistics(network: nn.Module, norms: Sequence[str], batches: 
 
     With the mean and variance found, gamma becomes gamma * sqrt(var + eps) and beta becomes beta + gamma * mean: in
     evaluation the two cancel, and in training a batch is then normalized to what the next layer was trained on.
-    Returns the number of photos seen; the network is left in evaluation mode.
+    Returns the number of images seen; the network is left in evaluation mode.
     """
     network.eval()
     modules = dict(network.named_modules())
@@ -91,18 +91,18 @@ def estimate_norm_statistics(network: nn.Module, norms: Sequence[str], batches: 
         return handle
 
     handles = [watch(name) for name in norms]
-    photos = 0
+    count = 0
     try:
         for batch in batches:
             network(batch)
-            photos += len(batch)
+            count += len(batch)
     finally:
         for handle in handles:
             handle.remove()
     for name in norms:
         mean, square = (torch.stack(parts).mean(dim=0) for parts in zip(*sums[name], strict=True))
         _set_statistics(modules[name], mean, (square - mean.square()).clamp_min(_LEAST_VARIANCE))
-    return photos
+    return count
 
 
 def spans(units: Sequence[str]) -> str:
@@ -120,7 +120,7 @@ def spans(units: Sequence[str]) -> str:
 
 
 def _units(target: State) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Return each unit with its layers, as (convolution or head, its norm or nothing), from the photo to the head."""
+    """Return each unit with its layers, as (convolution or head, its norm or nothing), from the image to the head."""
     yield "conv1", [("conv1", "bn1")]
     for first in [name for name in target if name.endswith(".conv1.weight")]:
         block = first.removesuffix(".conv1.weight")

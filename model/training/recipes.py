@@ -21,7 +21,7 @@ RECIPES: tuple[RecipeName, ...] = ("original", "scratch", "finetune", "distill")
 Optimizer = Literal["sgd", "adam", "adamw"]
 
 LOOSE = 0.25  # fraction of augmented images with loose framing; chosen by trial
-_ZOOM_ROOM = 1.15  # how much larger photos are stored than the largest input, so that a crop need not be enlarged
+_ZOOM_ROOM = 1.15  # how much larger images are stored than the largest input, so that a crop need not be enlarged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ class Plan:
 
     @property
     def stored_size(self) -> int:
-        """What photos are kept at: enough for crops that zoom in a little."""
+        """What images are kept at: enough for crops that zoom in a little."""
         teacher = [self.distillation.size] if self.distillation is not None else []
         return round(_ZOOM_ROOM * max([size for _, size in self.progressive_sizes] + teacher))
 
@@ -191,8 +191,8 @@ def _scratch(gpu: bool, epochs: int | None, size: int) -> Plan:
         cars train stanford_cars --recipe scratch
 
     On two cores, resnet34-cars-1 (43 epochs by a script with these settings, 64 to 128 px) had 54.8 % top-1 on 735
-    holdout photos, and resnet34-cars-2 (36 more from there, 96 and 128 px, lr_max 0.03) 75.1 %, with 5,706 training
-    photos. The settings for a GPU were not measured here.
+    holdout images, and resnet34-cars-2 (36 more from there, 96 and 128 px, lr_max 0.03) 75.1 %, with 5,706 training
+    images. The settings for a GPU were not measured here.
     """
     del size
     total = epochs or (900 if gpu else 40)
@@ -219,7 +219,7 @@ def _finetune(gpu: bool, epochs: int | None, size: int) -> Plan:
 
         cars train listings --recipe finetune --init VERSION
 
-    Not measured here on a data set of its own; one epoch on photos like those a version was trained on should leave
+    Not measured here on a data set of its own; one epoch on images like those a version was trained on should leave
     its top-1 about where it was.
     """
     return Plan(
@@ -244,7 +244,7 @@ def _distill(gpu: bool, epochs: int | None, size: int) -> Plan:
 
     Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022. Sizes grow. With these
     settings (33 epochs by a stand-alone script, two hours on two cores, 96 to 144 px, part of a ResNet18's ImageNet
-    weights, a teacher with 92.1 % on calibration) resnet34-cars-3 has 91.2 % top-1 on 1,385 holdout photos. The
+    weights, a teacher with 92.1 % on calibration) resnet34-cars-3 has 91.2 % top-1 on 1,385 holdout images. The
     settings for a GPU were not measured here.
     """
     del size

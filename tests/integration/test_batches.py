@@ -301,7 +301,7 @@ def test_prune_passes_over_what_a_commit_holds(
     protect = predictions.protect
     pruning: list[threading.Thread] = []
 
-    def protect_and_prune(*args: Any) -> bool:
+    def protect_and_prune(*args: Any) -> dict[bytes, predictions.Fact]:
         protected = protect(*args)
         pruning.append(threading.Thread(target=first.delete))  # it waits for this transaction's end
         pruning[-1].start()
@@ -350,9 +350,8 @@ def test_pending_is_what_nobody_settled(client: Client, runtime: Make, photos: P
     job = listed(client, worker, photos(4, 16))
     claimed = claim(client.database)
     with client.database.write() as connection:
-        images.settle(
-            connection, claimed.job_id, [images.Outcome(1, None, ImageFailure(ImageErrorCode.UNREADABLE, "nul\0byte"))]
-        )
+        failed = images.Outcome(1, None, ImageFailure(ImageErrorCode.UNREADABLE, "nul\0byte"))
+        images.settle(connection, claimed.job_id, [failed], version_id=1)
         assert [ordinal for ordinal, _ in images.pending(connection, claimed)] == [0, 2, 3]
     (error,) = job.errors()
     assert error.message.startswith("nul")

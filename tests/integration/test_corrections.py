@@ -62,15 +62,15 @@ def test_a_corrected_photo_is_learned_although_it_is_gone(
     holdout = open_dataset(data).of("holdout")
     client.label(str(holdout[0].file), ACURA)
     copy = tmp_path / "copy.png"
-    picture(BMW, int(next(photo for photo in holdout if photo.file.parent.name == BMW).file.stem), side=48).save(copy)
+    picture(BMW, int(next(image for image in holdout if image.file.parent.name == BMW).file.stem), side=48).save(copy)
     client.label(str(copy), BMW)
     run = client.train(data, recipe="scratch", force=True, plan={**TINY, "phases": [{"epochs": 1, "lr_max": 0.001}]})
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
     assert status.state == "published", status.error
     assert any("Lada Niva 1977" in note for note in status.notes)
-    assert "2 corrections taken, 1 of them to photos that are only evaluated on" in status.notes
-    assert any(note.startswith("1 corrections are left out: the same picture") for note in status.notes)
+    assert "2 corrections taken, 1 of them to images that are only evaluated on" in status.notes
+    assert any(note.startswith("1 corrections are left out: the same image") for note in status.notes)
     assert client.model_card(version_of(run))["data"]["images"] == 4 * 8 + 1
 
 
@@ -159,13 +159,13 @@ def test_a_later_attempt_learns_from_the_same_photos_though_the_store_lost_them(
     worker, run = runtime(), tmp_path / "run"
     run.mkdir()
     first = with_corrections(dataset, worker, folder=run, monitor=Mock())
-    assert len(first.photos) == len(dataset.photos) + 2
+    assert len(first.images) == len(dataset.images) + 2
     shutil.rmtree(Path(client.settings.model_store) / ".corrections")
     again = with_corrections(dataset, worker, folder=run, monitor=Mock())
     assert again.fingerprint == first.fingerprint
     (run / "corrections" / names[0]).write_bytes(b"half a pho")  # its process died while it wrote
     damaged = with_corrections(dataset, worker, folder=run, monitor=Mock())
-    assert {photo.digest for photo in damaged.photos} == {photo.digest for photo in first.photos} - {names[0]}
+    assert {image.digest for image in damaged.images} == {image.digest for image in first.images} - {names[0]}
 
 
 def test_only_an_image_can_be_corrected(client: Client, job: tuple[str, Path], tmp_path: Path) -> None:

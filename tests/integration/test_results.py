@@ -16,6 +16,7 @@ from jobs import Client
 from jobs.db.database import Database
 from jobs.errors import LabelNotFound, SettingsInvalid, VersionNotFound
 from jobs.job import Job
+from jobs.results import Results
 from model.cards import read
 from tests.support.artifacts import CLASSES
 from workers.artifacts import BUNDLED
@@ -40,11 +41,11 @@ def complete(client: Client, folder: Path, worker: Runtime, **options: Any) -> J
 
 @contextmanager
 def statements(database: Database) -> Iterator[list[str]]:
-    """The SELECTs on images that are sent meanwhile."""
+    """The SELECTs on images and their outcomes that are sent meanwhile."""
     seen: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if "FROM images" in statement:
+        if "FROM outcomes" in statement or "JOIN images" in statement or "FROM images" in statement:
             seen.append(statement)
 
     event.listen(database.engine, "before_cursor_execute", note)
@@ -65,6 +66,16 @@ def job(client: Client, runtime: Callable[..., Runtime], tmp_path: Path) -> Job:
 
 def paths(found: Any) -> list[str]:
     return [result.path for result in found]
+
+
+def cut(found: Results, size: int) -> Iterator[list[str]]:
+    """The paths of each page."""
+    cursor = None
+    while True:
+        page = found.page(cursor, limit=size)
+        yield [result.path for result in page.results]
+        if (cursor := page.next) is None:
+            return
 
 
 def test_filters(client: Client, job: Job) -> None:
@@ -94,7 +105,10 @@ def test_filters(client: Client, job: Job) -> None:
         ({"min_confidence": 0.5}, good),
         ({"max_confidence": 0.5}, []),
     ):
-        assert paths(job.results(**wanted)) == paths(client.results(**wanted)) == expected, wanted
+        assert paths(job.results(**wanted)) == expected, wanted
+        assert paths(client.results(**wanted)) == expected[::-1], wanted  # one batch: the newest is the last
+        pages = cut(client.results(**wanted), 2)
+        assert [path for page in pages for path in page] == expected[::-1], wanted
 
 
 @pytest.mark.parametrize(
@@ -123,7 +137,8 @@ def test_a_name_that_nothing_has(
 
 def test_a_name_that_only_a_stored_prediction_has(client: Client, job: Job) -> None:
     with client.database.write() as connection:
-        connection.execute(text("UPDATE predictions SET make = 'Trabant' WHERE make = 'Acura'"))
+        for table in ("predictions", "classes"):
+            connection.execute(text(f"UPDATE {table} SET make = 'Trabant' WHERE make = 'Acura'"))
     assert len(paths(job.results(make="trabant"))) == 4
     with pytest.raises(LabelNotFound, match="'Trabant'"):
         job.results(make="Trabbant")
@@ -180,6 +195,13 @@ def set_confidences(client: Client) -> None:
             )
             at = f"2020-05-{30 - 20 * rank:02.0f} 00:00:00.000000" + ("" if client.database.sqlite else "+00")
             connection.execute(text("UPDATE images SET finished_at = :at WHERE path = :path"), {"at": at, "path": path})
+            connection.execute(
+                text(
+                    "UPDATE outcomes SET confidence = :rank, finished_at = :at "
+                    "WHERE ordinal = (SELECT ordinal FROM images WHERE path = :path)"
+                ),
+                {"rank": rank, "at": at.removesuffix("+00"), "path": path},
+            )
 
 
 def test_sorted_and_limited(client: Client, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,9 +216,15 @@ def test_sorted_and_limited(client: Client, job: Job, monkeypatch: pytest.Monkey
             assert paths(ask(sort="time")) == ["broken.png", *by_confidence[::-1]]
             assert paths(ask(sort="time", reverse=True)) == [*by_confidence, "broken.png"]
             assert paths(ask(sort="path")) == by_path
-            assert paths(ask(sort="path", reverse=True)) == paths(ask(reverse=True)) == by_path[::-1]
+            assert paths(ask(sort="path", reverse=True)) == by_path[::-1]
+            assert paths(job.results(reverse=True)) == by_path[::-1]
+            assert paths(client.results(reverse=True)) == [*by_confidence, "broken.png"]
+            for order in ("confidence", "time"):
+                found = client.results(sort=order)
+                assert [path for some in cut(found, page) for path in some] == paths(found)
             for limit in (1, 3, 8, 9, 100):
-                assert paths(ask(limit=limit)) == by_path[:limit]
+                assert paths(job.results(limit=limit)) == by_path[:limit]
+                assert paths(client.results(limit=limit)) == ["broken.png", *by_confidence[::-1]][:limit]
                 assert paths(ask(sort="confidence", limit=limit)) == [*by_confidence, "broken.png"][:limit]
             assert paths(ask(sort="confidence", make="Acura", limit=2)) == ["b/1.png", "a/1.png"]
 
@@ -207,6 +235,7 @@ def test_sorting_is_of_one_moment(client: Client, job: Job, monkeypatch: pytest.
     set_confidences(client)
     with client.database.write() as connection:
         connection.execute(text("UPDATE images SET status = 'pending' WHERE path LIKE 'b/%'"))
+        connection.execute(text("UPDATE jobs SET state = 'running', finished_at = NULL, ok = ok - 4"))
     stream = iter(job.results(sort="confidence"))
     met = [next(stream).path for _ in range(2)]
     with client.database.write() as connection:
@@ -217,14 +246,23 @@ def test_sorting_is_of_one_moment(client: Client, job: Job, monkeypatch: pytest.
 
 def test_counts(client: Client, job: Job) -> None:
     with client.database.write() as connection:
-        connection.execute(text("UPDATE predictions SET decision = 'unknown' WHERE make = 'BMW'"))
-        connection.execute(text("UPDATE predictions SET decision = 'make' WHERE model = 'TL'"))
-    assert job.results().counts() == {
+        for decision, make, car_model in (("unknown", "BMW", "M3"), ("make", "Acura", "TL")):
+            named = {"decision": decision, "make": make, "model": car_model}
+            classes = "(SELECT id FROM classes WHERE make = :make AND model = :model)"
+            for change in (
+                "UPDATE predictions SET decision = :decision WHERE make = :make AND model = :model",
+                f"UPDATE outcomes SET decision = :decision WHERE class_id IN {classes}",
+                f"UPDATE totals SET outcome = :decision WHERE class_id IN {classes}",
+            ):
+                connection.execute(text(change), named)
+    expected = {
         "status": {"ok": 8, "failed": 1},
         "decision": {"model": 4, "make": 2, "unknown": 2},
         "make": {"Acura": 4, "Land Rover": 2},
         "code": {"undecodable": 1},
     }
+    for found in (job.results(), client.results(), job.results(since="2020-01-01")):  # from totals, and one by one
+        assert found.counts() == expected
     assert client.results(make="BMW").counts()["status"] == {"ok": 2}
 
 
@@ -293,11 +331,13 @@ def test_times(client: Client, job: Job) -> None:
     day, minute = timedelta(days=1), timedelta(minutes=1)
     for since in (finished - minute, (finished - day).date(), (finished - day).isoformat(), str(date(2020, 1, 1))):
         assert len(paths(client.results(since=since))) == 9, since
-    for since in (finished + minute, (finished + 2 * day).date(), "2120-01-01"):
-        assert paths(client.results(since=since)) == [], since
+    for since in (finished + day, (finished + 2 * day).date(), "2120-01-01"):
+        with pytest.raises(SettingsInvalid, match="since must not lie in the future"):
+            client.results(since=since)
+    assert paths(client.results(since=datetime.now(UTC))) == []
     assert paths(client.results(until=finished - day)) == []
     assert len(paths(client.results(since=finished - day, until=finished + minute))) == 9
-    local = (finished + minute).astimezone().isoformat()
+    local = datetime.now().astimezone().isoformat()
     assert paths(client.results(since=local)) == []
     utc = (finished - minute).astimezone(UTC).replace(tzinfo=None)
     assert len(paths(client.results(since=utc))) == 9
@@ -307,7 +347,11 @@ def test_time_of_the_image_not_of_the_job(client: Client, job: Job) -> None:
     with client.database.write() as connection:
         at = "2020-05-01 00:00:00.000000" + ("" if client.database.sqlite else "+00")
         connection.execute(text("UPDATE images SET finished_at = :at WHERE path LIKE 'a/%'"), {"at": at})
-    assert paths(client.results(since="2020-05-02")) == [*(f"b/{red}.png" for red in range(4)), "broken.png"]
+        at = at.removesuffix("+00")
+        connection.execute(text("UPDATE outcomes SET finished_at = :at WHERE ordinal < 4"), {"at": at})
+    expected = [*(f"b/{red}.png" for red in range(4)), "broken.png"]
+    assert paths(job.results(since="2020-05-02")) == expected
+    assert paths(client.results(since="2020-05-02")) == expected[::-1]
 
 
 @pytest.mark.parametrize(
@@ -337,13 +381,13 @@ def test_pages_by_key(
     worker = runtime()
     folder = photos(23, 16)
     jobs = [complete(client, folder, worker) for _ in range(2)]
-    expected = [(job.id, path.name) for job in jobs for path in sorted(folder.iterdir())]
+    expected = [(job.id, path.name) for job in jobs for path in sorted(folder.iterdir())][::-1]
     for page, queries in ((10, 5), (23, 3), (46, 2), (100, 1)):
         monkeypatch.setattr("jobs.results.PAGE", page)
         with statements(client.database) as seen:
             assert [(result.job, result.path) for result in client.results()] == expected
-        assert len(seen) == queries
-        assert paths(jobs[1].results()) == [path for _, path in expected[23:]]
+        assert len([each for each in seen if "FROM outcomes" in each]) == queries
+        assert paths(jobs[1].results()) == [path for _, path in expected[22::-1]]
 
 
 def test_a_stream_asks_for_no_more_than_is_read(
@@ -355,7 +399,7 @@ def test_a_stream_asks_for_no_more_than_is_read(
         stream = iter(job.results())
         for _ in range(3):
             next(stream)
-        assert len(seen) == 1
+        assert len(seen) == 2  # which images come first, and what is stored of them
 
 
 def test_jobs_that_come_and_go_meanwhile(
@@ -367,10 +411,69 @@ def test_jobs_that_come_and_go_meanwhile(
     monkeypatch.setattr("jobs.results.PAGE", 2)
     stream = iter(client.results())
     met = [next(stream).job for _ in range(6)]
-    first.delete()
-    third = complete(client, folder, worker)
+    second.delete()
+    complete(client, folder, worker)  # newer than what has been read
     met += [result.job for result in stream]
-    assert met == [first.id] * 4 + [second.id] * 4 + [third.id] * 4
+    assert met == [second.id] * 4 + [first.id] * 4
+
+
+@pytest.mark.parametrize("order", [{}, {"sort": "confidence"}, {"make": "Acura", "sort": "confidence"}])
+def test_a_cursor_belongs_to_its_query(client: Client, job: Job, order: dict[str, Any]) -> None:
+    cursor = client.results(**order).page(limit=2).next
+    assert cursor is not None
+    assert len(client.results(**order).page(cursor, limit=2).results) == 2
+    for other in (
+        client.results(min_confidence=0.1, **order),
+        job.results(**order),
+        client.results(sort="time", year=2012),
+    ):
+        with pytest.raises(SettingsInvalid, match="another query: repeat the filters"):
+            other.page(cursor)
+    for wrong in ("", "x", "é", cursor[:-4], "bm90IGEgY3Vyc29y"):
+        with pytest.raises(SettingsInvalid, match="is not a cursor"):
+            client.results(**order).page(wrong)
+
+
+def test_pages_while_jobs_run(
+    client: Client, runtime: Callable[..., Runtime], photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    """What was finished when the first page was read comes once, whatever is finished and tried again meanwhile."""
+    worker = runtime(batch_size=4)
+    first = complete(client, photos(12, 16), worker)
+    second = client.submit(str(photos(12, 24)))
+    scan_job(worker, int(second.id))
+    classify_batch(worker)
+    before = {(result.job, result.path) for result in client.results()}
+    found, cursor, met = client.results(), None, []
+    while True:
+        page = found.page(cursor, limit=3)
+        met += [(result.job, result.path) for result in page.results]
+        classify_batch(worker)
+        if (cursor := page.next) is None:
+            break
+    assert len(met) == len(set(met))
+    assert before <= set(met)
+    assert (first.status().pending, second.status().pending) == (0, 0)
+
+
+def test_unfinished_images_of_all_jobs(
+    client: Client, runtime: Callable[..., Runtime], photos: Callable[..., Path]
+) -> None:
+    worker = runtime(batch_size=2)
+    folder = photos(6, 16)
+    canceled, running = client.submit(str(folder)), client.submit(str(folder))
+    for job in (canceled, running):
+        scan_job(worker, int(job.id))
+        classify_batch(worker)
+    canceled.cancel()
+    names = sorted(path.name for path in folder.iterdir())
+    for status, job in (("canceled", canceled), ("pending", running)):
+        of_all = client.results(status=status)
+        listed = [result.path for result in of_all]
+        assert listed == paths(job.results(status=status)) == [name for name in names if name in listed]
+        assert len(listed) == getattr(job.status(), status) > 0
+        assert [path for page in cut(of_all, 2) for path in page] == listed
+    assert len(paths(client.results())) == 12 - canceled.status().canceled - running.status().pending
 
 
 def test_write_and_pandas(job: Job, tmp_path: Path) -> None:

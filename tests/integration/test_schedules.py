@@ -220,6 +220,34 @@ def run(client: Client, worker: Runtime, *, fails: bool = False) -> None:
         complete(job, worker)
 
 
+def test_each_run_is_compared_with_the_one_before(client: Client, runtime: Make, photos: Photos) -> None:
+    worker, folder = runtime(), photos(3)
+    client.schedules.add("nightly", folder, every="1h")
+    run(client, worker)
+    run(client, worker)
+    with client.database.read() as connection:
+        rows = connection.execute(text("SELECT incremental, base_id FROM jobs ORDER BY id")).all()
+    assert [(bool(row.incremental), row.base_id) for row in rows] == [(True, None), (True, 1)]
+    for path in folder.iterdir():
+        path.unlink()
+    emptied = complete(client.schedules.run("nightly"), worker)
+    assert emptied.state == "failed"
+    assert "--accept-shrink" in str(emptied.error)
+    assert complete(client.schedules.run("nightly", accept_shrink=True), worker).state == "completed"
+
+
+def test_a_version_that_a_schedule_pins_is_not_stale(
+    client: Client, runtime: Make, photos: Photos, publish: Callable[..., str], tmp_path: Path
+) -> None:
+    worker = runtime()
+    client.schedules.add("nightly", photos(1), every="1h", model="tiny")
+    client.schedules.add("weekly", photos(1, 32, tmp_path / "others"), every="1h")
+    run(client, worker)
+    complete(client.schedules.run("weekly"), worker)
+    client.promote(publish("other"))
+    assert [found.source for found in client.retag(stale=True, dry_run=True)] == [str(tmp_path / "others")]
+
+
 def test_older_runs_go_after_one_succeeds(client: Client, runtime: Make, photos: Photos) -> None:
     worker, folder = runtime(), photos(1)
     other = client.submit(folder)

@@ -15,17 +15,17 @@ import pytest
 from jobs.settings import load
 from tests.support.engines import SCRIPTED
 from workers import self_check
-from workers.self_check import fault_in_child, fault_of, picture
+from workers.self_check import fault_in_child, fault_of, start_up_image
 
 
 def engine(logits: Callable[[np.ndarray], Any]) -> Any:
     return SimpleNamespace(input_size=8, classes=["a", "b", "c"], logits=logits)
 
 
-def test_the_picture_is_always_the_same() -> None:
-    shown = picture(16)
+def test_the_image_is_always_the_same() -> None:
+    shown = start_up_image(16)
     assert (shown.shape, shown.dtype) == ((1, 16, 16, 3), np.dtype(np.uint8))
-    assert (shown == picture(16)).all()
+    assert (shown == start_up_image(16)).all()
     assert shown.std() > 50
 
 

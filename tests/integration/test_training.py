@@ -134,11 +134,11 @@ def test_the_rate_finder_finds_the_same_after_a_kill(dataset: Dataset, imagenet:
 
 
 def test_a_run_continues_with_labels_that_are_listed_in_another_order(dataset: Dataset, tmp_path: Path) -> None:
-    turned = replace(dataset, photos=dataset.photos[::-1])
+    turned = replace(dataset, images=dataset.images[::-1])
     for data in (dataset, turned):
         table = load_table(data, "train", 8, folder=tmp_path, device=torch.device("cpu"))
-        wanted = decode_files([photo.file for photo in data.of("train")], 8)
-        assert np.array_equal(table.photos.permute(0, 2, 3, 1).numpy(), wanted)
+        wanted = decode_files([image.file for image in data.of("train")], 8)
+        assert np.array_equal(table.images.permute(0, 2, 3, 1).numpy(), wanted)
         assert table.labels.tolist() == data.labels("train").tolist()
 
 
@@ -210,7 +210,7 @@ def test_a_partial_start_is_noted_estimated_once_and_kept_in_the_card(dataset: D
             **settings,
         )
     assert notes[0].startswith("start: conv1 is taken from stem.safetensors")
-    assert "1 folded batch norms are those of 24 photos" in notes[-1]
+    assert "1 folded batch norms are those of 24 images" in notes[-1]
     notes.clear()
     rest = train(dataset, run_folder=tmp_path / "cut", on_note=notes.append, **settings)
     assert not [note for note in notes if "folded" in note]  # the checkpoint's statistics are newer
@@ -309,7 +309,7 @@ def test_statistics_that_belong_to_no_weights_are_replaced_by_those_of_plain_pho
             module.running_mean.fill_(100.0)
     fresh = with_plain_statistics(network, table, 24, torch.device("cpu"))
     with torch.inference_mode():
-        inputs = network.get_submodule("conv1")(normalize(resized(table.photos, 24)))
+        inputs = network.get_submodule("conv1")(normalize(resized(table.images, 24)))
     assert torch.allclose(fresh.get_buffer("bn1.running_mean"), inputs.mean(dim=(0, 2, 3)), atol=1e-4)
     assert network.get_buffer("bn1.running_mean").min() == 100.0  # the run's own network stays as it is
 

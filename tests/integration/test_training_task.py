@@ -263,7 +263,7 @@ def test_data_that_cannot_be_used_fails_the_run(
     assert train_model(runtime(engine="onnx"), int(run.id))
     status = run.status()
     assert status.state == "failed"
-    wanted = words.get(what, {"missing files": "not there", "nothing": "no labelled photos"}.get(what, ""))
+    wanted = words.get(what, {"missing files": "not there", "nothing": "no labelled images"}.get(what, ""))
     assert wanted in (status.error or "")
     assert versions(client) == before
 
@@ -277,7 +277,7 @@ def test_a_users_own_cars_keep_their_parts(client: Client, runtime: Callable[...
     assert train_model(worker, int(run.id))
     status = run.status()
     assert status.state == "published", status.error
-    assert status.notes[0] == "classes left out, under 3 photos to learn from: Lada Niva Legend (1)"
+    assert status.notes[0] == "classes left out, under 3 images to learn from: Lada Niva Legend (1)"
     card = client.model_card()
     parts = {
         car.label: {**car._asdict(), "body": car.body or None, "year": int(car.year or 0) or None} for car in LOOKS
@@ -450,7 +450,7 @@ def test_what_production_was_evaluated_on_is_not_learned(
     one, other = (client.model_card(version_of(run))["data"]["holdout"] for run in (first, again))
     assert one == other
     assert [note for note in again.status().notes if "trained on" in note] == []
-    assert [note for note in strange.status().notes if note.startswith("4 of the 4 holdout photos")] != []
+    assert [note for note in strange.status().notes if note.startswith("4 of the 4 holdout images")] != []
 
 
 @embedded

@@ -22,6 +22,7 @@ from jobs.errors import CarClassifierError, JobNotFound, NotPossible, RunNotFoun
 from jobs.records import (
     CheckResult,
     Correction,
+    Difference,
     FailedImage,
     Fire,
     ImageFailure,
@@ -29,15 +30,17 @@ from jobs.records import (
     ModelVersion,
     Promotion,
     Result,
+    Retagging,
     Schedule,
     ScheduleDetail,
     SkippedSuffix,
     TrainingStatus,
     WorkerStatus,
 )
-from jobs.results import ResultFilters
+from jobs.results import Page, ResultFilters
 from jobs.settings import Settings, load
 from jobs.states import FireOutcome, ImageErrorCode, JobState, RunState, VersionState
+from jobs.summary import SummaryRow
 
 STATUS = JobStatus(
     id="7", name="photos", state=JobState.COMPLETED, source="/photos", model_version="resnet34-1",
@@ -101,6 +104,17 @@ class FakeResults:
 
     def __iter__(self) -> Iterator[Result]:
         return iter(self.rows)
+
+    paged = True
+
+    def page(self, after: str | None = None, *, limit: int = 100) -> Page:
+        first = int(after or 0)
+        rows = list(self.rows)
+        following = str(first + limit) if first + limit < len(rows) else None
+        return Page(rows[first : first + limit], following)
+
+    def count(self) -> int:
+        return len(list(self.rows))
 
     def counts(self) -> dict[str, dict[str, int]]:
         def count(values: Iterable[Any]) -> dict[str, int]:
@@ -188,7 +202,8 @@ class FakeSchedules:
     def resume(self, name: str) -> Schedule:
         return A_SCHEDULE
 
-    def run(self, name: str) -> FakeJob:
+    def run(self, name: str, *, accept_shrink: bool = False) -> FakeJob:
+        self.client.asked = {"accept_shrink": accept_shrink}
         return FakeJob(self.client)
 
     def remove(self, name: str) -> None:
@@ -203,6 +218,8 @@ class FakeClient:
     alive: list[WorkerStatus] = field(default_factory=lambda: [WORKER])
     skipped: list[SkippedSuffix] = field(default_factory=list)
     checks: list[CheckResult] = field(default_factory=list)
+    retaggings: list[Retagging] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     card: dict[str, Any] = field(default_factory=lambda: {"name": "resnet34-1", "metrics": {"top1": 0.9}})
     refusal: CarClassifierError | None = None
     submitted: dict[str, Any] | None = None
@@ -238,8 +255,32 @@ class FakeClient:
         self.asked = {"job": job} | {name: value for name, value in wanted.items() if value not in (None, False)}
         return FakeResults(self.rows)
 
+    def summary(
+        self, job: str | None = None, *, by: str | None = None, since: str | None = None, limit: int | None = None
+    ) -> list[SummaryRow]:
+        self.asked = {"job": job, "by": by, "since": since, "limit": limit}
+        return [
+            SummaryRow(by=by, value=by and "BMW", images=1234, ok=1200, failed=34, mean_confidence=0.9, decided=0.75)
+        ]
+
     def errors(self, job: str) -> Iterator[FailedImage]:
         return iter([FailedImage(job=job, path="bad.jpg", code="truncated", message="the file ends too early")])
+
+    def retag(
+        self,
+        job: str | None = None,
+        *,
+        stale: bool = False,
+        model: str | None = None,
+        trial: bool = False,
+        dry_run: bool = False,
+    ) -> list[Retagging]:
+        self.asked = {"job": job, "stale": stale, "model": model, "trial": trial, "dry_run": dry_run}
+        return self.retaggings
+
+    def diff(self, job: str, before: str, after: str) -> Iterator[Difference]:
+        self.asked = {"job": job, "versions": (before, after)}
+        return iter(self.differences)
 
     def models(self) -> list[ModelVersion]:
         return [ModelVersion(name="resnet34-1", production=True, state=VersionState.AVAILABLE, top1=0.9,
@@ -291,7 +332,9 @@ class FakeClient:
     def workers(self) -> list[WorkerStatus]:
         return self.alive
 
-    def migrate(self) -> dict[str, str | None]:
+    def migrate(self, *, report: Callable[[int, int], None] | None = None) -> dict[str, str | None]:
+        if report is not None:
+            report(3, 4)
         return {"from": None, "to": "0001", "model_version": "resnet34-1"}
 
     def check(self) -> list[CheckResult]:

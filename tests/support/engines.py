@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from workers.self_check import picture
+from workers.self_check import start_up_image
 
 
 class ScriptedEngine:
     """The class is the image's red value modulo the number of classes.
 
     ENGINE_DELAY: seconds per image. ENGINE_LOG: a file that gets a line with the number of images of each call
-    (but for the start-up picture).
+    (but for the start-up image).
     ENGINE_DEADLY: a picture with a white left and a black right edge kills the process.
     """
 
@@ -34,7 +34,7 @@ class ScriptedEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if self._delay:
             time.sleep(self._delay * len(images))
-        if self._log and not np.array_equal(images, picture(self.input_size)):
+        if self._log and not np.array_equal(images, start_up_image(self.input_size)):
             with open(self._log, "a") as log:
                 log.write(f"{len(images)}\n")
         logits = np.zeros((len(images), len(self.classes)), np.float32)

@@ -1,5 +1,5 @@
 """An engine for tests of the command line: every image is the card's first class; it waits while GATE names a file,
-but not when it is given the start-up picture.
+but not when it is given the start-up image.
 """
 
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.self_check import picture
+from workers.self_check import start_up_image
 
 
 class GatedEngine:
@@ -18,7 +18,7 @@ class GatedEngine:
         self.classes = card.classes
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        gate = os.environ.get("GATE") if not np.array_equal(images, picture(self.input_size)) else None
+        gate = os.environ.get("GATE") if not np.array_equal(images, start_up_image(self.input_size)) else None
         while gate and Path(gate).exists():
             time.sleep(0.02)
         row = np.zeros(len(self.classes), np.float32)

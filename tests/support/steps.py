@@ -79,7 +79,27 @@ def check_honest(client: Client, job: Job) -> JobStatus:
     }
     assert sum(found.values()) == status.total
     assert all(result.label for result in job.results(status="ok"))
+    check_outcomes(client, job, status)
     return status
+
+
+def check_outcomes(client: Client, job: Job, status: JobStatus) -> None:
+    """Check that every finished image of the job has one outcome, with what its row says, and that totals agree."""
+    same = "outcomes.job_id = images.job_id AND outcomes.ordinal = images.ordinal"
+    agree = (
+        "outcomes.error_code IS NOT DISTINCT FROM images.error_code "
+        "AND (images.status = 'ok') = (outcomes.decision IS NOT NULL AND outcomes.class_id IS NOT NULL)"
+    )
+    queries = {
+        "agreeing": f"SELECT count(*) FROM outcomes JOIN images ON {same} WHERE images.job_id = :id AND {agree}",
+        "outcomes": "SELECT count(*) FROM outcomes WHERE job_id = :id",
+        "totals": "SELECT coalesce(sum(images), 0) FROM totals WHERE job_id = :id",
+        "failed": "SELECT coalesce(sum(images), 0) FROM totals WHERE job_id = :id AND class_id = 0",
+    }
+    with client.database.read() as connection:
+        found = {name: int(connection.scalar(text(query), {"id": int(job.id)})) for name, query in queries.items()}
+    finished = status.ok + status.failed
+    assert found == {"agreeing": finished, "outcomes": finished, "totals": finished, "failed": status.failed}
 
 
 def version_of(run: TrainingRun) -> str:

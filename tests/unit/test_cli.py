@@ -85,8 +85,15 @@ def test_submit_prints_the_id_and_nothing_else(cars: Cars) -> None:
     result = cars("submit", "photos", "--priority", "high", "--key", "k", "--top-k", "3", "--name", "n")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "7\n", "")
     assert cars.client.submitted == {
-        "source": "photos", "name": "n", "model": None, "top_k": 3, "priority": "high", "key": "k", "notify": None,
+        "source": "photos", "name": "n", "model": None, "top_k": 3, "priority": "high", "key": "k",
+        "incremental": False, "accept_shrink": False, "notify": None,
     }  # fmt: skip
+
+
+def test_submit_incremental(cars: Cars) -> None:
+    assert cars("submit", "photos", "--incremental", "--accept-shrink").exit_code == 0
+    assert cars.client.submitted is not None
+    assert (cars.client.submitted["incremental"], cars.client.submitted["accept_shrink"]) == (True, True)
 
 
 def test_a_key_of_another_request_is_an_error_or_on_demand_the_old_job(cars: Cars) -> None:

@@ -64,6 +64,8 @@ def test_a_schedule_that_is_not_there(cars: Cars) -> None:
 
 def test_the_others_say_what_they_did(cars: Cars) -> None:
     assert cars("schedule", "run", "nightly").stdout == "7\n"
+    assert cars("schedule", "run", "nightly", "--accept-shrink").exit_code == 0
+    assert cars.client.asked == {"accept_shrink": True}
     for command, said in (("pause", "is paused"), ("resume", "next 2026-01-0"), ("remove", "its jobs stay")):
         result = cars("schedule", command, "nightly")
         assert (result.exit_code, result.stdout) == (0, "")

@@ -21,7 +21,7 @@ LABELS = tuple(COLORS)
 
 
 def _sides(dataset: Dataset) -> dict[str, str]:
-    return {f"{photo.file.parent.name}/{photo.file.name}": photo.split for photo in dataset.photos}
+    return {f"{image.file.parent.name}/{image.file.name}": image.split for image in dataset.images}
 
 
 def _write_csv(
@@ -39,7 +39,7 @@ def test_a_folder_a_class_is_split_by_class(tmp_path: Path) -> None:
     assert dataset.split_seed == 0
     for split, count in {"train": 16, "calibration": 2, "holdout": 2}.items():
         assert Counter(dataset.labels(split).tolist()) == dict.fromkeys(range(4), count)
-    assert all(dataset.classes[photo.label] == photo.file.parent.name for photo in dataset.photos)
+    assert all(dataset.classes[image.label] == image.file.parent.name for image in dataset.images)
 
 
 def test_the_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
@@ -70,14 +70,14 @@ def test_a_csv_keeps_its_own_split_and_order_of_classes(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path)
     assert dataset.classes == (LABELS[1], LABELS[0])
     assert dataset.split_seed is None
-    assert [photo.split for photo in dataset.photos] == [*SPLITS, *SPLITS]
+    assert [image.split for image in dataset.images] == [*SPLITS, *SPLITS]
 
 
 def test_a_split_that_the_csv_lacks_is_drawn_from_train(tmp_path: Path) -> None:
     write_folders(tmp_path, photos=12, labels=LABELS[:2])
     rows = [(f"{label}/{n:03}.png", label, "holdout" if n < 2 else "train") for label in LABELS[:2] for n in range(12)]
     dataset = open_dataset(_write_csv(tmp_path, rows))
-    assert {photo.file.name for photo in dataset.of("holdout")} == {"000.png", "001.png"}
+    assert {image.file.name for image in dataset.of("holdout")} == {"000.png", "001.png"}
     assert len(dataset.of("calibration")) == 2
 
 
@@ -97,7 +97,7 @@ def test_the_devkit_as_published(tmp_path: Path) -> None:
     savemat(tmp_path / "devkit" / "cars_train_annos.mat", {"annotations": annotations})
     dataset = open_dataset(tmp_path)
     assert dataset.classes == (LABELS[2], LABELS[0])
-    assert {photo.file.name: photo.label for photo in dataset.photos} == {f"{n + 1:05}.jpg": n % 2 for n in range(20)}
+    assert {image.file.name: image.label for image in dataset.images} == {f"{n + 1:05}.jpg": n % 2 for n in range(20)}
 
 
 def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_fewer_photos_than_asked_for_are_left_out_and_listed(tmp_path: Path) -> 
     dataset = open_dataset(root, min_photos=6)
     assert dataset.classes == tuple(sorted(LABELS[:2]))
     assert dataset.left_out == {LABELS[2]: 5, LABELS[3]: 5}
-    assert {photo.file.parent.name for photo in dataset.photos} == set(LABELS[:2])
+    assert {image.file.parent.name for image in dataset.images} == set(LABELS[:2])
     assert dataset.ordered([*LABELS]).left_out == dataset.left_out
     assert set(open_dataset(root, min_photos=5).classes) == set(LABELS)
     with pytest.raises(DatasetError, match=rf"0 classes are left.*{LABELS[0]} \(6\)"):
@@ -157,7 +157,7 @@ def test_what_is_counted_are_photos_to_learn_from(tmp_path: Path) -> None:
     splits = {label: ["train", *SPLITS, "train", "train"] for label in LABELS[:2]} | {LABELS[2]: ["holdout"] * 6}
     rows = [(f"{label}/{n:03}.png", label, split) for label, of in splits.items() for n, split in enumerate(of)]
     path = _write_csv(tmp_path, rows)
-    with pytest.raises(DatasetError, match=rf"no photo in `train`.*{LABELS[2]}.*--min-photos 1"):
+    with pytest.raises(DatasetError, match=rf"no image in `train`.*{LABELS[2]}.*--min-photos 1"):
         open_dataset(path)
     dataset = open_dataset(path, min_photos=1)
     assert (set(dataset.classes), dataset.left_out) == (set(LABELS[:2]), {LABELS[2]: 0})
@@ -191,8 +191,8 @@ def test_a_csv_of_cars_keeps_the_parts_of_its_classes(tmp_path: Path) -> None:
         "VW ID.3, Pro": Label("VW ID.3, Pro", "VW", "ID.3, Pro", None, None),
     }
     assert dataset.classes == tuple(sorted(dataset.class_parts))
-    assert [dataset.classes[photo.label].split()[0] for photo in dataset.photos] == ["Lynk", "Lynk", "Kia", "VW"]
-    assert [photo.split for photo in dataset.photos] == ["train", "holdout", "train", "train"]
+    assert [dataset.classes[image.label].split()[0] for image in dataset.images] == ["Lynk", "Lynk", "Kia", "VW"]
+    assert [image.split for image in dataset.images] == ["train", "holdout", "train", "train"]
 
 
 def test_body_and_year_need_no_column(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_class_named_twice_in_the_order_is_refused(tmp_path: Path) -> None:
 
 def test_three_photos_are_just_enough(tmp_path: Path) -> None:
     dataset = open_dataset(write_folders(tmp_path, photos=3, labels=LABELS[:2]))
-    assert Counter(photo.split for photo in dataset.photos) == dict.fromkeys(SPLITS, 2)
+    assert Counter(image.split for image in dataset.images) == dict.fromkeys(SPLITS, 2)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_a_csv_without_its_columns_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_a_folder_without_photos_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"data set|no labelled photos"):
+    with pytest.raises(DatasetError, match=r"data set|no labelled images"):
         open_dataset(tmp_path / name)
 
 
@@ -294,7 +294,7 @@ def test_unreadable_photos_are_left_out_and_listed(tmp_path: Path) -> None:
     dataset = open_dataset(root)
     assert [file for file, _ in dataset.unreadable] == [broken]
     assert dataset.unreadable[0][1]
-    assert len(dataset.photos) == 120
+    assert len(dataset.images) == 120
 
 
 def test_too_many_unreadable_photos_are_an_error(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_too_many_unreadable_photos_are_an_error(tmp_path: Path) -> None:
 def test_labels_in_the_order_of_a_model(tmp_path: Path) -> None:
     dataset = open_dataset(write_folders(tmp_path, photos=3, labels=LABELS[:2]))
     ordered = dataset.ordered(["BMW X6 SUV 2012", LABELS[0], LABELS[1]])
-    assert {ordered.classes[photo.label] == photo.file.parent.name for photo in ordered.photos} == {True}
+    assert {ordered.classes[image.label] == image.file.parent.name for image in ordered.images} == {True}
     assert ordered.fingerprint == dataset.fingerprint
     with pytest.raises(DatasetError, match=LABELS[0]):
         dataset.ordered([LABELS[1]])
@@ -321,17 +321,17 @@ def test_corrections_join_train_or_relabel_where_the_photo_is(tmp_path: Path) ->
     picture(LABELS[0], 99).save(new)
     corrected, repeats = dataset.corrected({known.file: wrong, new: LABELS[0]})
     assert repeats == ()
-    assert len(corrected.photos) == 13
-    found = {photo.digest: photo for photo in corrected.photos}
+    assert len(corrected.images) == 13
+    found = {image.digest: image for image in corrected.images}
     assert (found[known.digest].label, found[known.digest].split) == (1 - known.label, "holdout")
-    assert [photo.split for photo in corrected.photos if photo.file == new] == ["train"]
+    assert [image.split for image in corrected.images if image.file == new] == ["train"]
     with pytest.raises(DatasetError, match="Lada"):
         dataset.corrected({new: "Lada Niva SUV 1980"})
 
 
-def _smaller(photo: Path, copy: Path, side: int = 32) -> Path:
+def _smaller(file: Path, copy: Path, side: int = 32) -> Path:
     """The same picture in another file."""
-    with Image.open(photo) as image:
+    with Image.open(file) as image:
         image.resize((side, side), Image.Resampling.BICUBIC).save(copy, quality=85)
     return copy
 
@@ -339,15 +339,15 @@ def _smaller(photo: Path, copy: Path, side: int = 32) -> Path:
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_correction_that_repeats_what_is_evaluated_on_is_left_out(tmp_path: Path, split: str) -> None:
     dataset = open_dataset(write_folders(tmp_path / "data", photos=6, labels=LABELS[:2]))
-    photo = dataset.of(split)[0]
-    copy = _smaller(photo.file, tmp_path / "copy.jpg")
+    image = dataset.of(split)[0]
+    copy = _smaller(image.file, tmp_path / "copy.jpg")
     new = tmp_path / "new.png"
     picture(LABELS[0], 99).save(new)
-    corrected, repeats = dataset.corrected({copy: dataset.classes[photo.label], new: LABELS[0]})
+    corrected, repeats = dataset.corrected({copy: dataset.classes[image.label], new: LABELS[0]})
     assert repeats == (() if split == "train" else (copy,))
-    joined = set(corrected.photos) - set(dataset.photos)
-    assert {photo.file for photo in joined} == {new, copy} - set(repeats)
-    assert {photo.split for photo in joined} == {"train"}
+    joined = set(corrected.images) - set(dataset.images)
+    assert {image.file for image in joined} == {new, copy} - set(repeats)
+    assert {image.split for image in joined} == {"train"}
 
 
 def test_what_repeats_a_correction_that_is_left_out_is_left_out_too(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_what_repeats_a_correction_that_is_left_out_is_left_out_too(tmp_path: Pa
     rows = [(f"{label}/{n:03}.png", label, split) for label in LABELS[:2] for n, split in enumerate(SPLITS)]
     evaluated, other = (picture(LABELS[0], seed, side=64) for seed in (2, 99))
     dataset = open_dataset(_write_csv(tmp_path, rows))
-    files = [tmp_path / f"frame-{step}.png" for step in range(1, 17)]  # from a holdout photo to quite another one
+    files = [tmp_path / f"frame-{step}.png" for step in range(1, 17)]  # from a holdout image to quite another one
     for step, file in enumerate(files, start=1):
         Image.blend(evaluated, other, step / 16).save(file)
     assert dataset.corrected({files[-1]: LABELS[0]})[1] == ()
@@ -369,8 +369,8 @@ def test_corrections_leave_no_copy_of_a_photo_out_and_relabel_all(tmp_path: Path
     dataset = open_dataset(root)
     assert dataset.corrected({}) == (dataset, ())
     corrected, _ = dataset.corrected({root / LABELS[0] / "000.png": LABELS[1]})
-    assert {photo.file for photo in dataset.photos if photo not in corrected.photos} == files
-    assert [corrected.classes[photo.label] for photo in corrected.photos if photo.file in files] == [LABELS[1]] * 2
+    assert {image.file for image in dataset.images if image not in corrected.images} == files
+    assert [corrected.classes[image.label] for image in corrected.images if image.file in files] == [LABELS[1]] * 2
 
 
 def test_a_photo_more_or_less_moves_few_others(tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ def test_a_photo_more_or_less_moves_few_others(tmp_path: Path) -> None:
 
 
 def _holdout(dataset: Dataset, label: str) -> set[str]:
-    return {photo.digest for photo in dataset.of("holdout") if dataset.classes[photo.label] == label}
+    return {image.digest for image in dataset.of("holdout") if dataset.classes[image.label] == label}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -397,7 +397,7 @@ def test_photos_that_a_version_was_evaluated_on_stay_in_the_holdout(tmp_path: Pa
     for number in range(20, 60):
         picture(LABELS[1], number).save(root / LABELS[1] / f"{number:03}.png")
     again = open_dataset(root, split_seed=seed, holdout=held)
-    assert _holdout(again, LABELS[0]) == _holdout(dataset, LABELS[0])  # no photo that may have been learned joins them
+    assert _holdout(again, LABELS[0]) == _holdout(dataset, LABELS[0])  # no image that may have been learned joins them
     assert held & _holdout(again, LABELS[1])
     assert len(_holdout(again, LABELS[1])) == 6  # one is too few to evaluate 60 by
     assert len(_holdout(again, LABELS[2])) == 2
@@ -406,24 +406,24 @@ def test_photos_that_a_version_was_evaluated_on_stay_in_the_holdout(tmp_path: Pa
 
 def test_a_copy_of_a_photo_that_was_evaluated_on_is_not_learned(tmp_path: Path) -> None:
     root = write_folders(tmp_path, photos=20, labels=LABELS[:2])
-    photo = open_dataset(root).of("holdout")[0]
-    copy = _smaller(photo.file, photo.file.with_name("copy.jpg"))
-    again = open_dataset(root, split_seed=1, holdout={photo.digest})
-    assert copy in {photo.file for photo in again.of("holdout")}
+    image = open_dataset(root).of("holdout")[0]
+    copy = _smaller(image.file, image.file.with_name("copy.jpg"))
+    again = open_dataset(root, split_seed=1, holdout={image.digest})
+    assert copy in {image.file for image in again.of("holdout")}
 
 
 def test_photos_evaluated_on_leave_some_to_learn_from(tmp_path: Path) -> None:
     root = write_folders(tmp_path, photos=3, labels=LABELS[:2])
-    everything = {photo.digest for photo in open_dataset(root).photos}
+    everything = {image.digest for image in open_dataset(root).images}
     dataset = open_dataset(root, holdout=everything)
-    assert Counter(photo.split for photo in dataset.photos) == dict.fromkeys(SPLITS, 2)
+    assert Counter(image.split for image in dataset.images) == dict.fromkeys(SPLITS, 2)
 
 
 def test_splits_that_the_data_brings_are_kept_whatever_was_evaluated_on(tmp_path: Path) -> None:
     write_folders(tmp_path, photos=6, labels=LABELS[:2])
     rows = [(f"{label}/{n:03}.png", label, SPLITS[n % 3]) for label in LABELS[:2] for n in range(6)]
     before = open_dataset(_write_csv(tmp_path, rows))
-    assert open_dataset(tmp_path, holdout={photo.digest for photo in before.of("train")}) == before
+    assert open_dataset(tmp_path, holdout={image.digest for image in before.of("train")}) == before
 
 
 @pytest.mark.parametrize("exists", [True, False])

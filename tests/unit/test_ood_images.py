@@ -30,15 +30,15 @@ GOOD = ("cup.png,cup,calibration", "cup2.png,cup,calibration", "chair.png,chair,
 
 def test_photos_come_by_split(folder: Path) -> None:
     found = open_ood_images(write(folder, *GOOD))
-    assert [photo.what for photo in found.of("calibration")] == ["cup", "cup"]
-    assert found.images("holdout", 16).shape == (1, 16, 16, 3)
+    assert [image.what for image in found.of("calibration")] == ["cup", "cup"]
+    assert found.decoded("holdout", 16).shape == (1, 16, 16, 3)
 
 
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
         (GOOD, "file,label", "needs the columns file, what and split"),
-        (GOOD[:2], "file,what,split", "no photos in 'holdout'"),
+        (GOOD[:2], "file,what,split", "no images in 'holdout'"),
         ((*GOOD, "x.png,x,train"), "file,what,split", "line 5: the split is 'train'"),
         ((*GOOD, "x.png,x,holdout"), "file,what,split", "line 5: there is no file 'x.png'"),
         ((*GOOD, "../outside.png,x,holdout"), "file,what,split", "line 5: there is no file"),
@@ -55,4 +55,4 @@ def test_no_table_and_no_picture_are_said(folder: Path) -> None:
         open_ood_images(folder)
     (folder / "chair.png").write_text("no picture")
     with pytest.raises(DatasetError, match="cannot be used"):
-        open_ood_images(write(folder, *GOOD)).images("holdout", 16)
+        open_ood_images(write(folder, *GOOD)).decoded("holdout", 16)

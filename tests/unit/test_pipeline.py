@@ -344,7 +344,7 @@ def test_a_picture_that_finds_no_memory_is_decoded_once_more_alone(
                 raise ImageError("too_large", "no memory")
             return np.zeros((4, 4, 3), np.uint8)
 
-    monkeypatch.setattr(threads, "open_picture", lambda *_args, **_options: Scarce())
+    monkeypatch.setattr(threads, "open_image", lambda *_args, **_options: Scarce())
     decoder = threads.Decoder(size=4, max_pixels=50_000_000, on_progress=lambda: None)
     (decoded,) = decoder([threads.File(1, b"x", b"digest")], threading.Event())
     assert (decoded.error and decoded.error[0]) == code

@@ -13,7 +13,7 @@ from PIL import Image
 
 from model.errors import ImageError
 from model.formats import jxl
-from model.preprocess import decode, open_picture
+from model.preprocess import decode, open_image
 
 RED, GREEN, BLUE, GREY = (200, 30, 30), (30, 200, 30), (30, 30, 200), (120, 120, 120)
 
@@ -189,11 +189,11 @@ def test_reduced_decoding_is_close_to_full_decoding(size: tuple[int, int], targe
 
 def test_a_photo_is_decoded_with_fewer_pixels_than_it_has() -> None:
     photo = _photo(1280, 960)
-    reduced = open_picture(_encoded(photo, "JPEG"), 224)
+    reduced = open_image(_encoded(photo, "JPEG"), 224)
     assert reduced.pixels == 320 * 240
     # A progressive file keeps its coefficients in full, and PNG knows no reduced decoding.
-    assert open_picture(_encoded(photo, "JPEG", progressive=True), 224).pixels == 1280 * 960
-    assert open_picture(_encoded(photo, "PNG"), 224).pixels == 1280 * 960
+    assert open_image(_encoded(photo, "JPEG", progressive=True), 224).pixels == 1280 * 960
+    assert open_image(_encoded(photo, "PNG"), 224).pixels == 1280 * 960
 
 
 def _png_header(width: int, height: int) -> bytes:
@@ -331,7 +331,7 @@ def test_the_limit_counts_what_the_decoder_holds() -> None:
 
 def test_a_phones_largest_photos_are_decoded() -> None:
     data = _encoded(Image.new("L", (16320, 12240), 130), "JPEG")
-    picture = open_picture(data, 224)
+    picture = open_image(data, 224)
     assert picture.pixels == 2040 * 1530
     assert (picture.decode() == 130).all()
 

@@ -95,7 +95,7 @@ def test_folding_a_norm_changes_nothing() -> None:
 
 def test_the_float_graph_computes_what_torch_computes(dataset: Dataset, state: dict[str, torch.Tensor]) -> None:
     weights = to_float16(state, len(COLORS))
-    images = decode_files([photo.file for photo in dataset.photos[:8]], SIZE)
+    images = decode_files([image.file for image in dataset.images[:8]], SIZE)
     assert check_parity(weights, float_graph(weights, SIZE), images) < 1e-4
     exact, rounded = (graph_logits(float_graph(weights, SIZE, half=half), images) for half in (False, True))
     assert np.abs(exact - rounded).max() < 0.01 * np.abs(exact).max()
@@ -104,7 +104,7 @@ def test_the_float_graph_computes_what_torch_computes(dataset: Dataset, state: d
 def test_a_graph_of_other_weights_is_caught(dataset: Dataset, state: dict[str, torch.Tensor]) -> None:
     weights = to_float16(state, len(COLORS))
     other = {**weights, "fc.bias": np.add(weights["fc.bias"], np.float16(1))}
-    images = decode_files([photo.file for photo in dataset.photos[:2]], SIZE)
+    images = decode_files([image.file for image in dataset.images[:2]], SIZE)
     with pytest.raises(PublishingFailed, match="differ from torch"):
         check_parity(other, float_graph(weights, SIZE), images)
 
@@ -112,7 +112,7 @@ def test_a_graph_of_other_weights_is_caught(dataset: Dataset, state: dict[str, t
 def test_int8_graph_is_a_quarter_of_the_size_and_close(dataset: Dataset, state: dict[str, torch.Tensor]) -> None:
     weights = to_float16(state, len(COLORS))
     graph = float_graph(weights, SIZE)
-    small = quantize(graph, decode_files([photo.file for photo in dataset.of("train")], SIZE))
+    small = quantize(graph, decode_files([image.file for image in dataset.of("train")], SIZE))
     assert len(small.SerializeToString()) < 0.3 * len(graph.SerializeToString())
     assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= {node.op_type for node in small.graph.node}
 
@@ -122,7 +122,7 @@ def test_a_version_is_whole_and_says_what_it_is(version: Path, dataset: Dataset)
     assert (card.name, card.classes, card.image_size) == ("cars-1", dataset.classes, SIZE)
     assert card.recipe.model_dump() == {"name": "scratch", "note": "for tests"}
     assert card.data.fingerprint == dataset.fingerprint
-    assert set(card.data.holdout) == {photo.digest for photo in dataset.of("holdout")}
+    assert set(card.data.holdout) == {image.digest for image in dataset.of("holdout")}
     on_disk = {file.relative_to(version).as_posix() for file in version.rglob("*") if file.is_file()}
     assert on_disk == {*card.files, "card.json"}
     assert {"plots/reliability.png", "plots/risk_coverage.png", "plots/per_class.png", "plots/confusions.png"} < on_disk
@@ -201,7 +201,7 @@ def test_the_limit_for_known_cars_is_that_of_calibration(version: Path, dataset:
     assert known is not None
     engine = open_engine("onnx", "cpu", version, card)
     for split in ("calibration", "holdout"):
-        logits = engine.logits(decode_files([photo.file for photo in dataset.of(split)], SIZE))
+        logits = engine.logits(decode_files([image.file for image in dataset.of(split)], SIZE))
         scores = ood_scores(logits, card.temperature)[known.score]
         assert told["rejected"][split] == (scores < known.threshold).mean()
         if split == "calibration":
@@ -247,14 +247,14 @@ def test_photos_that_show_no_car_are_fitted_to_and_reported_on(
     told = cards.read(out).metrics.model_dump()["ood_images"]
     assert told["holdout"]["images"] == told["calibration"]["images"] == 12
     assert told["calibration"]["decided_model"] == 0
-    root = dataset.photos[0].file.parent.parent
+    root = dataset.images[0].file.parent.parent
     found = evaluate_version(out, root, split="holdout", engine="onnx", device="cpu", ood_images=others)
     assert found["ood_images"] == told
 
 
 def test_evaluating_gives_the_numbers_of_the_card(version: Path, dataset: Dataset) -> None:
     card = cards.read(version).metrics.model_dump()
-    root = dataset.photos[0].file.parent.parent
+    root = dataset.images[0].file.parent.parent
     found = evaluate_version(version, root, split="holdout", engine="onnx", device="cpu")
     for name in ("images", "top1_count", "top5_count", "make_count", "ece", "decisions", "framing", "confusable"):
         assert found[name] == card[name], name
@@ -264,13 +264,13 @@ def test_evaluating_gives_the_numbers_of_the_card(version: Path, dataset: Datase
 
 def test_a_version_may_know_other_classes_than_the_data(version: Path, dataset: Dataset) -> None:
     assert accuracy_of_version(version, dataset).fraction == pytest.approx(cards.read(version).metrics.top1)
-    strange = Dataset(tuple(f"Lada {n} SUV 1980" for n in range(4)), dataset.photos, (), 0)
+    strange = Dataset(tuple(f"Lada {n} SUV 1980" for n in range(4)), dataset.images, (), 0)
     assert accuracy_of_version(version, strange).right == 0
 
 
 def test_both_engines_agree_with_the_card(version: Path, dataset: Dataset) -> None:
     card: Card = cards.read(version)
-    images = decode_files([photo.file for photo in dataset.of("holdout")], SIZE)
+    images = decode_files([image.file for image in dataset.of("holdout")], SIZE)
     for name, engine in card.engines.items():
         loaded = open_engine(name, "cpu", version, card)
         right = (loaded.logits(images).argmax(axis=1) == dataset.labels("holdout")).mean()
@@ -313,8 +313,8 @@ def test_a_failure_halfway_leaves_nothing(
 def test_without_a_holdout_nothing_is_published(
     dataset: Dataset, state: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    photos = tuple(photo for photo in dataset.photos if photo.split != "holdout")
-    without = Dataset(dataset.classes, photos, (), 0)
+    images = tuple(image for image in dataset.images if image.split != "holdout")
+    without = Dataset(dataset.classes, images, (), 0)
     with pytest.raises(DatasetError, match="holdout"):
         publish(state, dataset=without, image_size=SIZE, out=tmp_path / "v", recipe={"name": "scratch"})
 
@@ -322,7 +322,7 @@ def test_without_a_holdout_nothing_is_published(
 def test_weights_from_elsewhere_are_published_by_command(
     dataset: Dataset, state: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = dataset.photos[0].file.parent.parent
+    root = dataset.images[0].file.parent.parent
     save_file({f"average.{name}": tensor for name, tensor in state.items()}, tmp_path / "weights.safetensors")
     (tmp_path / "weights.pt").write_bytes(b"PK\x03\x04")
     assert main([str(tmp_path / "weights.pt"), str(root), str(tmp_path / "bad"), "--size", "32"]) == 1

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from jobs.db.database import Database
 from jobs.db.queries import batches, images, jobs, predictions
+from jobs.db.queries.classes import ClassIds
 from workers.lease import LeaseLost
 
 __all__ = ["Pruned", "Storage"]
@@ -26,6 +27,7 @@ class Storage:
     def __init__(self, database: Database, *, window: Callable[[Connection], int]) -> None:
         self._database = database
         self._window = window
+        self._class_ids = ClassIds()
 
     def commit(
         self,
@@ -39,16 +41,22 @@ class Storage:
 
         `rows`: the predictions of what was inferred; all other contents without an error were predicted before.
         """
-        new = {row.content_hash for row in rows}
+        facts = {row.content_hash: row.fact for row in rows}
+        new = facts.keys()
         failed = sum(outcome.error is not None for outcome in outcomes)
         reused = {o.content_hash for o in outcomes if o.error is None and o.content_hash is not None} - new
         cached = sum(o.error is None and o.content_hash in reused for o in outcomes)
         counts = jobs.Counts(ok=len(outcomes) - failed, failed=failed, cached=cached)
         with self._database.write() as connection:
             stored_by_others = predictions.store(connection, version_id, rows) < len(rows)
-            if not predictions.protect(connection, version_id, reused | new if stored_by_others else reused):
+            wanted = reused | new if stored_by_others else reused
+            protected = predictions.protect(connection, version_id, wanted)
+            if len(protected) < len(wanted):
                 raise Pruned
             if not (jobs.count_up(connection, claim.job_id, counts) and batches.close(connection, claim)):
                 raise LeaseLost
-            images.settle(connection, claim.job_id, outcomes)
+            facts |= protected
+            images.settle(
+                connection, claim.job_id, outcomes, version_id=version_id, facts=facts, class_ids=self._class_ids
+            )
             return batches.dispatch(connection, claim.job_id, window=self._window(connection))

@@ -26,7 +26,7 @@ class MustWait(Fault):
 
 
 class Broken(Fault):
-    """The engine fails on the start-up picture, too."""
+    """The engine fails on the start-up image, too."""
 
 
 class ImageAtFault(Fault):
@@ -38,7 +38,7 @@ class VersionUnusable(Exception):
 
 
 def diagnose(runtime: Runtime, version: VersionRecord, error: Exception) -> Fault:
-    """Return what `error`, raised in a batch of this model version, says. The engine is given its start-up picture
+    """Return what `error`, raised in a batch of this model version, says. The engine is given its start-up image
     again.
     """
     if isinstance(error, SourceError):

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from itertools import islice
 
-from jobs.db.queries import batches, images, jobs, listed_files
+from jobs.db.queries import batches, images, incremental, jobs, listed_files
 from jobs.errors import CarClassifierError, DatabaseError
 from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
 from jobs.sources import Entry, Source
-from workers import logs
+from workers import events, logs
 from workers.classification.finish import finish_job
+from workers.classification.unchanged import BaseWalk, keep, reader, shrunk
 from workers.lease import Lease, LeaseLost
 from workers.runtime import BATCHES_PER_ENGINE, Runtime
 
@@ -32,6 +33,8 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
         return
     with runtime.database.write() as connection:
         attempt = jobs.claim_scan(connection, job_id, owner=runtime.owner, seconds=runtime.settings.lease_seconds)
+        if attempt is not None:
+            incremental.note_reader(connection, job_id, reader(runtime.settings))
     if attempt is None:
         return
     logs.bind(job=job_id)
@@ -52,11 +55,21 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
         _put_off(runtime, job_id, exc, attempt=attempt)
         return
     runtime.scan_backoff.worked(job_id)
+    _release(runtime, job_id, attempt=attempt, done=done)
+
+
+def _release(runtime: Runtime, job_id: int, *, attempt: int, done: bool) -> None:
+    """End the slice; the job, too, where all is done, or where the source has shrunk so much that it may be away."""
     with runtime.database.write() as connection:
-        jobs.release_scan(connection, job_id, attempt=attempt, done=done)
-    if done:
+        reason = shrunk(connection, job_id) if done else None
+        mine = jobs.release_scan(connection, job_id, attempt=attempt, done=done and reason is None)
+        failed = mine and reason is not None and jobs.fail(connection, job_id, reason)
+        row = jobs.get(connection, job_id) if failed else None
+    if row is not None:
+        events.publish(events.JobFinished.of(row))
+    elif reason is None and done:
         finish_job(runtime, job_id)
-    else:
+    elif reason is None:
         runtime.notify(SCAN_JOB, job_id)
 
 
@@ -82,6 +95,7 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
     full = max(1, CHUNK // size) * size
     deadline = time.monotonic() + SLICE_SECONDS
     chunk = min(full, BATCHES_PER_ENGINE * size) if job.total == 0 else full  # the first batches start soon
+    walk = _base_walk(runtime, job, after=after)
     with runtime.sources.open(job.source) as source:
         entries = _entries(runtime, job_id, source, after=after)
         counted: Counter[str] = Counter()
@@ -91,7 +105,7 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
                 if len(found) < chunk or any(f.error for f in found):
                     runtime.sources.check(job.source)  # what is missing or cannot be read may only be away
                 skipped, counted = source.left_out - counted, Counter(source.left_out)
-                _add(runtime, job_id, found, attempt=attempt, skipped=skipped)
+                _add(runtime, job, found, attempt=attempt, skipped=skipped, walk=walk)
                 lease.check()
                 if len(found) < chunk:
                     return True
@@ -118,11 +132,37 @@ def _entries(runtime: Runtime, job_id: int, source: Source, *, after: str | None
         after = rows[-1].path
 
 
-def _add(runtime: Runtime, job_id: int, found: list[Entry], *, attempt: int, skipped: Mapping[str, int]) -> None:
+def _base_walk(runtime: Runtime, job: jobs.JobRecord, *, after: str | None) -> BaseWalk | None:
+    if job.base_id is None:
+        return None
+    return BaseWalk(runtime.database, job, reader=reader(runtime.settings), after=after)
+
+
+def _add(
+    runtime: Runtime,
+    job: jobs.JobRecord,
+    found: list[Entry],
+    *,
+    attempt: int,
+    skipped: Mapping[str, int],
+    walk: BaseWalk | None,
+) -> None:
     size = runtime.settings.batch_size
+    known = {} if walk is None else walk.known(found)
     with runtime.database.write() as connection:
-        if not images.add(connection, job_id, found, attempt=attempt, batch_size=size, skipped=skipped):
+        unchanged, facts = keep(connection, job.version_id, known)
+        added = images.add(
+            connection,
+            job.id,
+            found,
+            attempt=attempt,
+            batch_size=size,
+            skipped=skipped,
+            unchanged=unchanged,
+            facts=facts,
+        )
+        if not added:
             raise LeaseLost
-        sent = batches.dispatch(connection, job_id, window=runtime.window(connection))
+        sent = batches.dispatch(connection, job.id, window=runtime.window(connection))
     for batch_id in sent:
-        runtime.notify(CLASSIFY_BATCH, job_id, batch_id)
+        runtime.notify(CLASSIFY_BATCH, job.id, batch_id)

@@ -1,4 +1,4 @@
-"""What a training run does: open the photos, train, publish, evaluate, and end in one transaction."""
+"""What a training run does: open the images, train, publish, evaluate, and end in one transaction."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection
 
 from jobs.db.queries import training_runs, versions
 from jobs.db.queries.versions import VersionRecord
 from jobs.errors import VersionNotFound
+from jobs.records import RunOptions
 from jobs.sources.addresses import Address, parse, permitted_folder
 from jobs.states import RunState, VersionState
 from model import cards
@@ -48,6 +48,7 @@ class TrainingAttempt:
         self._claim = claim
         self._run = run
         self._monitor = monitor
+        self._options = _options_of(run)
         self._name = f"{run.recipe}-{run.id}-{run.token}"
         self._folder, continued = open_workspace(runtime.settings, run, attempt=claim.attempt)
         if claim.attempt > 1 and not continued:
@@ -55,7 +56,7 @@ class TrainingAttempt:
 
     def run(self) -> None:
         """Execute the run. Raises Stopped, LeaseLost, and whatever makes it fail."""
-        self._monitor.stage("opening the photos")
+        self._monitor.stage("opening the images")
         start = self._start()
         dataset = self._dataset(start)
         candidate = self._published_before() or self._make(dataset, start)
@@ -73,7 +74,7 @@ class TrainingAttempt:
 
     def _teacher(self) -> Path | None:
         """Return the file or version folder that training learns from, if its recipe does. Raises as `_start`."""
-        teacher = self._run.options.get("teacher")
+        teacher = self._options.teacher
         if teacher is None:
             return None
         place = self._place(teacher)
@@ -82,15 +83,15 @@ class TrainingAttempt:
         return place
 
     def _ood_images(self) -> OodImages | None:
-        """Return the photos that show no car, if the run was given some. Raises DatasetError and the errors of
+        """Return the images that show no car, if the run was given some. Raises DatasetError and the errors of
         `_place`.
         """
-        place = self._run.options.get("other")
+        place = self._options.other
         if place is None:
             return None
         ood_images = open_ood_images(self._place(place))
-        for photo in ood_images.photos:
-            _permitted(photo.file, roots=self._settings.roots)
+        for image in ood_images.images:
+            _permitted(image.file, roots=self._settings.roots)
         return ood_images
 
     def _place(self, name: str) -> Path:
@@ -104,22 +105,22 @@ class TrainingAttempt:
         return self._runtime.artifacts.find(version)[0]
 
     def _dataset(self, start: str | Path) -> Dataset:
-        """Return the labelled photos with people's corrections, in the classes of the version that training starts from
+        """Return the labelled images with people's corrections, in the classes of the version that training starts from
         if it knows all of them: so it stays able to name the others.
         """
-        options = self._run.options
+        options = self._options
         real = permitted_folder(parse(self._run.dataset), self._settings.roots)
         card = cards.read(start) if isinstance(start, Path) and start.is_dir() else None
         dataset = open_dataset(
             Path(os.fsdecode(real)),
-            split_seed=options["seed"],
-            min_photos=_min_photos(options),
+            split_seed=options.seed,
+            min_photos=options.min_photos,
             holdout=frozenset(card.data.holdout if card else ()),
             permitted=partial(_permitted, roots=self._settings.roots),
         )
         if dataset.left_out:
             few = ", ".join(f"{name} ({count})" for name, count in dataset.left_out.items())
-            self._monitor.note(f"classes left out, under {_min_photos(options)} photos to learn from: {few}")
+            self._monitor.note(f"classes left out, under {options.min_photos} images to learn from: {few}")
         for file, reason in dataset.unreadable:
             self._monitor.note(f"left out: {file}: {reason}")
         if card is not None:
@@ -131,14 +132,14 @@ class TrainingAttempt:
         return with_corrections(dataset, self._runtime, folder=self._folder, monitor=self._monitor)
 
     def _note_unknown(self, dataset: Dataset, start: Card) -> None:
-        """Say how many of the drawn holdout photos the version that training starts from may have learned from."""
+        """Say how many of the drawn holdout images the version that training starts from may have learned from."""
         if dataset.split_seed is None:
             return
         holdout, known = dataset.of("holdout"), frozenset(start.data.holdout)
-        unknown = sum(photo.digest not in known for photo in holdout)
+        unknown = sum(image.digest not in known for image in holdout)
         if unknown:
             self._monitor.note(
-                f"{unknown} of the {len(holdout)} holdout photos are not in the holdout of {start.name}, from which "
+                f"{unknown} of the {len(holdout)} holdout images are not in the holdout of {start.name}, from which "
                 "training starts: it may have been trained on them"
             )
 
@@ -151,10 +152,9 @@ class TrainingAttempt:
         return folder if folder.exists() else None
 
     def _make(self, dataset: Dataset, start: str | Path) -> Path:
-        options = self._run.options
         for split in ("calibration", "holdout"):
             if not dataset.of(split):
-                raise DatasetError(f"the data has no photos in {split!r}, without which a version cannot be evaluated")
+                raise DatasetError(f"the data has no images in {split!r}, without which a version cannot be evaluated")
         ood_images = self._ood_images()  # wrong ones are refused before the training
         self._monitor.stage("training")
         try:
@@ -168,10 +168,10 @@ class TrainingAttempt:
                 on_progress=self._monitor.report,
                 on_note=self._monitor.note,
                 should_stop=self._monitor.should_stop,
-                seed=options["seed"],
+                seed=self._options.seed,
                 device=_torch_device(self._runtime.device),
                 pretrained=self._settings.pretrained,
-                options=options["plan"],
+                options=self._options.plan,
             )
         except TrainingStopped:
             self._monitor.check()
@@ -194,7 +194,7 @@ class TrainingAttempt:
             name=self._name,
             training_plots=trained.plots,
             ood_images=ood_images,
-            seed=self._run.options["seed"],
+            seed=self._options.seed,
             report=report,
         )
         return out
@@ -224,9 +224,9 @@ class TrainingAttempt:
         self._monitor.check()
         card, digest = cards.verify(folder), cards.digest(folder)
         lost = [name for name in live.card["classes"] if name not in card.classes] if live is not None else []
-        options = self._run.options
-        decision = decide(mine, production, lost=lost, min_gain=options["min_gain"], force=options["force"])
-        promote = decision.promotable and options["promote"]
+        options = self._options
+        decision = decide(mine, production, lost=lost, min_gain=options.min_gain, force=options.force)
+        promote = decision.promotable and options.promote
         state = RunState.PUBLISHED if decision.better else RunState.REJECTED
         self._runtime.artifacts.store.put(folder, self._name)
         with self._runtime.database.write() as connection:
@@ -274,10 +274,10 @@ def _torch_device(device: str) -> str:
     return device if device.startswith("cuda") or device == "cpu" else "auto"
 
 
-def _min_photos(options: Mapping[str, Any]) -> int | None:
-    """Return the option, which older runs lack: which say whether small classes are dropped."""
-    before = len(SPLITS) if options.get("drop_small_classes") else None
-    return options.get("min_photos", before)
+def _options_of(run: training_runs.RunRecord) -> RunOptions:
+    """Return a run's options; older runs say whether small classes are dropped, and not below how many images."""
+    before = len(SPLITS) if run.options.get("drop_small_classes") else None
+    return RunOptions.from_json({"min_photos": before, **run.options})
 
 
 def _permitted(file: Path, *, roots: Sequence[str] | None) -> None:

@@ -42,15 +42,15 @@ def with_corrections(dataset: Dataset, runtime: Runtime, *, folder: Path, monito
     found, repeats = dataset.corrected(files)
     if repeats:
         monitor.note(
-            f"{len(repeats)} corrections are left out: the same picture, in another file, is among the photos that are "
+            f"{len(repeats)} corrections are left out: the same image, in another file, is among the images that are "
             "only evaluated on"
         )
     if len(files) > len(repeats):
-        evaluated = {photo.digest for photo in dataset.photos if photo.split != "train"}
+        evaluated = {image.digest for image in dataset.images if image.split != "train"}
         both = sum(file.name in evaluated for file in files)
         monitor.note(
             f"{len(files) - len(repeats)} corrections taken"
-            + f", {both} of them to photos that are only evaluated on" * (both > 0)
+            + f", {both} of them to images that are only evaluated on" * (both > 0)
         )
     return found
 

@@ -79,7 +79,7 @@ def decide(
     knows and the candidate does not. The candidate must be better than guessing, and better than production by
     `min_gain` (a fraction; more than nothing in any case), and is promotable if no class is lost; `force` overrules.
     """
-    mine = f"top-1 {candidate.top1:.2%} on {candidate.images:,} holdout photos"
+    mine = f"top-1 {candidate.top1:.2%} on {candidate.images:,} holdout images"
     if force:
         return PromotionDecision(better=True, promotable=True, reason=f"{mine}; forced")
     if guessing_chance(candidate) > GUESSING_LIMIT:
@@ -91,7 +91,7 @@ def decide(
         why = f"{mine}; {production}. If it is good enough: cars model promote {candidate.version}"
         return PromotionDecision(better=True, promotable=False, reason=why)
     gain = (candidate.correct - production.correct) / candidate.images
-    # Counts are compared, not fractions: half a photo's worth of rounding must not decide.
+    # Counts are compared, not fractions: half an image's worth of rounding must not decide.
     better = candidate.correct > production.correct and gain >= min_gain - 1e-12
     reason = f"{mine}, {production.version} has {production.top1:.2%}: {100 * gain:+.2f} points"
     if not better and min_gain > 0:

@@ -31,6 +31,7 @@ __all__ = [
     "patience",
     "prune",
     "retry",
+    "say_if_nobody_works",
     "source_of",
     "status",
     "submit",
@@ -83,7 +84,7 @@ _ROWS: tuple[Column[JobStatus], ...] = (
 _RECORD: tuple[Column[JobStatus], ...] = (
     *(Column(name) for name in ("id", "name", "state", "waiting", "error", "source", "model_version")),
     Column("done", show=_progress),
-    *map(_count, ("ok", "failed", "canceled", "cached", "skipped")),
+    *map(_count, ("ok", "failed", "canceled", "cached", "unchanged", "skipped")),
     Column("rate", show=lambda status: f"{rate:.3g} images/s" if (rate := status.images_per_second) else ""),
     Column("left", show=lambda status: readable(status.eta_seconds) if status.eta_seconds else ""),
     *times("created", "started", "finished"),
@@ -101,6 +102,12 @@ def submit(
     key: Annotated[str | None, typer.Option(help="Submitting the same key again gives the same job.")] = None,
     reuse: Annotated[bool, typer.Option("--reuse", help="The job of the key, be it another request.")] = False,
     notify: NotifyOption = None,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Read only what has changed since the last run of this folder.")
+    ] = False,
+    accept_shrink: Annotated[
+        bool, typer.Option("--accept-shrink", help="Accept that the folder has less than half as many images as then.")
+    ] = False,
 ) -> None:
     """Submit a folder of images (or single images) as a job and print its id."""
     with dependencies(ctx).client() as client:
@@ -115,6 +122,8 @@ def submit(
                 key=key,
                 reuse=reuse,
                 notify=notify,
+                incremental=incremental,
+                accept_shrink=accept_shrink,
             ).id
 
         try:
@@ -125,10 +134,11 @@ def submit(
             notice(f"job {exc.job} had the key {key!r} before, and is another request: {exc.differences}")
             job_id = enqueue(reuse=True)
         typer.echo(job_id)
-        _say_if_nobody_works(client)
+        say_if_nobody_works(client)
 
 
-def _say_if_nobody_works(client: "CommandClient") -> None:
+def say_if_nobody_works(client: "CommandClient") -> None:
+    """Tell the person if a job that was just submitted waits for a worker to be started."""
     if words := why_nobody_classifies(client.workers()):
         notice(words)
 
@@ -194,7 +204,7 @@ def retry(ctx: typer.Context, job: JobArgument) -> None:
         again = [f"{count:,} {name} images" for name, count in counts.items() if count]
         what = " and ".join(again) or "what was not listed yet"
         notice(f"job {job} continues with {what}; wait for it: cars wait {job}")
-        _say_if_nobody_works(client)
+        say_if_nobody_works(client)
 
 
 def delete(ctx: typer.Context, job: JobArgument) -> None:

@@ -169,7 +169,7 @@ def _print_evaluation(found: Json, form: Format | None) -> None:
     print_record(found, form, columns=_columns(k for k, value in found.items() if not isinstance(value, list | dict)))
     if (form or (Format.TABLE if sys.stdout.isatty() else Format.JSON)) is not Format.TABLE:
         return
-    typer.echo("\nas framing loosens (area: how much of the picture the car's own photo covers)")
+    typer.echo("\nas framing loosens (area: the fraction of the frame that the car's own image covers)")
     print_rows(found["framing"], _columns(found["framing"][0]), form)
     if ood_images := found.get("ood_images"):
         typer.echo("\nimages that show no car of the classes")

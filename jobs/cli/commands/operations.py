@@ -1,5 +1,7 @@
 """Commands that keep the system running: worker, beat, migrate, doctor."""
 
+import time
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -12,6 +14,7 @@ from jobs.records import CheckResult
 
 __all__ = ["beat", "doctor", "migrate", "worker"]
 
+REPORT_SECONDS = 2.0
 _CHECKS: tuple[Column[CheckResult], ...] = (
     Column("check"),
     Column("ok", show=lambda found: "ok" if found.ok else "FAILED", style=lambda found: "green" if found.ok else "red"),
@@ -45,10 +48,23 @@ def beat(ctx: typer.Context) -> None:
     dependencies(ctx).become(["beat"])
 
 
+def _report() -> Callable[[int, int], None]:
+    """Return what says how far a long migration is, every few seconds."""
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= REPORT_SECONDS or done == total:
+            last = time.monotonic()
+            notice(f"results of {done:,} of {total:,} images are migrated")
+
+    return report
+
+
 def migrate(ctx: typer.Context) -> None:
     """Bring the database to this release and register the bundled model version."""
     with dependencies(ctx).client() as client:
-        done = client.migrate()
+        done = client.migrate(report=_report())
         live = [version.name for version in client.models() if version.production]
     before, after = done["from"], done["to"]
     if before == after:

@@ -1,5 +1,6 @@
 """Commands about what came out: results, errors."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,18 +13,20 @@ from jobs.disk import check_writable
 from jobs.durations import moment_or_age
 from jobs.errors import OutputError
 from jobs.records import FailedImage, Result, SkippedSuffix
-from jobs.states import Decision, ImageStatus, JobState, ResultOrder
+from jobs.states import Decision, ImageStatus, JobState, ResultOrder, SummaryKey
 
 if TYPE_CHECKING:
     from jobs.cli.context import ResultStream
     from jobs.results import ResultFilters
+    from jobs.summary import SummaryRow
 
-__all__ = ["OutputOption", "check_output", "errors", "present", "results"]
+__all__ = ["OutputOption", "check_output", "errors", "present", "results", "summary"]
 
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE", help="Write to FILE.parquet, .csv, .jsonl or .json instead."),
 ]
+PAGE, MOST_PER_PAGE = 100, 10_000  # rows
 _ENDINGS = (".parquet", ".csv", ".jsonl", ".json")
 _STYLES: dict[str, str] = {Decision.MODEL: "green", Decision.MAKE: "yellow", Decision.UNKNOWN: "dim"}
 
@@ -72,6 +75,13 @@ _TROUBLE: Column[Result] = Column("trouble", show=_trouble, shrinks="to start", 
 _ERRORS: tuple[Column[FailedImage], ...] = (
     Column("path", shrinks="to end"), Column("code", style=lambda _: "red"), Column("message")
 )  # fmt: skip
+_SUMS: tuple[Column["SummaryRow"], ...] = (
+    Column("images", show=lambda row: f"{row.images:,}", right=True),
+    Column("ok", show=lambda row: f"{row.ok:,}", right=True),
+    Column("failed", show=lambda row: f"{row.failed:,}", right=True),
+    Column("mean_confidence", show=percent("mean_confidence"), right=True),
+    Column("decided", show=percent("decided"), right=True),
+)
 _SKIPPED: tuple[Column[SkippedSuffix], ...] = (
     Column("suffix", show=lambda row: row.suffix or "(none)"),
     Column("files", show=lambda row: f"{row.files:,}", right=True),
@@ -102,11 +112,17 @@ def results(
     sort: Annotated[ResultOrder | None, typer.Option(help="The surest, the first path or the newest first.")] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Those after the page that ended with this cursor.")
+    ] = None,
+    count: Annotated[bool, typer.Option("--count", help="Print only how many there are.")] = False,
     output: OutputOption = None,
     form: FormatOption = None,
 ) -> None:
     """Show results, one row per image, of one job or of all."""
     check_output(output, form)
+    if after is not None and (output or count or (limit or 1) > MOST_PER_PAGE):
+        raise typer.BadParameter(f"pages have at most {MOST_PER_PAGE:,} rows, go to stdout, and are not counted")
     filters: ResultFilters = {
         "label": label, "make": make, "model": car_model, "body": body, "year": year,
         "decision": decision and decision.value, "min_confidence": min_confidence, "max_confidence": max_confidence,
@@ -117,7 +133,35 @@ def results(
     timed = sort == ResultOrder.TIME or since is not None or until is not None
     with dependencies(ctx).client() as client:
         found = client.results(job, **filters)
-        present(found, output=output, form=form, top_k=top_k, one_job=job is not None, timed=timed)
+        if count:
+            typer.echo(found.count())
+            return
+        if after is None and (output or limit is None or limit > MOST_PER_PAGE or not found.paged):
+            present(found, output=output, form=form, top_k=top_k, one_job=job is not None, timed=timed)
+            return
+        page = found.page(after, limit=limit or PAGE)
+    _show(page.results, form=form, top_k=top_k, one_job=job is not None, timed=timed)
+    if page.next is not None:
+        notice(f"there are more: the same command with --after {page.next}")
+
+
+def summary(
+    ctx: typer.Context,
+    job: Annotated[str | None, typer.Argument(metavar="JOB", help="Only this job's.", show_default=False)] = None,
+    by: Annotated[SummaryKey | None, typer.Option(case_sensitive=False, help="A row for each value of this.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="From this day (UTC) on: yesterday, 2026-01-31, 7d.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows (listings: 100).")] = None,
+    form: FormatOption = None,
+) -> None:
+    """Sum up finished images, of one job or of all: how many, how sure the model is, and what share is decided."""
+    since = _moment(since, "--since")
+    with dependencies(ctx).client() as client:
+        rows = client.summary(job, by=by and by.value, since=since, limit=limit)
+    value: list[Column[SummaryRow]] = [Column(by.value, show=lambda row: plain(row.value))] if by else []
+    if not print_rows(rows, [*value, *_SUMS], form):
+        notice("no image is finished")
 
 
 def errors(
@@ -158,9 +202,13 @@ def present(
         count = found.write(output)
         notice(f"{count:,} results written to {output}")
         return
+    _show(found, form=form, top_k=top_k, one_job=one_job, timed=timed)
+
+
+def _show(rows: Iterable[Result], *, form: Format | None, top_k: int | None, one_job: bool, timed: bool) -> None:
     columns: list[Column[Result]] = [] if one_job else [Column("job")]
     columns += [*_FINDINGS, *([_FINISHED] if timed else []), *([_OTHERS] if top_k and top_k > 1 else []), _TROUBLE]
-    if not print_rows(found, columns, form):
+    if not print_rows(rows, columns, form):
         notice("no results")
 
 

@@ -141,10 +141,17 @@ def resume(ctx: typer.Context, name: NameArgument) -> None:
 
 
 @group.command("run")
-def run(ctx: typer.Context, name: NameArgument) -> None:
+def run(
+    ctx: typer.Context,
+    name: NameArgument,
+    accept_shrink: Annotated[
+        bool,
+        typer.Option("--accept-shrink", help="Accept that the folder has less than half as many images as before."),
+    ] = False,
+) -> None:
     """Make a job of a schedule now, whatever is due, and print its id."""
     with dependencies(ctx).client() as client:
-        typer.echo(client.schedules.run(name).id)
+        typer.echo(client.schedules.run(name, accept_shrink=accept_shrink).id)
 
 
 @group.command("remove")

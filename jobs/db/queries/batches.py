@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 
 from jobs.backoff import pause
 from jobs.db.database import later, now
-from jobs.db.queries import jobs
+from jobs.db.queries import jobs, outcomes
 from jobs.db.tables import BatchRow, ImageRow, JobRow
 from jobs.states import BatchState, ImageErrorCode, ImageStatus, JobState
 
@@ -50,19 +51,12 @@ class Leased(NamedTuple):
     owner: str
 
 
-def add(connection: Connection, job_id: int, *, first: int, last: int, size: int, priority: int) -> None:
-    """Cut the ordinals `first … last` into waiting batches of `size`."""
-    rows = [
-        {
-            "job_id": job_id,
-            "first": at,
-            "last": min(at + size - 1, last),
-            "state": BatchState.WAITING,
-            "priority": priority,
-        }
-        for at in range(first, last + 1, size)
-    ]
-    connection.execute(insert(BatchRow), rows)
+def add(connection: Connection, job_id: int, ordinals: Sequence[int], *, size: int, priority: int) -> None:
+    """Cut the ordinals of pending images, which are sorted, into waiting batches of `size` images."""
+    parts = (ordinals[at : at + size] for at in range(0, len(ordinals), size))
+    common = {"job_id": job_id, "state": BatchState.WAITING, "priority": priority}
+    if rows := [{**common, "first": part[0], "last": part[-1]} for part in parts]:
+        connection.execute(insert(BatchRow), rows)
 
 
 def dispatch(connection: Connection, job_id: int, *, window: int) -> list[int]:
@@ -158,7 +152,7 @@ def narrow(connection: Connection, claim: Claim, *, error: str) -> bool:
     ordinals = list(connection.scalars(select(ImageRow.ordinal).where(pending).order_by(ImageRow.ordinal)))
     failures = connection.scalar(select(BatchRow.failures).where(BatchRow.id == claim.id)) or 0
     if len(ordinals) == 1 and failures + 1 >= MAX_FAILURES:
-        _fail(connection, claim.job_id, pending, code=ImageErrorCode.ENGINE_ERROR, message=error)
+        _fail(connection, claim.job_id, job, pending, code=ImageErrorCode.ENGINE_ERROR, message=error)
         return True
     middle = (len(ordinals) + 1) // 2
     parts = [part for part in (ordinals[:middle], ordinals[middle:]) if part]
@@ -179,21 +173,26 @@ def _pending_of(job_id: int, first: int, last: int) -> ColumnElement[bool]:
 
 
 def _fail(
-    connection: Connection, job_id: int, which: ColumnElement[bool], *, code: ImageErrorCode, message: str
+    connection: Connection,
+    job_id: int,
+    job: jobs.LockedJob,
+    which: ColumnElement[bool],
+    *,
+    code: ImageErrorCode,
+    message: str,
 ) -> int:
     """Fail pending images of a running job, count them, and return how many; the caller has locked the job."""
-    failed = connection.execute(
-        update(ImageRow)
-        .where(which)
-        .values(
-            status=ImageStatus.FAILED,
-            error_code=code,
-            error_message=message.replace("\0", ""),
-            finished_at=now(),
-        )
-    ).rowcount
-    jobs.count_up(connection, job_id, jobs.Counts(failed=failed))
-    return failed
+    moment: datetime = connection.execute(select(now())).scalar_one()
+    values = {
+        "status": ImageStatus.FAILED,
+        "error_code": code,
+        "error_message": message.replace("\0", ""),
+        "finished_at": moment,
+    }
+    failed = connection.scalars(update(ImageRow).where(which).values(values).returning(ImageRow.ordinal)).all()
+    outcomes.add_failures(connection, job_id, failed, version_id=job.version_id, code=code, moment=moment)
+    jobs.count_up(connection, job_id, jobs.Counts(failed=len(failed)))
+    return len(failed)
 
 
 def expired(connection: Connection) -> list[tuple[int, int]]:
@@ -256,6 +255,7 @@ def reclaim(connection: Connection, batch_id: int, *, job_id: int, owner: str | 
     crashed = _fail(
         connection,
         job_id,
+        job,
         and_(pending, ImageRow.crashes >= MAX_CRASHES),
         code=ImageErrorCode.WORKER_CRASHED,
         message=f"the process that worked on this image crashed {MAX_CRASHES} times",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select, update
 
 from jobs.db.database import bulk_insert, now
-from jobs.db.queries import batches, jobs
+from jobs.db.queries import batches, jobs, outcomes
+from jobs.db.queries.classes import ClassIds
+from jobs.db.queries.predictions import Fact
 from jobs.db.tables import ImageRow, JobRow
 from jobs.sources.base import Entry
 from jobs.sources.kinds import merged
 from jobs.states import ImageFailure, ImageStatus, JobState
 
-__all__ = ["Outcome", "add", "last_path", "pending", "settle"]
+__all__ = ["Outcome", "Settled", "add", "last_path", "pending", "settle"]
 
 TABLE: Any = ImageRow.__table__
 
@@ -25,6 +28,16 @@ class Outcome(NamedTuple):
     ordinal: int
     content_hash: bytes | None
     error: ImageFailure | None
+
+
+class Settled(NamedTuple):
+    """What is known of an image without reading it: a content hash with a stored prediction, or an error."""
+
+    content_hash: bytes | None
+    error: ImageFailure | None
+
+
+NOTHING: Mapping[str, Settled] = {}
 
 
 def last_path(connection: Connection, job_id: int) -> str | None:
@@ -42,15 +55,18 @@ def add(
     attempt: int,
     batch_size: int,
     skipped: Mapping[str, int],
+    unchanged: Mapping[str, Settled] = NOTHING,
+    facts: Mapping[bytes, Fact] | None = None,
 ) -> bool:
-    """Add what a scan has found, cut into batches, and count it; False when the scan's lease was lost or the job
-    stopped.
+    """Add what a scan has found, cut what is pending of it into batches, and count it; False when the scan's lease was
+    lost or the job stopped.
 
     `skipped`: how many files that are not images it has passed over meanwhile, by suffix. An entry with an error is a
-    failed image at once.
+    failed image at once, and one whose path is in `unchanged` is settled as that says; `facts`: what the predictions of
+    these contents say.
     """
     job = connection.execute(
-        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes)
+        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes, JobRow.version_id)
         .where(
             JobRow.id == job_id,
             JobRow.state == JobState.RUNNING,
@@ -61,25 +77,27 @@ def add(
     ).one_or_none()
     if job is None:
         return False
-    good = [f for f in found if f.error is None]
-    bad = [f for f in found if f.error is not None]
-    columns = ("job_id", "ordinal", "path", "listing", "status", "crashes")
-    ordinals = range(job.total, job.total + len(found))
-    rows = (
-        (job_id, at, f.path, f.listing, (ImageStatus.FAILED if f.error else ImageStatus.PENDING).value, 0)
-        for at, f in zip(ordinals, found, strict=True)
-    )
+    columns = ("job_id", "ordinal", "path", "listing", "status", "crashes", "stamp")
+    pending, finished = [], []
+    for at, entry in enumerate(found, job.total):
+        settled = Settled(None, entry.error) if entry.error else unchanged.get(entry.path)
+        if settled is None:
+            pending.append(at)
+        else:
+            finished.append(Outcome(at, *settled))
+    status = ImageStatus.PENDING.value
+    rows = ((job_id, at, f.path, f.listing, status, 0, f.stamp) for at, f in enumerate(found, job.total))
     bulk_insert(connection, TABLE, columns, rows)
-    if bad:
-        errors = [Outcome(at, None, f.error) for at, f in zip(ordinals, found, strict=True) if f.error]
-        settle(connection, job_id, errors)
-    if good:
-        batches.add(
-            connection, job_id, first=job.total, last=job.total + len(found) - 1, size=batch_size, priority=job.priority
-        )
+    settle(connection, job_id, finished, version_id=job.version_id, facts=facts)
+    batches.add(connection, job_id, pending, size=batch_size, priority=job.priority)
+    failed = sum(outcome.error is not None for outcome in finished)
+    ok = len(finished) - failed
     counts = {
         "total": JobRow.total + len(found),
-        "failed": JobRow.failed + len(bad),
+        "ok": JobRow.ok + ok,
+        "failed": JobRow.failed + failed,
+        "cached": JobRow.cached + ok,
+        "unchanged": JobRow.unchanged + ok,
         "skipped": JobRow.skipped + sum(skipped.values()),
         "skipped_suffixes": merged(job.skipped_suffixes, skipped),
     }
@@ -96,40 +114,64 @@ def pending(connection: Connection, claim: batches.Claim) -> list[tuple[int, str
     return [(ordinal, path) for ordinal, path in connection.execute(query.order_by(ImageRow.ordinal))]
 
 
-def settle(connection: Connection, job_id: int, outcomes: Sequence[Outcome]) -> None:
-    """Write statuses, hashes and errors of images. The caller holds the job's lock."""
-    if not outcomes:
+def settle(
+    connection: Connection,
+    job_id: int,
+    finished: Sequence[Outcome],
+    *,
+    version_id: int,
+    facts: Mapping[bytes, Fact] | None = None,
+    class_ids: ClassIds | None = None,
+) -> None:
+    """Write statuses, hashes and errors of images, and their outcomes. The caller holds the job's lock.
+
+    `facts`: what the predictions of all contents without an error say. `class_ids` spares questions about classes.
+    """
+    if not finished:
         return
+    facts = facts or {}
+    moment: datetime = connection.execute(select(now())).scalar_one()
+    _update(connection, job_id, finished, moment=moment)
+    classes = {facts[o.content_hash].car_class for o in finished if o.error is None and o.content_hash is not None}
+    ids = (class_ids or ClassIds()).of(connection, version_id, classes) if classes else {}
+    rows = []
+    for outcome in finished:
+        if outcome.error is not None or outcome.content_hash is None:
+            rows.append(outcomes.New(outcome.ordinal, None, None, None, outcome.error.code if outcome.error else None))
+            continue
+        fact = facts[outcome.content_hash]
+        class_id = ids[fact.car_class.label, fact.car_class.make]
+        rows.append(outcomes.New(outcome.ordinal, class_id, fact.confidence, fact.decision, None))
+    outcomes.add(connection, job_id, rows, version_id=version_id, moment=moment)
+
+
+def _update(connection: Connection, job_id: int, finished: Sequence[Outcome], *, moment: datetime) -> None:
     if connection.dialect.name == "sqlite":
+        stamp = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
         sql = (
-            "UPDATE images SET status = ?, content_hash = ?, error_code = ?, error_message = ?, "  # noqa: S608
-            f"finished_at = ({_now(connection)}) WHERE job_id = ? AND ordinal = ?"
+            "UPDATE images SET status = ?, content_hash = ?, error_code = ?, error_message = ?, finished_at = ? "
+            "WHERE job_id = ? AND ordinal = ?"
         )
         connection.exec_driver_sql(
-            sql, [(_status(o), o.content_hash, *(o.error or (None, None)), job_id, o.ordinal) for o in outcomes]
+            sql, [(_status(o), o.content_hash, *(o.error or (None, None)), stamp, job_id, o.ordinal) for o in finished]
         )
         return
     columns = (
-        [o.ordinal for o in outcomes],
-        [_status(o) for o in outcomes],
-        [o.content_hash for o in outcomes],
-        [o.error.code if o.error else None for o in outcomes],
-        [o.error.message.replace("\0", "") if o.error else None for o in outcomes],
-        job_id,
+        [o.ordinal for o in finished],
+        [_status(o) for o in finished],
+        [o.content_hash for o in finished],
+        [o.error.code if o.error else None for o in finished],
+        [o.error.message.replace("\0", "") if o.error else None for o in finished],
     )
     sql = (
         "UPDATE images SET status = new.status, content_hash = new.content_hash, error_code = new.code, "
-        "error_message = new.message, finished_at = clock_timestamp() "
+        "error_message = new.message, finished_at = %s "
         "FROM unnest(%b::int[], %b::text[], %b::bytea[], %b::text[], %b::text[]) "
         "AS new(ordinal, status, content_hash, code, message) "
         "WHERE images.job_id = %s AND images.ordinal = new.ordinal"
     )
-    connection.exec_driver_sql(sql, columns)
+    connection.exec_driver_sql(sql, (moment, *columns, job_id))
 
 
 def _status(outcome: Outcome) -> str:
     return (ImageStatus.FAILED if outcome.error else ImageStatus.OK).value
-
-
-def _now(connection: Connection) -> str:
-    return str(now().compile(dialect=connection.dialect))

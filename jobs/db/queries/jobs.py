@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from jobs.db.database import later, now
-from jobs.db.queries import notifications, schedules
+from jobs.db.queries import notifications, outcomes, schedules, totals
 from jobs.db.tables import BatchRow, ImageRow, JobRow, NotificationRow, VersionRow
 from jobs.states import BatchState, ImageStatus, JobState
 
@@ -63,11 +63,17 @@ class JobRecord(NamedTuple):
     failed: int
     canceled: int
     cached: int
+    unchanged: int
     skipped: int
     skipped_suffixes: Mapping[str, int]
     error: str | None
     waiting: str | None
     waiting_since: datetime | None
+    incremental: bool
+    base_id: int | None
+    accept_shrink: bool
+    trial: bool
+    read_with: str | None
     scan_owner: str | None
     scan_attempt: int
     scan_expires_at: datetime | None
@@ -88,6 +94,7 @@ class LockedJob(NamedTuple):
     state: JobState
     priority: int
     scanned_at: datetime | None
+    version_id: int
 
 
 class Work(NamedTuple):
@@ -156,9 +163,9 @@ def _notified() -> ScalarSelect[str]:
 
 def lock(connection: Connection, job_id: int) -> LockedJob | None:
     """Lock the job's row until the end of the transaction."""
-    columns = select(JobRow.state, JobRow.priority, JobRow.scanned_at).where(JobRow.id == job_id)
+    columns = select(JobRow.state, JobRow.priority, JobRow.scanned_at, JobRow.version_id).where(JobRow.id == job_id)
     row = connection.execute(columns.with_for_update()).one_or_none()
-    return LockedJob(JobState(row.state), row.priority, row.scanned_at) if row else None
+    return LockedJob(JobState(row.state), *row[1:]) if row else None
 
 
 def lock_running(connection: Connection, job_id: int) -> bool:
@@ -371,6 +378,7 @@ def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None
         "finished_at": None,
     }
     connection.execute(update(ImageRow).where(not_ok).values(cleared))
+    outcomes.delete_failures(connection, job_id)
     batches = [
         {"job_id": job_id, "first": part[0], "last": part[-1], "state": BatchState.WAITING, "priority": row.priority}
         for part in (ordinals[at : at + batch_size] for at in range(0, len(ordinals), batch_size))
@@ -419,14 +427,15 @@ def delete_images(connection: Connection, job_id: int, *, after: int, limit: int
     chosen = rest & (ImageRow.ordinal <= last)
     counts = select(ImageRow.status, func.count().label("images")).where(chosen).group_by(ImageRow.status)
     gone = {row.status: row.images for row in connection.execute(counts)}
+    outcomes.delete_range(connection, job_id, first=after + 1, last=last)
     connection.execute(delete(ImageRow).where(chosen))
     ok = JobRow.ok - gone.get(ImageStatus.OK, 0)
-    values = {
+    values: dict[str, Any] = {
         "total": JobRow.total - sum(gone.values()),
         "ok": ok,
         "failed": JobRow.failed - gone.get(ImageStatus.FAILED, 0),
         "canceled": JobRow.canceled - gone.get(ImageStatus.CANCELED, 0),
-        "cached": case((JobRow.cached > ok, ok), else_=JobRow.cached),
+        **{column.key: case((column > ok, ok), else_=column) for column in (JobRow.cached, JobRow.unchanged)},
     }
     connection.execute(update(JobRow).where(JobRow.id == job_id).values(values))
     return last
@@ -436,6 +445,7 @@ def delete_row(connection: Connection, job_id: int) -> None:
     """Delete a job that has no images any more, with its batches, for good. The caller holds its lock."""
     if connection.dialect.name == "postgresql":  # what went before may not have waited for the disk; this does for all
         connection.exec_driver_sql("SET LOCAL synchronous_commit TO DEFAULT")
+    totals.delete_all(connection, job_id)
     connection.execute(delete(BatchRow).where(BatchRow.job_id == job_id))
     connection.execute(delete(NotificationRow).where(NotificationRow.job_id == job_id))
     connection.execute(delete(JobRow).where(JobRow.id == job_id))

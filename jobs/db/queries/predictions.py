@@ -8,14 +8,19 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
     CompoundSelect,
     Connection,
     CursorResult,
+    LargeBinary,
     Select,
     String,
+    any_,
     delete,
     except_,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -25,9 +30,11 @@ from sqlalchemy import (
 
 from jobs.db.database import now
 from jobs.db.queries import jobs
+from jobs.db.queries.classes import CarClass
 from jobs.db.tables import ImageRow, JobRow, PredictionRow
 
 __all__ = [
+    "Fact",
     "Prediction",
     "begin_deletion",
     "count_unused",
@@ -46,6 +53,14 @@ SEARCH_MEMORY = "64MB"  # for which PostgreSQL compares a million hashes in memo
 DELETION_MINUTES = 10  # how long SQLite's header says that a deletion continues, unless it is renewed
 
 
+class Fact(NamedTuple):
+    """What a prediction says, but for its probabilities."""
+
+    car_class: CarClass
+    confidence: float
+    decision: str
+
+
 class Prediction(NamedTuple):
     """One row to store; the fields are the table's columns."""
 
@@ -59,6 +74,11 @@ class Prediction(NamedTuple):
     decision: str
     probabilities: bytes
 
+    @property
+    def fact(self) -> Fact:
+        """What it says, but for its probabilities."""
+        return Fact(CarClass(self.label, self.make, self.model, self.body, self.year), self.confidence, self.decision)
+
 
 def known(connection: Connection, version_id: int, hashes: Collection[bytes]) -> set[bytes]:
     """Return which of these contents the version has classified before."""
@@ -71,24 +91,32 @@ def known(connection: Connection, version_id: int, hashes: Collection[bytes]) ->
     return {bytes(row[0]) for row in connection.exec_driver_sql(sql, (version_id, list(hashes)))}
 
 
-def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) -> bool:
+def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) -> dict[bytes, Fact]:
     """Keep these predictions from being deleted until the end of the transaction, and from a deletion that is under way
-    for good; False when one is gone already.
+    for good; return what they say, without those that are gone already.
     """
     if not hashes:
-        return True
-    mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(hashes))
+        return {}
+    mine = (PredictionRow.version_id == version_id) & _among(connection, hashes)
     deleting = _is_deleting(connection)
     locked = (
-        select(PredictionRow.content_hash)
+        select(PredictionRow.content_hash, *_FACT)
         .where(mine)
         .order_by(PredictionRow.content_hash)
         .with_for_update(read=not deleting, key_share=True)
     )
-    found = connection.scalars(locked).all()
+    found = connection.execute(locked).all()
     if deleting:
+        mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_([row[0] for row in found])
         connection.execute(update(PredictionRow).where(mine).values(created_at=now()))
-    return len(found) == len(set(hashes))
+    return {bytes(row[0]): Fact(CarClass(*row[1:6]), *row[6:]) for row in found}
+
+
+def _among(connection: Connection, hashes: Collection[bytes]) -> ColumnElement[bool]:
+    """Return the condition of a prediction of one of these contents: in PostgreSQL a single parameter."""
+    if connection.dialect.name == "sqlite":
+        return PredictionRow.content_hash.in_(sorted(hashes))
+    return PredictionRow.content_hash == any_(literal(sorted(hashes), ARRAY(LargeBinary)))
 
 
 def store(connection: Connection, version_id: int, predictions: Sequence[Prediction]) -> int:
@@ -212,6 +240,10 @@ def _minute() -> int:
     return int(time.time()) // 60
 
 
+_FACT = (
+    *(PredictionRow.label, PredictionRow.make, PredictionRow.model, PredictionRow.body, PredictionRow.year),
+    *(PredictionRow.confidence, PredictionRow.decision),
+)
 _KEYS = select(PredictionRow.version_id, PredictionRow.content_hash)
 
 

@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    ScalarSelect,
+    Select,
+    Subquery,
+    TableValuedAlias,
+    and_,
+    func,
+    literal,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 
-from jobs.db.tables import CorrectionRow, ImageRow, JobRow, PredictionRow, VersionRow
-from jobs.states import ImageStatus, ResultOrder
+from jobs.db.queries import classes, summaries, walks
+from jobs.db.queries.walks import Key, Narrowed, Order
+from jobs.db.tables import BatchRow, ClassRow, CorrectionRow, ImageRow, JobRow, OutcomeRow, PredictionRow, VersionRow
+from jobs.states import BatchState, Decision, ImageStatus, ResultOrder
 
-__all__ = ["Count", "FailedImage", "Filter", "ResultRecord", "counts", "errors", "in_order", "page", "stored_names"]
+__all__ = [
+    "Count",
+    "FailedImage",
+    "Filter",
+    "ResultRecord",
+    "counts",
+    "errors",
+    "in_order",
+    "page",
+    "records",
+    "unfinished_jobs",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +64,10 @@ class Filter:
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:
         """Yield what a row must fulfil."""
-        names = {
-            "label": PredictionRow.label,
-            "make": PredictionRow.make,
-            "model": PredictionRow.model,
-            "version": VersionRow.name,
-        }
-        yield from (column.in_(getattr(self, name)) for name, column in names.items() if getattr(self, name))
+        yield from self.of_class(PredictionRow)
+        if self.version:
+            yield VersionRow.name.in_(self.version)
         columns = {
-            "year": PredictionRow.year,
             "decision": PredictionRow.decision,
             "listing": ImageRow.listing,
             "status": ImageRow.status,
@@ -53,8 +76,6 @@ class Filter:
         yield from (
             column == getattr(self, name) for name, column in columns.items() if getattr(self, name) is not None
         )
-        if self.body is not None:
-            yield func.lower(PredictionRow.body) == self.body.lower()
         if self.min_confidence is not None:
             yield PredictionRow.confidence >= self.min_confidence
         if self.max_confidence is not None:
@@ -65,6 +86,48 @@ class Filter:
             )
         if self.until is not None:
             yield and_(ImageRow.finished_at < self.until, JobRow.created_at < self.until)
+
+    def of_class(self, row: type[PredictionRow | ClassRow]) -> Iterator[ColumnElement[bool]]:
+        """Yield what a prediction's, or a stored class's, parts must fulfil."""
+        names = {"label": row.label, "make": row.make, "model": row.model}
+        yield from (column.in_(getattr(self, name)) for name, column in names.items() if getattr(self, name))
+        if self.year is not None:
+            yield row.year == self.year
+        if self.body is not None:
+            yield func.lower(row.body) == self.body.lower()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether only images fit that have no outcome."""
+        return self.status in (ImageStatus.PENDING, ImageStatus.CANCELED)
+
+    def narrowed(self, connection: Connection) -> Narrowed:
+        """Return it in terms of outcomes."""
+        of_class = list(self.of_class(ClassRow))
+        versions: tuple[int, ...] | None = None
+        if self.version:
+            versions = tuple(connection.scalars(select(VersionRow.id).where(VersionRow.name.in_(self.version))))
+        class_ids: tuple[int, ...] | None = None
+        if of_class:
+            of_version = [ClassRow.version_id.in_(versions)] if versions is not None else []
+            class_ids = tuple(classes.fitting(connection, *of_class, *of_version))
+        failed = self.status == ImageStatus.FAILED
+        sure = (self.decision, self.min_confidence, self.max_confidence)
+        predicted = self.status == ImageStatus.OK or class_ids is not None or any(each is not None for each in sure)
+        if failed and predicted:
+            class_ids = ()
+        return Narrowed(
+            job_id=self.job_id,
+            version_ids=versions,
+            class_ids=class_ids,
+            decisions=() if failed else (self.decision,) if self.decision else tuple(Decision),
+            failures=not predicted,
+            min_confidence=self.min_confidence,
+            max_confidence=self.max_confidence,
+            listing=self.listing,
+            since=self.since,
+            until=self.until,
+        )
 
 
 class ResultRecord(NamedTuple):
@@ -127,15 +190,59 @@ _COLUMNS = (
 )
 
 
-def page(connection: Connection, wanted: Filter, *, after: tuple[int, int] | None, limit: int) -> list[ResultRecord]:
-    """List the next rows after the key (job id, ordinal), in the order of that key."""
-    query = _selected(wanted).order_by(ImageRow.job_id, ImageRow.ordinal).limit(limit)
+def page(connection: Connection, wanted: Filter, *, after: Key | None, limit: int) -> list[Key]:
+    """List the keys of the next images of a job, in the order of their paths."""
+    assert wanted.job_id is not None
+    narrowed = wanted.narrowed(connection)
+    if (narrowed.few_classes or not narrowed.decisions) and wanted.listing is None:
+        return walks.keys(connection, narrowed, Order.BY_JOB, after=after, limit=limit)
+    query = _joined(select(ImageRow.ordinal)).where(*wanted.conditions()).order_by(ImageRow.ordinal).limit(limit)
     if after is not None:
-        if wanted.job_id is None:
-            query = query.where(tuple_(ImageRow.job_id, ImageRow.ordinal) > after)
-        else:
-            query = query.where(ImageRow.ordinal > after[1])
+        query = query.where(ImageRow.ordinal > after.ordinal)
+    elif wanted.status == ImageStatus.PENDING:
+        query = query.where(ImageRow.ordinal >= _first_open(wanted.job_id))
+    return [Key(None, wanted.job_id, ordinal) for ordinal in connection.scalars(query)]
+
+
+def _first_open(job_id: int) -> ScalarSelect[int]:
+    """The first ordinal of the job's batches that are not done: before it nothing is pending."""
+    still_open = select(func.min(BatchRow.first)).where(BatchRow.job_id == job_id, BatchRow.state != BatchState.DONE)
+    return select(func.coalesce(still_open.scalar_subquery(), 0)).scalar_subquery()
+
+
+def unfinished_jobs(connection: Connection, wanted: Filter, *, from_job: int | None) -> list[int]:
+    """List the jobs that have pending (or canceled) images, newest first, from a job on."""
+    pending = JobRow.total - JobRow.ok - JobRow.failed - JobRow.canceled
+    having = JobRow.canceled > 0 if wanted.status == ImageStatus.CANCELED else pending > 0
+    query = select(JobRow.id).where(having).order_by(JobRow.id.desc())
+    return list(connection.scalars(query if from_job is None else query.where(JobRow.id <= from_job)))
+
+
+def records(connection: Connection, keys: Sequence[Key]) -> list[ResultRecord]:
+    """Return what is stored of these images, in this order; those that are deleted meanwhile are left out."""
+    if not keys:
+        return []
+    places = _places(connection, keys)
+    query = (
+        _joined(select(*_COLUMNS), places)
+        .outerjoin(CorrectionRow, CorrectionRow.content_hash == ImageRow.content_hash)
+        .order_by(places.c.at)
+    )
     return list(map(ResultRecord._make, connection.execute(query)))
+
+
+def _places(connection: Connection, keys: Sequence[Key]) -> TableValuedAlias | Subquery:
+    """Return a table of the keys: `job_id`, `ordinal`, and `at`, the place of each."""
+    if connection.dialect.name == "sqlite":
+        pairs = func.json_each(json.dumps([[key.job_id, key.ordinal] for key in keys])).table_valued("key", "value")
+        columns = [func.json_extract(pairs.c.value, f"$[{at}]", type_=Integer) for at in (0, 1)]
+        query = select(columns[0].label("job_id"), columns[1].label("ordinal"), pairs.c.key.label("at"))
+        return query.subquery("places")
+    arrays = [
+        literal([key.job_id for key in keys], ARRAY(Integer)),
+        literal([key.ordinal for key in keys], ARRAY(Integer)),
+    ]
+    return func.unnest(*arrays).table_valued("job_id", "ordinal", with_ordinality="at", name="places").render_derived()
 
 
 def in_order(
@@ -143,27 +250,29 @@ def in_order(
 ) -> Iterator[list[ResultRecord]]:
     """Yield all rows in an order, `size` at a time, as the moment of the statement saw them.
 
-    A value that is sorted by may change while a job runs, so that pages by key would miss rows. Without an order the
-    rows are sorted by job and path.
+    For the orders that no index has, and for jobs that run: a value that is sorted by may change there, so that pages
+    by key would miss rows. Without an order the rows are sorted by job and path.
     """
-    query = _selected(wanted).order_by(*_keys(connection, wanted, order=order, reverse=reverse)).limit(limit)
+    query = _selected(wanted).order_by(*_sorting(connection, wanted, order=order, reverse=reverse)).limit(limit)
     for rows in connection.execution_options(yield_per=size).execute(query).partitions():
         yield list(map(ResultRecord._make, rows))
 
 
-def _keys(
+def _sorting(
     connection: Connection, wanted: Filter, *, order: ResultOrder | None, reverse: bool
 ) -> Iterator[ColumnElement[Any]]:
-    """Yield what to sort by; rows without the value come last either way, equal ones by job and path."""
+    """Yield what to sort by, as the walks do; rows without the value come last either way."""
     path: Any = ImageRow.path if connection.dialect.name == "sqlite" else ImageRow.path.collate("C")
+    backwards = reverse
     match order:
         case ResultOrder.CONFIDENCE:
             yield (PredictionRow.confidence.asc() if reverse else PredictionRow.confidence.desc()).nulls_last()
+            backwards = not reverse
         case ResultOrder.TIME:
             yield (ImageRow.finished_at.asc() if reverse else ImageRow.finished_at.desc()).nulls_last()
+            backwards = not reverse
         case ResultOrder.PATH if wanted.job_id is None:
             yield path.desc() if reverse else path.asc()
-    backwards = reverse and order in (None, ResultOrder.PATH)
     yield ImageRow.job_id.desc() if backwards else ImageRow.job_id.asc()
     yield ImageRow.ordinal.desc() if backwards else ImageRow.ordinal.asc()
 
@@ -173,35 +282,66 @@ def _selected(wanted: Filter) -> Select[*tuple[Any, ...]]:
     return _joined(select(*_COLUMNS)).outerjoin(CorrectionRow, corrected).where(*wanted.conditions())
 
 
-def _joined(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
-    """Join the images with their jobs, versions and predictions."""
+def _joined(
+    query: Select[*tuple[Any, ...]], places: TableValuedAlias | Subquery | None = None
+) -> Select[*tuple[Any, ...]]:
+    """Join the images (of these places) with their jobs, versions and predictions."""
+    if places is None:
+        query = query.select_from(ImageRow)
+    else:
+        here = and_(ImageRow.job_id == places.c.job_id, ImageRow.ordinal == places.c.ordinal)
+        query = query.select_from(places).join(ImageRow, here)
     return (
-        query.select_from(ImageRow)
-        .join(JobRow, JobRow.id == ImageRow.job_id)
+        query.join(JobRow, JobRow.id == ImageRow.job_id)
         .join(VersionRow, VersionRow.id == JobRow.version_id)
         .outerjoin(PredictionRow, _PREDICTED)
     )
 
 
+def count(connection: Connection, wanted: Filter) -> int:
+    """Return how many images fit: from totals where they tell, otherwise one by one.
+
+    Of all jobs those are counted that are finished, unless `status` asks for others.
+    """
+    if wanted.unfinished and wanted == Filter(job_id=wanted.job_id, status=wanted.status):
+        return summaries.unfinished(connection, wanted.job_id)[ImageStatus(wanted.status or "")]
+    if not wanted.unfinished:
+        narrowed = wanted.narrowed(connection)
+        with_unfinished = wanted.job_id is not None and narrowed.failures and wanted.status is None
+        if (found := summaries.count(connection, narrowed)) is not None:
+            more = sum(summaries.unfinished(connection, wanted.job_id).values()) if with_unfinished else 0
+            return found + more
+        if not with_unfinished:
+            return walks.count(connection, narrowed)
+    query = _joined(select(func.count())).where(*wanted.conditions())
+    return int(connection.execute(query).scalar_one())
+
+
 def counts(connection: Connection, wanted: Filter) -> list[Count]:
     """Count the images of each `status`, `decision`, `make` and `error_code`."""
+    if wanted == Filter(job_id=wanted.job_id):
+        return _all_counts(connection, wanted.job_id)
     groups = (ImageRow.status, PredictionRow.decision, PredictionRow.make, ImageRow.error_code)
     query = _joined(select(*groups, func.count().label("images"))).where(*wanted.conditions()).group_by(*groups)
     return list(map(Count._make, connection.execute(query)))
 
 
-def stored_names(connection: Connection, field: Literal["label", "make"]) -> list[str]:
-    """Return every label or make that a stored prediction has: a walk along its index, from each to the next."""
-    column = {"label": PredictionRow.label, "make": PredictionRow.make}[field]
-    walk = select(func.min(column).label("name")).cte("walk", recursive=True)
-    following = select(func.min(column)).where(column > walk.c.name).correlate(walk).scalar_subquery()
-    walk = walk.union_all(select(following).where(walk.c.name.is_not(None)))
-    return list(connection.scalars(select(walk.c.name).where(walk.c.name.is_not(None))))
+def _all_counts(connection: Connection, job_id: int | None) -> list[Count]:
+    """Count a job's images, or all, from totals."""
+    found = [
+        Count(ImageStatus.FAILED, None, None, each.outcome, each.images)
+        if each.make is None
+        else Count(ImageStatus.OK, each.outcome, each.make, None, each.images)
+        for each in summaries.tallies(connection, job_id)
+    ]
+    rest = summaries.unfinished(connection, job_id)
+    return found + [Count(status, None, None, None, images) for status, images in rest.items() if images]
 
 
 def errors(connection: Connection, job_id: int, *, after: int, limit: int) -> list[FailedImage]:
     """List the job's next failed images after an ordinal."""
     columns = (ImageRow.ordinal, ImageRow.path, ImageRow.error_code, ImageRow.error_message)
-    failed = (ImageRow.job_id == job_id) & (ImageRow.status == ImageStatus.FAILED) & (ImageRow.ordinal > after)
-    query = select(*columns).where(failed).order_by(ImageRow.ordinal).limit(limit)
+    failed = and_(OutcomeRow.job_id == job_id, OutcomeRow.error_code.is_not(None), OutcomeRow.ordinal > after)
+    same = and_(ImageRow.job_id == OutcomeRow.job_id, ImageRow.ordinal == OutcomeRow.ordinal)
+    query = select(*columns).join(OutcomeRow, same).where(failed).order_by(OutcomeRow.ordinal).limit(limit)
     return list(map(FailedImage._make, connection.execute(query)))

@@ -205,7 +205,7 @@ def current_runs() -> CompoundSelect[*tuple[Any, ...]]:
     source that one has, the newest that succeeded.
     """
     run = aliased(JobRow)  # this is part of statements on jobs
-    newest = select(func.max(run.id)).where(run.state.in_(SUCCEEDED))
+    newest = select(func.max(run.id)).where(run.state.in_(SUCCEEDED), run.trial.is_(False))
     of_sources = newest.where(run.source.in_(select(ScheduleRow.source))).group_by(run.source)
     of_schedules = newest.where(run.schedule_id.is_not(None)).group_by(run.schedule_id)
     return union(of_sources, of_schedules)

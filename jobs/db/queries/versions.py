@@ -19,6 +19,7 @@ __all__ = [
     "by_name",
     "history",
     "lock",
+    "names",
     "page",
     "production",
     "promote",
@@ -73,6 +74,11 @@ def page(connection: Connection) -> list[VersionRecord]:
     """List all versions, newest first."""
     rows = connection.execute(select(*VersionRow.__table__.columns).order_by(VersionRow.id.desc()))
     return [VersionRecord(**row._asdict()) for row in rows]
+
+
+def names(connection: Connection) -> list[str]:
+    """List the names of all versions, newest first."""
+    return list(connection.scalars(select(VersionRow.name).order_by(VersionRow.id.desc())))
 
 
 def production(connection: Connection) -> VersionRecord | None:

@@ -1,0 +1,281 @@
+"""Which images come next in an order, found along the indexes of `outcomes`, whatever else is stored.
+
+A walk is a page of keys after a key. A page costs the same at any place and with any number of rows: the filter chooses
+the index that has its rows together in the wanted order, or one along which they are frequent. Outcomes never change,
+so that no row that was there when a walk began is passed over or met twice while jobs run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import IntEnum
+from typing import Any, NamedTuple, Self
+
+from sqlalchemy import ColumnElement, Connection, Integer, Select, and_, func, literal, select, true, tuple_, union_all
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from jobs.db.tables import ImageRow, JobRow, OutcomeRow
+from jobs.states import Decision
+
+__all__ = ["Key", "Narrowed", "Order", "count", "keys"]
+
+MOST_BRANCHES = 64  # classes whose rows are merged; so many classes together are frequent enough to be met soon
+FEW = 20_000  # rows that are sorted rather than sought along another index
+
+
+class Order(IntEnum):
+    """The orders that a walk can have, with the direction."""
+
+    NEWEST = 0
+    OLDEST = 1
+    SUREST = 2
+    UNSUREST = 3
+    BY_JOB = 4  # of one job: in the order of its paths
+
+    @property
+    def descending(self) -> bool:
+        """Whether greater keys come first."""
+        return self in (Order.NEWEST, Order.SUREST)
+
+
+class Key(NamedTuple):
+    """Where a walk has come to: what it sorts by (None: rows without it, which come last), and the image."""
+
+    value: datetime | float | None
+    job_id: int
+    ordinal: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Narrowed:
+    """A filter in terms of outcomes: names are class ids, and a job or a version gives bounds in time."""
+
+    job_id: int | None = None
+    version_ids: tuple[int, ...] | None = None
+    class_ids: tuple[int, ...] | None = None
+    decisions: tuple[str, ...] = tuple(Decision)
+    failures: bool = True  # whether failed images fit, too
+    min_confidence: float | None = None
+    max_confidence: float | None = None
+    listing: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    latest: datetime | None = None  # when the last job that it can be about ended
+
+    @property
+    def by_confidence(self) -> bool:
+        """Whether the confidence is bounded."""
+        return self.min_confidence is not None or self.max_confidence is not None
+
+    @property
+    def every_decision(self) -> bool:
+        """Whether any decision fits."""
+        return set(self.decisions) == set(Decision)
+
+    @property
+    def few_classes(self) -> bool:
+        """Whether the rows of its classes can be merged."""
+        return self.class_ids is not None and len(self.class_ids) <= MOST_BRANCHES
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        """Yield what an outcome must fulfil, but for its class, its decision and being a failure."""
+        if self.job_id is not None:
+            yield OutcomeRow.job_id == self.job_id
+        if self.version_ids is not None:
+            yield OutcomeRow.version_id.in_(self.version_ids)
+        if self.min_confidence is not None:
+            yield OutcomeRow.confidence >= self.min_confidence
+        if self.max_confidence is not None:
+            yield OutcomeRow.confidence <= self.max_confidence
+        if self.since is not None:
+            yield OutcomeRow.finished_at >= self.since
+        if self.until is not None:
+            yield OutcomeRow.finished_at < self.until
+        if self.latest is not None:
+            yield OutcomeRow.finished_at <= self.latest
+
+    def of_class(self) -> list[ColumnElement[bool]]:
+        """Return what an outcome must fulfil in its class."""
+        return [] if self.class_ids is None else [OutcomeRow.class_id.in_(self.class_ids)]
+
+    def each_class(self) -> list[ColumnElement[bool]]:
+        """Return a condition for each of its classes."""
+        return [OutcomeRow.class_id == each for each in self.class_ids or ()]
+
+    def of_decisions(self) -> list[ColumnElement[bool]]:
+        """Return what an outcome must fulfil in its decision, or in being a failure."""
+        if not self.decisions:
+            return [OutcomeRow.error_code.is_not(None)]
+        if not self.every_decision:
+            return [OutcomeRow.decision.in_(self.decisions)]
+        return [] if self.failures or self.class_ids is not None else [OutcomeRow.decision.is_not(None)]
+
+    def of_classes(self) -> list[ColumnElement[bool]]:
+        """Return what an outcome must fulfil in its class and decision."""
+        return [*self.of_class(), *self.of_decisions()]
+
+    def ranges(self) -> list[ColumnElement[bool]]:
+        """Return a condition for each of its decisions: that, and the bounds of the confidence."""
+        low, high = self.min_confidence, self.max_confidence
+        bounds = [OutcomeRow.confidence >= low] if low is not None else []
+        bounds += [OutcomeRow.confidence <= high] if high is not None else []
+        return [and_(OutcomeRow.decision == each, *bounds) for each in self.decisions]
+
+    def bounded(self, connection: Connection) -> Self:
+        """Return it with the time at which the last job ended that it can be about, if all of those have ended."""
+        if self.job_id is None and self.version_ids is None:
+            return self
+        which = [JobRow.id == self.job_id] if self.job_id is not None else []
+        which += [JobRow.version_id.in_(self.version_ids)] if self.version_ids is not None else []
+        ends = func.max(JobRow.finished_at), func.count(), func.count(JobRow.finished_at)
+        latest, jobs, ended = connection.execute(select(*ends).where(*which)).one()
+        return replace(self, latest=latest) if jobs == ended and jobs else self
+
+
+def keys(connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int) -> list[Key]:
+    """List the next keys in an order.
+
+    Sorted by confidence, failures come last, by job and ordinal.
+    """
+    if wanted.class_ids == () or wanted.version_ids == ():
+        return []
+    if order is Order.BY_JOB:
+        return _of_job(connection, wanted, after=after, limit=limit)
+    if order in (Order.NEWEST, Order.OLDEST):
+        return _by_time(connection, wanted.bounded(connection), order, after=after, limit=limit)
+    found: list[Key] = []
+    if wanted.decisions and (after is None or after.value is not None):
+        found = _by_confidence(connection, wanted, order, after=after, limit=limit)
+        after = None
+    if len(found) < limit and wanted.failures:
+        failed = replace(wanted, decisions=(), class_ids=None)
+        rest = _of_job(connection, failed, after=after, limit=limit - len(found))
+        found += [key._replace(value=None) for key in rest]
+    return found
+
+
+def count(connection: Connection, wanted: Narrowed) -> int:
+    """Return how many outcomes fit."""
+    if wanted.class_ids == () or wanted.version_ids == ():
+        return 0
+    query = select(func.count()).select_from(OutcomeRow).where(*wanted.conditions(), *wanted.of_classes())
+    if wanted.listing is not None:
+        of_listing = and_(ImageRow.job_id == OutcomeRow.job_id, ImageRow.ordinal == OutcomeRow.ordinal)
+        query = query.join(ImageRow, of_listing).where(ImageRow.listing == wanted.listing)
+    return connection.execute(query).scalar_one()
+
+
+Branch = Select[*tuple[Any, ...]]
+
+
+def _keys(connection: Connection, branches: Sequence[Branch], order: Order, limit: int) -> list[Key]:
+    """Merge branches and list the first keys: of each as many as could be needed, along its own part of an index."""
+    if not branches:
+        return []
+    if len(branches) == 1:
+        query = branches[0].order_by(*_sorted(order, OutcomeRow)).limit(limit)
+        return list(map(Key._make, connection.execute(query)))
+    return _merged(
+        connection, [part.order_by(*_sorted(order, OutcomeRow)).limit(limit) for part in branches], order, limit
+    )
+
+
+def _merged(connection: Connection, parts: Sequence[Branch], order: Order, limit: int) -> list[Key]:
+    rows = union_all(*(select(part.subquery()) for part in parts)).subquery()
+    query = select(rows.c.value, rows.c.job_id, rows.c.ordinal).order_by(*_sorted(order, rows.c)).limit(limit)
+    return list(map(Key._make, connection.execute(query)))
+
+
+def _sorted(order: Order, rows: Any) -> list[ColumnElement[Any]]:
+    """Return what sorts `outcomes`, or merged rows of it."""
+    columns = [rows.job_id, rows.ordinal]
+    if order is not Order.BY_JOB:
+        columns.insert(0, getattr(rows, "value", None) if rows is not OutcomeRow else _column(order))
+    return [column.desc() if order.descending else column.asc() for column in columns]
+
+
+def _column(order: Order) -> Any:
+    return OutcomeRow.finished_at if order in (Order.NEWEST, Order.OLDEST) else OutcomeRow.confidence
+
+
+def _branch(order: Order, *conditions: ColumnElement[bool], after: Key | None) -> Branch:
+    """Return the outcomes after a key that fulfil the conditions."""
+    query = select(_column(order).label("value"), OutcomeRow.job_id, OutcomeRow.ordinal).where(*conditions)
+    if after is None:
+        return query
+    place, last = [OutcomeRow.job_id, OutcomeRow.ordinal], [after.job_id, after.ordinal]
+    if order is not Order.BY_JOB:
+        place, last = [_column(order), *place], [after.value, *last]  # type: ignore[list-item]
+    row, key = tuple_(*place), tuple_(*(literal(value, column.type) for value, column in zip(last, place, strict=True)))
+    return query.where(row < key if order.descending else row > key)
+
+
+def _by_class(connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int) -> list[Key]:
+    """Merge the rows of each class, which lie together in the index."""
+    common = [*wanted.conditions(), *wanted.of_decisions()]
+    if connection.dialect.name == "sqlite":
+        branches = [_branch(order, each, *common, after=after) for each in wanted.each_class()]
+        return _keys(connection, branches, order, limit)
+    ids = func.unnest(literal(wanted.class_ids, ARRAY(Integer))).table_valued("id", name="wanted").render_derived()
+    of_class = _branch(order, OutcomeRow.class_id == ids.c.id, *common, after=after).order_by(
+        *_sorted(order, OutcomeRow)
+    )
+    rows = of_class.limit(limit).lateral()
+    query = select(rows.c.value, rows.c.job_id, rows.c.ordinal).select_from(ids).join(rows, true())
+    return list(map(Key._make, connection.execute(query.order_by(*_sorted(order, rows.c)).limit(limit))))
+
+
+def _of_job(connection: Connection, wanted: Narrowed, *, after: Key | None, limit: int) -> list[Key]:
+    """Along the job's part of the index of classes, or of failures."""
+    if wanted.class_ids is not None:
+        return _by_class(connection, wanted, Order.BY_JOB, after=after, limit=limit)
+    common = [*wanted.conditions(), *wanted.of_decisions()]
+    return _keys(connection, [_branch(Order.BY_JOB, *common, after=after)], Order.BY_JOB, limit)
+
+
+def _by_time(connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int) -> list[Key]:
+    common = list(wanted.conditions())
+    if wanted.listing is not None:
+        of_listing = and_(ImageRow.job_id == OutcomeRow.job_id, ImageRow.ordinal == OutcomeRow.ordinal)
+        query = _branch(order, ImageRow.listing == wanted.listing, *common, *wanted.of_classes(), after=after)
+        return _keys(connection, [query.join(ImageRow, of_listing)], order, limit)
+    if wanted.few_classes:
+        return _by_class(connection, wanted, order, after=after, limit=limit)
+    if wanted.by_confidence and _are_few(connection, wanted.ranges()):
+        parts = [_branch(order, each, *common, *wanted.of_classes(), after=after) for each in wanted.ranges()]
+        return _merged(connection, [part.limit(FEW + 1) for part in parts], order, limit)
+    if wanted.decisions and not wanted.every_decision:
+        decided = [OutcomeRow.decision == each for each in wanted.decisions]
+        branches = [_branch(order, each, *common, *wanted.of_classes(), after=after) for each in decided]
+        return _keys(connection, branches, order, limit)
+    return _keys(connection, [_branch(order, *common, *wanted.of_classes(), after=after)], order, limit)
+
+
+def _by_confidence(
+    connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int
+) -> list[Key]:
+    common = list(wanted.conditions())
+    if wanted.few_classes and _are_few(connection, wanted.each_class()):
+        decided = list(wanted.of_decisions())
+        parts = [_branch(order, each, *common, *decided, after=after) for each in wanted.each_class()]
+        return _merged(connection, [part.limit(FEW + 1) for part in parts], order, limit)
+    decided = [OutcomeRow.decision == each for each in wanted.decisions]
+    branches = [_branch(order, each, *common, *wanted.of_class(), after=after) for each in decided]
+    if wanted.listing is None:
+        return _keys(connection, branches, order, limit)
+    of_listing = and_(ImageRow.job_id == OutcomeRow.job_id, ImageRow.ordinal == OutcomeRow.ordinal)
+    branches = [each.join(ImageRow, of_listing).where(ImageRow.listing == wanted.listing) for each in branches]
+    return _keys(connection, branches, order, limit)
+
+
+def _are_few(connection: Connection, parts: Sequence[ColumnElement[bool]]) -> bool:
+    """Return whether few outcomes fulfil these conditions together, looking at no more of them."""
+    left = FEW
+    for part in parts:
+        some = select(OutcomeRow.ordinal).where(part).limit(left + 1).subquery()
+        left -= connection.scalar(select(func.count()).select_from(some)) or 0
+        if left < 0:
+            return False
+    return True
