@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from jobs.db.queries.incremental import ENDED_WELL, is_current
-from jobs.db.tables import ImageRow, JobRow, PredictionRow
+from jobs.db.tables import ImageRow, JobRow, PredictionRow, ScheduleRow
 from jobs.states import ImageStatus
 
 __all__ = ["ImageDifference", "Tag", "image_differences", "newest_of_version", "stale", "unseen"]
@@ -34,13 +34,14 @@ class ImageDifference(NamedTuple):
 
 def stale(connection: Connection, version_id: int) -> list[int]:
     """Return the current runs of sources that are of another version, but for those where a run of this version is on
-    its way already.
+    its way already, and those of schedules that pin a version.
     """
     newest = select(func.max(JobRow.id)).where(is_current()).group_by(JobRow.source)
     coming = aliased(JobRow)
     same_source = and_(coming.source == JobRow.source, coming.version_id == version_id, coming.trial.is_(False))
     on_its_way = select(coming.id).where(same_source, coming.finished_at.is_(None)).exists()
-    found = select(JobRow.id).where(JobRow.id.in_(newest), JobRow.version_id != version_id, ~on_its_way)
+    pinned = select(ScheduleRow.id).where(ScheduleRow.source == JobRow.source, ScheduleRow.model.is_not(None)).exists()
+    found = select(JobRow.id).where(JobRow.id.in_(newest), JobRow.version_id != version_id, ~on_its_way, ~pinned)
     return list(connection.scalars(found.order_by(JobRow.id)))
 
 
