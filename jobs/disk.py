@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["check_writable", "private_file", "private_folder", "replacing", "trouble"]
+from jobs.errors import OutputError
+
+__all__ = ["check_writable", "new_file", "private_file", "private_folder", "replacing", "trouble"]
 
 
 def trouble(error: OSError | int, folder: Path | str) -> str:
@@ -46,6 +48,19 @@ def replacing(file: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(file: Path) -> Iterator[BinaryIO]:
+    """Yield a stream to what replaces a user's `file` when it is whole. Raises OutputError."""
+    target = file.resolve()
+    if target.is_dir():
+        raise OutputError(f"{file} is a folder: give the name of a file")
+    try:
+        with replacing(target) as stream:
+            yield stream
+    except OSError as exc:
+        raise OutputError(f"{file} cannot be written: {trouble(exc, target.parent)}") from exc
 
 
 def private_folder(folder: Path) -> None:

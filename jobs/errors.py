@@ -17,10 +17,13 @@
     │   ├── JobNotFound
     │   ├── ImageNotFound
     │   ├── LabelNotFound
+    │   ├── ListingNotFound
     │   ├── RunNotFound
+    │   ├── ScheduleNotFound
     │   └── VersionNotFound
     ├── KeyInUse                   the key is that of a job which is another request
     ├── NotPossible                the job or version is in a state that does not allow it
+    ├── PreviewUnavailable         no image can be decoded here
     ├── NoWorkerAlive              nothing would ever do the work
     ├── WorkerFailed               a local worker could not be started or went away
     └── WaitTimeout                the job did not end in time
@@ -43,11 +46,14 @@ __all__ = [
     "JobNotFound",
     "KeyInUse",
     "LabelNotFound",
+    "ListingNotFound",
     "NoWorkerAlive",
     "NotFound",
     "NotPossible",
     "OutputError",
+    "PreviewUnavailable",
     "RunNotFound",
+    "ScheduleNotFound",
     "SchemaMissing",
     "SchemaTooNew",
     "SettingsInvalid",
@@ -129,8 +135,16 @@ class LabelNotFound(NotFound):
     """No model version and no stored prediction has this label, make, model of car or body."""
 
 
+class ListingNotFound(NotFound):
+    """The job has no listing of this name, or no verdict on it yet."""
+
+
 class RunNotFound(NotFound):
     """No training run has this id."""
+
+
+class ScheduleNotFound(NotFound):
+    """No schedule has this name."""
 
 
 class VersionNotFound(NotFound):
@@ -151,6 +165,10 @@ class KeyInUse(CarClassifierError):
 
 class NotPossible(CarClassifierError):
     """The thing is in a state that does not allow what was asked."""
+
+
+class PreviewUnavailable(CarClassifierError):
+    """No image can be decoded or classified on this machine; the text says why."""
 
 
 class NoWorkerAlive(CarClassifierError):

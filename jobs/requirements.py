@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from jobs.errors import WorkerFailed
 from jobs.settings import load
 
-__all__ = ["require_model_packages", "require_training_packages"]
+__all__ = ["require_model_packages", "require_training_packages", "require_web_packages"]
 
 
 def require_model_packages(find: Callable[[str], object] = find_spec) -> None:
@@ -31,4 +31,13 @@ def require_training_packages(find: Callable[[str], object] = find_spec) -> None
             f"this installation cannot train: {', '.join(missing)} missing; pip install 'car-classifier[train]' "
             "(./cars installs the extras that CARS_EXTRAS names: CARS_EXTRAS=cpu,train), or start "
             "`cars worker --queues train` where it is installed"
+        )
+
+
+def require_web_packages(find: Callable[[str], object] = find_spec) -> None:
+    """Raise WorkerFailed unless this Python can serve the web console; imports nothing."""
+    if missing := [name for name in ("starlette", "uvicorn", "python_multipart") if not find(name)]:
+        raise WorkerFailed(
+            f"this installation has no web console: {', '.join(missing)} missing; pip install 'car-classifier[web]' "
+            "(./cars installs the extras that CARS_EXTRAS names: CARS_EXTRAS=cpu,tables,web)"
         )

@@ -190,8 +190,7 @@ class Results:
     def _class_names(self, version_id: int) -> list[str]:
         if version_id not in self._classes:
             with self._database.read() as connection:
-                row = versions.by_id(connection, version_id)
-            self._classes[version_id] = row.card["classes"] if row is not None else []
+                self._classes[version_id] = versions.classes(connection, version_id)
         return self._classes[version_id]
 
     def count(self) -> int:

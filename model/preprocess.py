@@ -64,6 +64,7 @@ _PLUGINS: Final = _registered()
 _GAP: Final = 3.0
 _SMALLEST_SCALE: Final = 64  # an eighth of the width by an eighth of the height
 _ORIENTATION: Final = 0x0112
+_TURNED: Final = (5, 6, 7, 8)  # width and height change places
 _BITS_PER_SAMPLE: Final = 258
 
 
@@ -84,6 +85,10 @@ class OpenedImage:
 
     def decode(self) -> NDArray[np.uint8]:
         """Return the RGB image, uint8 (size, size, 3), read-only, upright. Raises ImageError."""
+        return self.with_shape()[0]
+
+    def with_shape(self) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """Return the same, and the (width, height) in pixels, upright, of what was squished. Raises ImageError."""
         try:
             return self._decoded(self.image or Image.open(io.BytesIO(self.data), formats=("JXL",)), self.data)
         except Exception as exc:
@@ -92,13 +97,15 @@ class OpenedImage:
                     return self._decoded(Image.open(io.BytesIO(rest), formats=("PNG",)), rest)
             raise _failure(exc, self.data) from exc
 
-    def _decoded(self, image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+    def _decoded(self, image: Image.Image, data: bytes) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         with image:
             if image.format in ("JPEG", "MPO"):
                 jpeg.load(image, data)
             else:
                 image.load()
-            return _upright(_squish(image, self.size, self.box), _orientation(image))
+            orientation = _orientation(image)
+            shape = image.size[::-1] if orientation in _TURNED else image.size
+            return _upright(_squish(image, self.size, self.box), orientation), shape
 
 
 def decode(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -231,7 +238,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Turn the square: EXIF 2.32, table 6, value 1 to 8; others count as 1."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TURNED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]

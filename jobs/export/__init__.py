@@ -5,16 +5,16 @@ Everything but a DataFrame is streamed: memory does not grow with the number of 
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from jobs.disk import replacing, trouble
-from jobs.errors import OutputError, SettingsInvalid
+from jobs.disk import new_file
+from jobs.errors import SettingsInvalid
 from jobs.export.columns import Columns, ahead, columns
 from jobs.export.csv import guarded, print_csv, unguarded, write_csv
 from jobs.export.jsonl import print_json, write_json, write_jsonl
+from jobs.export.listings import write_listings
 from jobs.export.parquet import to_pandas, write_parquet
 from jobs.export.rows import COLUMNS, Row, flat
 
@@ -30,6 +30,7 @@ __all__ = [
     "to_pandas",
     "unguarded",
     "write",
+    "write_listings",
 ]
 
 FORMATS = ("json", "jsonl", "csv")
@@ -53,7 +54,7 @@ def write(pages: Iterable[Columns], file: Path) -> int:
     save = _WRITERS.get(file.suffix.lower())
     if save is None:
         raise SettingsInvalid(f"{file} has no ending that names a format: use one of {', '.join(_WRITERS)}")
-    with _output(file) as stream:
+    with new_file(file) as stream:
         return save(pages, stream)
 
 
@@ -73,16 +74,3 @@ def print_rows(
     if columns is not None:
         rows = ({column: row.get(column) for column in columns} for row in rows)
     return print_json(rows, out, array=format == "json", ascii_only=out.isatty())
-
-
-@contextmanager
-def _output(file: Path) -> Iterator[BinaryIO]:
-    """Yield a stream to what replaces `file` at the end. Raises OutputError."""
-    target = file.resolve()
-    if target.is_dir():
-        raise OutputError(f"{file} is a folder: give the name of a file")
-    try:
-        with replacing(target) as stream:
-            yield stream
-    except OSError as exc:
-        raise OutputError(f"{file} cannot be written: {trouble(exc, target.parent)}") from exc

@@ -63,6 +63,7 @@ class RunMonitor:
         self._progress |= {name: value for name, value in progress.to_json().items() if value is not None}
         if whole:
             self._progress["epochs_run"] = self._progress.get("epochs_run", 0) + 1
+            self._add_to_curve(progress)
             logger.info(
                 "run %d: epoch %d of %d: loss %.3f, validation %.3f, accuracy %.1f %%, %.3g images per second%s",
                 *(self._claim.id, progress.epoch, progress.epochs, progress.train_loss, progress.valid_loss),
@@ -71,6 +72,12 @@ class RunMonitor:
         if whole or time.monotonic() - self._written_at >= REPORT_SECONDS:
             self._write(epoch_done=whole)
         self._check_lease()
+
+    def _add_to_curve(self, progress: RunProgress) -> None:
+        """Keep the numbers of a whole epoch; one that another attempt has trained before is replaced."""
+        before = [point for point in self._progress.get("curve", []) if point["epoch"] < progress.epoch]
+        names = ("epoch", "train_loss", "valid_loss", "accuracy")
+        self._progress["curve"] = [*before, {name: getattr(progress, name) for name in names}]
 
     def should_stop(self) -> bool:
         """Return whether the run has to stop now. Raises LeaseLost."""

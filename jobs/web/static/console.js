@@ -1,0 +1,23 @@
+// What pages do beyond htmx: an image may be dropped or pasted into the demo. Without JavaScript its form does the same.
+"use strict";
+(() => {
+  const form = document.querySelector("form[data-drop]");
+  if (!form) return;
+  const input = form.querySelector("input[type=file]");
+  const area = form.querySelector(".drop");
+  const take = (files) => {
+    const image = [...files].find((file) => file.size > 0);
+    if (!image) return;
+    const list = new DataTransfer();
+    list.items.add(image);
+    input.files = list.files;
+    form.requestSubmit();
+  };
+  for (const name of ["dragenter", "dragover"]) {
+    document.addEventListener(name, (event) => { event.preventDefault(); area.classList.add("over"); });
+  }
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) area.classList.remove("over"); });
+  document.addEventListener("drop", (event) => { event.preventDefault(); area.classList.remove("over"); take(event.dataTransfer.files); });
+  document.addEventListener("paste", (event) => take(event.clipboardData.files));
+  input.addEventListener("change", () => { if (input.files.length) form.requestSubmit(); });
+})();
