@@ -367,7 +367,10 @@ def _add(backend: Backend, request: Request) -> tuple[int, bool]:
             row = request.row
             if request.incremental:
                 row |= incremental.columns(
-                    connection, request.listed.source, manifest=request.manifest_path, accept_shrink=request.accept_shrink
+                    connection,
+                    request.listed.source,
+                    manifest=request.manifest_path,
+                    accept_shrink=request.accept_shrink,
                 )
             job_id = jobs.add(connection, {**row, "version_id": version.id})
             request.store_files(connection, job_id)
