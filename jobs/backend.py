@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from jobs.db import migrate
 from jobs.db.database import Database
 from jobs.errors import ClientClosed
-from jobs.queues import SCAN_JOB, TRAIN_MODEL
+from jobs.queues import FINISH_JOB, SCAN_JOB, TRAIN_MODEL
 from jobs.settings import Settings
 from jobs.wake import wake
 
@@ -45,8 +45,10 @@ class Backend:
             raise ClientClosed("this client is closed; make a new one")
         return self._database
 
-    def notify(self, work: Literal["scan", "train"], number: int) -> None:
-        """Tell workers, after the commit, that there is a job to scan or a run to train; losing it loses nothing."""
+    def notify(self, work: Literal["scan", "train", "verdicts"], number: int) -> None:
+        """Tell workers, after the commit, that there is a job to scan, a run to train, or a job with verdicts that are
+        due; losing it loses nothing.
+        """
         if self.settings.embedded:
             wake(self.settings.home)
             return
@@ -54,7 +56,7 @@ class Backend:
 
         if self._notifier is None:
             self._notifier = Notifier(self.settings)
-        self._notifier.notify({"scan": SCAN_JOB, "train": TRAIN_MODEL}[work], number)
+        self._notifier.notify({"scan": SCAN_JOB, "train": TRAIN_MODEL, "verdicts": FINISH_JOB}[work], number)
 
     def close(self) -> None:
         """Close all connections; the backend cannot be used any more."""

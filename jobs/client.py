@@ -8,12 +8,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from jobs import corrections, housekeeping, job, model_registry, results, sources, training_run, workers
+from jobs import corrections, housekeeping, job, model_registry, results, retag, sources, training_run, workers
 from jobs import settings as configuration
 from jobs.backend import Backend
+from jobs.corrections import Corrections
 from jobs.db import migrate
 from jobs.errors import SettingsInvalid
 from jobs.job import Job
+from jobs.listings import Listings
 from jobs.records import RunOptions
 from jobs.summary import summarize
 from jobs.training_run import TrainingRun
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from jobs.db.database import Database
     from jobs.metrics import Exposition
     from jobs.results import ResultFilters, Results
+    from jobs.schedules import Schedules
     from jobs.settings import Settings
     from jobs.summary import SummaryRow
 
@@ -72,18 +75,44 @@ class Client:
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
         reuse: bool = False,
+        notify: str | None = None,
+        incremental: bool = False,
+        accept_shrink: bool = False,
+        listing_depth: int | None = None,
+        manifest: str | None = None,
     ) -> Job:
         """Enqueue a folder (a local path or an fsspec URL), or local files, and return the job at once.
 
         `model` pins a model version (default: the one in production); `top_k` labels are in each result; the same
         `key` gives the same job, if it is the same request: else KeyInUse is raised, unless `reuse` takes the old job
-        whatever it was. Of files, the source is the folder that they have in common. Raises SourceMissing,
-        SourceNotAllowed, SourceEmpty, VersionNotFound or SettingsInvalid.
+        whatever it was. Of files, the source is the folder that they have in common. `notify`: a URL that is told when
+        the job has ended; CARS_NOTIFY_HOSTS must have its host.
+
+        An `incremental` job reads only what has changed since the newest run of this source that ended well; it fails
+        if less than half as many images are found, unless that is to be accepted (`accept_shrink`).
+
+        `listing_depth`: how many folders of an image's path name its listing (default 1, up to 10; 0: there are none).
+        `manifest`: instead, the path, relative to the source, of a CSV with the columns `listing` and `path` (relative,
+        too); only what it lists is classified then.
+
+        Raises SourceMissing, SourceNotAllowed, SourceEmpty, VersionNotFound or SettingsInvalid.
         """
 
         def request() -> job.Request:
             listed = sources.listed(source)
-            return job.Request(listed=listed, name=name, model=model, top_k=top_k, priority=priority, key=key)
+            return job.Request(
+                listed=listed,
+                name=name,
+                model=model,
+                top_k=top_k,
+                priority=priority,
+                key=key,
+                incremental=incremental,
+                accept_shrink=accept_shrink,
+                listing_depth=listing_depth,
+                manifest=manifest,
+                notify=notify,
+            )
 
         return job.submit(self._backend, request, key=key, reuse=reuse)
 
@@ -123,6 +152,33 @@ class Client:
         if job is not None:
             return self._handle(job).results(**wanted)
         return results.find(self._backend, None, **wanted)
+
+    def retag(
+        self,
+        job: str | Job | None = None,
+        *,
+        stale: bool = False,
+        model: str | None = None,
+        trial: bool = False,
+        dry_run: bool = False,
+    ) -> list[records.Retagging]:
+        """Tag the source of a job again with a model version (default: the one in production) by an incremental job, or
+        every source whose current run is `stale`, of another version; return what was submitted.
+
+        A `trial` is to be compared and never counts as the source's current run. `dry_run` submits nothing and counts
+        the images whose content the version has not seen. With `stale`, a source that cannot be used is an `error` of
+        its record. Raises JobNotFound, VersionNotFound, NotPossible, SourceError or SettingsInvalid.
+        """
+        number = None if job is None else self._handle(job).number
+        return retag.retag(self._backend, number, stale=stale, model=model, trial=trial, dry_run=dry_run)
+
+    def diff(self, job: str | Job, before: str, after: str) -> Iterator[records.Difference]:
+        """Yield the images of an ended job of which two model versions differ in label or decision.
+
+        A version that is not the job's must have a run over the same source that has ended. Raises JobNotFound,
+        VersionNotFound, SettingsInvalid, and NotPossible where there is no such run: see `retag`.
+        """
+        return retag.diff(self._backend, self._handle(job).number, (before, after))
 
     def summary(
         self,
@@ -232,28 +288,44 @@ class Client:
         """Yield the statuses of training runs, newest first."""
         return training_run.listing(self._backend, limit=limit)
 
-    def label(self, image: str, label: str, *, new_class: bool = False) -> records.Correction:
-        """Correct an image, `JOB:PATH` or a file, for the next training; return the correction.
+    @property
+    def listings(self) -> Listings:
+        """The verdicts on listings, the images of one car for sale."""
+        return Listings(self._backend)
 
-        The image's bytes are stored. Raises NotPossible for a class that no version knows unless it is a `new_class`,
-        JobNotFound, ImageNotFound or SourceError.
+    @property
+    def corrections(self) -> Corrections:
+        """What people say that images show."""
+        return Corrections(self._backend)
+
+    def label(
+        self, image: str, label: str, *, new_class: bool = False, author: str | None = None
+    ) -> records.Correction:
+        """Correct an image, `JOB:PATH` or a file, for the next training and for its listing; return the correction.
+
+        The image's bytes are stored; `author` is the login name unless given. Raises NotPossible for a class that no
+        version knows unless it is a `new_class`, JobNotFound, ImageNotFound or SourceError.
         """
-        return corrections.add(self._backend, image, label, new_class=new_class)
+        return corrections.add(self._backend, image, label, new_class=new_class, author=author)
 
     def labels(self) -> Iterator[records.Correction]:
         """Yield all corrections."""
         return corrections.listing(self._backend)
 
     def import_labels(self, file: str | os.PathLike[str], *, new_class: bool = False) -> int:
-        """Take all corrections of a CSV, or none; return their number.
-
-        Its columns are `label` and `image`, or `label`, `job` and `path`.
-        """
-        return corrections.import_file(self._backend, Path(file), new_class=new_class)
+        """Take all corrections of a CSV, or none; return their number. See `Corrections.import_file`."""
+        return corrections.import_file(self._backend, Path(file), new_class=new_class).taken
 
     def export_labels(self, file: str | os.PathLike[str]) -> int:
         """Write all corrections to a CSV; return their number."""
         return corrections.export_file(self._backend, Path(file))
+
+    @property
+    def schedules(self) -> Schedules:
+        """Schedules: `add`, `list`, `show`, `pause`, `resume`, `run`, `remove`."""
+        from jobs.schedules import Schedules  # its libraries are needed by nothing else
+
+        return Schedules(self._backend)
 
     def workers(self) -> list[records.WorkerStatus]:
         """List the workers that were seen in the last week; alive when their heartbeat is under 15 s old."""

@@ -17,7 +17,9 @@
     │   ├── JobNotFound
     │   ├── ImageNotFound
     │   ├── LabelNotFound
+    │   ├── ListingNotFound
     │   ├── RunNotFound
+    │   ├── ScheduleNotFound
     │   └── VersionNotFound
     ├── KeyInUse                   the key is that of a job which is another request
     ├── NotPossible                the job or version is in a state that does not allow it
@@ -44,12 +46,14 @@ __all__ = [
     "JobNotFound",
     "KeyInUse",
     "LabelNotFound",
+    "ListingNotFound",
     "NoWorkerAlive",
     "NotFound",
     "NotPossible",
     "OutputError",
     "PreviewUnavailable",
     "RunNotFound",
+    "ScheduleNotFound",
     "SchemaMissing",
     "SchemaTooNew",
     "SettingsInvalid",
@@ -131,8 +135,16 @@ class LabelNotFound(NotFound):
     """No model version and no stored prediction has this label, make, model of car or body."""
 
 
+class ListingNotFound(NotFound):
+    """The job has no listing of this name, or no verdict on it yet."""
+
+
 class RunNotFound(NotFound):
     """No training run has this id."""
+
+
+class ScheduleNotFound(NotFound):
+    """No schedule has this name."""
 
 
 class VersionNotFound(NotFound):

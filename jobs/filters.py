@@ -53,8 +53,14 @@ def _spellings(database: Database, given: dict[str, Any]) -> dict[str, Any]:  # 
         return {}
     with database.read() as connection:
         vocabulary = Vocabulary(connection)
-    found = {name: getattr(vocabulary, name)(text) for name, text in named.items()}
+        found = {name: _spelled(vocabulary, name, text) for name, text in named.items()}
     return found | ({"body": found["body"][0]} if "body" in found else {})
+
+
+def _spelled(vocabulary: Vocabulary, name: Any, text: str) -> tuple[str, ...]:
+    """Return the spellings of a name: where predictions have it, theirs, for which no card is read."""
+    stored = vocabulary.stored(name, text) if name != "version" else ()
+    return stored or getattr(vocabulary, name)(text)
 
 
 def checked_order(order: str | None) -> ResultOrder | None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, CursorResult, select
 
 from jobs.db.database import Database
 from jobs.db.paging import pages
-from jobs.db.queries import jobs, predictions
+from jobs.db.queries import jobs, listings, predictions
 from jobs.errors import DatabaseUnavailable
 
 __all__ = ["delete", "delete_predictions", "prune", "would_prune"]
@@ -70,10 +70,11 @@ def _delete_job(database: Database, job_id: int) -> bool:
             if not jobs.lock_ended(connection, job_id):
                 return False
             last = jobs.delete_images(connection, job_id, after=after, limit=rows)
-            if last is None:
+            if last is not None:
+                after = last
+            elif not listings.delete_some(connection, job_id, limit=rows):
                 jobs.delete_row(connection, job_id)
                 return True
-            after = last
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import IntegrityError
 
-from jobs import housekeeping, model_registry, results, sources, workers
+from jobs import housekeeping, model_registry, notifications, results, sources, workers
 from jobs.db.paging import pages
-from jobs.db.queries import jobs, listed_files
+from jobs.db.queries import incremental, jobs, listed_files
 from jobs.db.queries import results as result_rows
 from jobs.errors import (
     ImageNotFound,
@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     from jobs.backend import Backend
     from jobs.results import ResultFilters, Results
 
-__all__ = ["Job", "Request", "listing", "submit"]
+__all__ = ["Job", "Request", "check", "check_source", "enqueue", "listing", "submit"]
 
 PAGE = 500
 FILES_PAGE = 2_000
 MOST_LABELS = 32_000
+LONGEST_SOURCE = 2_000  # bytes, which PostgreSQL can index
+DEFAULT_DEPTH = 1  # folders of a path that name its listing
 
 
 class Job:
@@ -208,6 +210,13 @@ class Request:
     top_k: int
     priority: str
     key: str | None
+    notify: str | None = None
+    schedule_id: int | None = None
+    incremental: bool = False
+    accept_shrink: bool = False
+    trial: bool = False
+    listing_depth: int | None = None
+    manifest: str | None = None
 
     def __post_init__(self) -> None:
         if self.priority not in list(Priority):
@@ -216,6 +225,32 @@ class Request:
             raise SettingsInvalid(f"top_k must be at least 1, not {self.top_k}")
         if self.key is not None and not 0 < len(self.key) <= 200:
             raise SettingsInvalid("key must have 1 to 200 characters")
+        if self.accept_shrink and not self.incremental:
+            raise SettingsInvalid("accept_shrink (--accept-shrink) is for incremental runs: give --incremental, too")
+        if self.incremental and self.listed.files is not None:
+            raise SettingsInvalid("an incremental run (--incremental) needs a folder or URL, not single images")
+        if len(self.listed.source.encode()) > LONGEST_SOURCE:
+            raise SettingsInvalid(f"the source has more than {LONGEST_SOURCE:,} bytes: move it, or link to it")
+        self._check_listings()
+
+    def _check_listings(self) -> None:
+        if self.listing_depth is not None and not 0 <= self.listing_depth <= sources.LARGEST_DEPTH:
+            raise SettingsInvalid(f"listing_depth must be 0 to {sources.LARGEST_DEPTH}, not {self.listing_depth}")
+        if self.manifest is None:
+            return
+        if self.listing_depth is not None:
+            raise SettingsInvalid("give either listing_depth or a manifest, which says what the listings are")
+        if self.listed.files is not None:
+            raise SettingsInvalid("a manifest lists the images of a folder: give the folder, not single images")
+        try:
+            sources.manifest_path(self.manifest)
+        except ValueError as exc:
+            raise SettingsInvalid(str(exc)) from exc
+
+    @property
+    def manifest_path(self) -> str | None:
+        """The manifest's path as jobs have it."""
+        return None if self.manifest is None else sources.manifest_path(self.manifest)
 
     @property
     def row(self) -> dict[str, object]:
@@ -226,6 +261,13 @@ class Request:
             "key": self.key,
             "top_k": min(self.top_k, MOST_LABELS),
             "priority": Priority(self.priority).rank,
+            "notify": self.notify,
+            "schedule_id": self.schedule_id,
+            "incremental": self.incremental,
+            "accept_shrink": self.accept_shrink,
+            "trial": self.trial or self.listed.files is not None,
+            "listing_depth": DEFAULT_DEPTH if self.listing_depth is None else self.listing_depth,
+            "manifest": self.manifest_path,
         }
 
     def _default_name(self) -> str:
@@ -234,9 +276,9 @@ class Request:
         return source.rpartition("/")[2] or source or "/"
 
     def store_files(self, connection: Connection, job_id: int) -> None:
-        """Store the list of files, if that is the source; a file's listing is the folder it is in, as in a scan."""
+        """Store the list of files, if that is the source; the scan says what listings they are of."""
         if self.listed.files is not None:
-            files = (listed_files.ListedFile(path.rpartition("/")[0] or None, path) for path in self.listed.files)
+            files = (listed_files.ListedFile(None, path) for path in self.listed.files)
             listed_files.add(connection, job_id, files)
 
     def differences(self, connection: Connection, job_id: int) -> Iterator[str]:
@@ -244,13 +286,20 @@ class Request:
         job = jobs.get(connection, job_id)
         if job is None:  # deleted meanwhile, as its handle will say
             return
-        wanted = self.row | {"priority": self.priority}
-        known = job._asdict() | {"priority": next(p.value for p in Priority if p.rank == job.priority)}
-        fields = ["source", "top_k", "priority", *(["name"] if self.name else [])]
-        yield from (f"its {f} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f])
+        wanted = self.row | {"priority": self.priority, "notify": redacted(self.notify or "")}
+        known = job._asdict() | {"priority": Priority.of(job.priority).value, "notify": redacted(job.notify or "")}
+        fields = ["source", "top_k", "priority", "listing_depth", "manifest", "incremental", "accept_shrink"]
+        fields += [name for name in ("name", "notify") if getattr(self, name)]
+        yield from (
+            f"its {f.replace('_', ' ')} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f]
+        )
         if self.model not in (None, "production", job.model_version):
             yield f"its model version is {job.model_version}, not {self.model}"
-        if job.source == self.listed.source and _files(connection, job_id) != self.listed.files:
+        if (
+            job.source == self.listed.source
+            and self.manifest is None
+            and _files(connection, job_id) != self.listed.files
+        ):
             yield "its files are others"
 
 
@@ -275,12 +324,19 @@ def submit(backend: Backend, request: Callable[[], Request], *, key: str | None,
     wanted = request()
     if key is not None and (known := _by_key(backend, key)) is not None:
         return _same(backend, known, wanted)
-    check_source(backend, wanted.listed.source, whole=wanted.listed.files is None)
+    check(backend, wanted)
     job_id, new = _add(backend, wanted)
     if not new:
         return Job(backend, str(job_id)) if reuse else _same(backend, job_id, wanted)
     backend.notify("scan", job_id)
     return Job(backend, str(job_id))
+
+
+def _has_base(backend: Backend, request: Request) -> bool:
+    """Whether an earlier run says what the source should have, so that an empty one is the job's failure."""
+    with backend.database.read() as connection:
+        run = incremental.current_run(connection, request.listed.source, manifest=request.manifest_path)
+        return request.incremental and run is not None
 
 
 def _by_key(backend: Backend, key: str) -> int | None:
@@ -297,6 +353,14 @@ def _same(backend: Backend, job_id: int, request: Request) -> Job:
     return Job(backend, str(job_id))
 
 
+def check(backend: Backend, request: Request) -> None:
+    """Raise a SourceError unless the request's source can be used, SettingsInvalid where its URL may not be told."""
+    if request.notify is not None:
+        notifications.check(backend.settings, request.notify)
+    whole = request.listed.files is None and request.manifest is None and not _has_base(backend, request)
+    check_source(backend, request.listed.source, whole=whole)
+
+
 def check_source(backend: Backend, canonical: str, *, whole: bool) -> None:
     """Raise a SourceError unless the source can be opened and, as a whole, has images."""
     with sources.open_source(
@@ -306,14 +370,27 @@ def check_source(backend: Backend, canonical: str, *, whole: bool) -> None:
             raise SourceEmpty(f"{redacted(canonical)} has no images: {sources.what_it_has(source)}; check the folder")
 
 
+def enqueue(connection: Connection, request: Request) -> int:
+    """Write a job's rows and return its id; workers are to be notified after the commit.
+
+    Raises VersionNotFound or NotPossible, and then nothing is written.
+    """
+    version = model_registry.usable(connection, request.model)
+    row = request.row
+    if request.incremental:
+        row |= incremental.columns(
+            connection, request.listed.source, manifest=request.manifest_path, accept_shrink=request.accept_shrink
+        )
+    job_id = jobs.add(connection, {**row, "version_id": version.id})
+    request.store_files(connection, job_id)
+    return job_id
+
+
 def _add(backend: Backend, request: Request) -> tuple[int, bool]:
     """The id of a new job, or of the one that has got the key meanwhile; and whether it is new."""
     try:
         with backend.database.write() as connection:
-            version = model_registry.usable(connection, request.model)
-            job_id = jobs.add(connection, {**request.row, "version_id": version.id})
-            request.store_files(connection, job_id)
-            return job_id, True
+            return enqueue(connection, request), True
     except IntegrityError:
         known = _by_key(backend, request.key) if request.key else None
         if known is None:

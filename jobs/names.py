@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -25,18 +27,35 @@ class Vocabulary:
     """
 
     def __init__(self, connection: Connection) -> None:
-        rows = versions.page(connection)
-        self._versions = [row.name for row in rows]
-        classes = dict.fromkeys(name for row in rows for name in row.card["classes"])
-        self._labels = list(classes | dict.fromkeys(stored_classes.stored_names(connection, "label")))
-        self._makes = stored_classes.stored_names(connection, "make")
-        self._named = [part for row in rows for part in (row.card.get("class_parts") or {}).values()]
+        self._connection = connection
+
+    @cached_property
+    def _cards(self) -> list[Mapping[str, Any]]:
+        return [row.card for row in versions.page(self._connection)]
+
+    @cached_property
+    def _labels(self) -> list[str]:
+        stored = stored_classes.stored_names(self._connection, "label")
+        return list(dict.fromkeys([*(name for card in self._cards for name in card["classes"]), *stored]))
+
+    @cached_property
+    def _makes(self) -> list[str]:
+        return stored_classes.stored_names(self._connection, "make")
+
+    @property
+    def _named(self) -> list[Mapping[str, str]]:
+        return [part for card in self._cards for part in (card.get("class_parts") or {}).values()]
+
+    def stored(self, part: stored_classes.Part, text: str) -> tuple[str, ...]:
+        """Return the spellings of a name that stored predictions have: none of those that no prediction has yet."""
+        return _same(text, stored_classes.stored_names(self._connection, part))
 
     def version(self, text: str) -> tuple[str, ...]:
         """Return the versions of this name, in any case. Raises VersionNotFound."""
-        if found := _same(text, self._versions):
+        known = versions.names(self._connection)
+        if found := _same(text, known):
             return found
-        raise VersionNotFound(f"no model version {text!r}{_meant(text, self._versions)}; `cars models` lists them")
+        raise VersionNotFound(f"no model version {text!r}{_meant(text, known)}; `cars models` lists them")
 
     def label(self, text: str) -> tuple[str, ...]:
         """Return the spellings of a class. Raises LabelNotFound."""

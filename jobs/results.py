@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas
 
     from jobs.backend import Backend
+    from jobs.export import Columns
 
 __all__ = ["Page", "ResultFilters", "Results", "find"]
 
@@ -189,8 +190,7 @@ class Results:
     def _class_names(self, version_id: int) -> list[str]:
         if version_id not in self._classes:
             with self._database.read() as connection:
-                row = versions.by_id(connection, version_id)
-            self._classes[version_id] = row.card["classes"] if row is not None else []
+                self._classes[version_id] = versions.classes(connection, version_id)
         return self._classes[version_id]
 
     def count(self) -> int:
@@ -224,10 +224,17 @@ class Results:
         """Write `.csv`, `.jsonl`, `.json` or `.parquet`, by the file's ending; return the number of rows."""
         from jobs import export
 
-        return export.write((row.to_dict() for row in self), Path(path))
+        return export.write(self._columns(), Path(path))
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return a pandas DataFrame with one row per image; needs the extra `tables`."""
         from jobs import export
 
-        return export.to_pandas(row.to_dict() for row in self)
+        return export.to_pandas(self._columns())
+
+    def _columns(self) -> Iterator[Columns]:
+        from jobs import export
+
+        found = self.record_pages()
+        for rows in found if self._database.sqlite else export.ahead(found):
+            yield export.columns(rows, classes=self._class_names, top_k=self._top_k)

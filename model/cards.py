@@ -42,6 +42,7 @@ __all__ = [
     "DataOrigin",
     "EngineFile",
     "EngineSpec",
+    "ListingRule",
     "Metrics",
     "OodThreshold",
     "Preprocessing",
@@ -133,12 +134,19 @@ class Confusable(_Part):
     model: Threshold
 
 
+class ListingRule(_Part):
+    """How the images of a listing are pooled, and from which value on they are in conflict; see `model.verdicts`."""
+
+    exponent: Fraction
+    conflict: Annotated[float, Field(gt=0, le=1000)]
+
+
 class Thresholds(_Part):
     """The calibrated probabilities that the decisions `model` and `make` need, fitted to `target_precision`.
 
     `ood` is checked first: an image that lies below it is `unknown`; without it, as on cards written before there was
     such a part, nothing is. Below `ood_for_model` an image is not decided `model`. An answer that is one of the
-    `confusable` classes needs the probability that is written there.
+    `confusable` classes needs the probability that is written there. `listing` pools the images of one.
     """
 
     model: Threshold
@@ -147,6 +155,7 @@ class Thresholds(_Part):
     ood: OodThreshold | None = None
     ood_for_model: OodThreshold | None = None
     confusable: Confusable | None = None
+    listing: ListingRule | None = None
 
 
 class Metrics(_OpenPart):
@@ -243,7 +252,7 @@ class CardDraft(_Part):
         """The classes with their parts, in their order."""
         return tuple(self.class_parts[name].label if name in self.class_parts else parse(name) for name in self.classes)
 
-    def with_thresholds(self, **fields: Threshold | OodThreshold | Confusable | None) -> Self:
+    def with_thresholds(self, **fields: Threshold | OodThreshold | Confusable | ListingRule | None) -> Self:
         """Return a copy in which these thresholds have other values."""
         return self.model_copy(update={"thresholds": self.thresholds.model_copy(update=fields)})
 
@@ -268,10 +277,9 @@ class Card(CardDraft):
         assert isinstance(thresholds, dict)
         if not self.class_parts:
             del fields["class_parts"]
-        if self.thresholds.confusable is None:
-            del thresholds["confusable"]
-        if self.thresholds.ood_for_model is None:
-            del thresholds["ood_for_model"]
+        for later in ("confusable", "ood_for_model", "listing"):
+            if getattr(self.thresholds, later) is None:
+                del thresholds[later]
         return fields
 
     def to_bytes(self) -> bytes:

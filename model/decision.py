@@ -1,4 +1,4 @@
-"""From logits to what may be said: probabilities, out-of-distribution images, the decision, pooling."""
+"""From logits to what may be said: probabilities, out-of-distribution images, the decision."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,12 +18,10 @@ __all__ = [
     "may_be_model",
     "model_thresholds",
     "ood_scores",
-    "pool",
     "softmax",
 ]
 
 Decision = Literal["model", "make", "unknown"]
-_LEAST_PROBABILITY = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +152,3 @@ def decide_all(
     ]
     make = [names[i] for i in best.tolist()]
     return Decisions(decision, top, confidence, make, make_confidence, ood)
-
-
-def pool(probabilities: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return one distribution (C,) for K images of the same car, from their calibrated probabilities (K, C).
-
-    The normalised geometric mean, which is the mean of the logits: one sure image outweighs several vague ones,
-    and one image of something else cannot decide alone. K must be at least 1.
-    """
-    logs = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), _LEAST_PROBABILITY))
-    return softmax(logs.mean(axis=0))

@@ -12,7 +12,6 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from billiard import active_children, current_process
@@ -26,13 +25,16 @@ from jobs.db import migrate
 from jobs.db.database import Database
 from jobs.errors import DatabaseError
 from jobs.notifier import Notifier
-from jobs.queues import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TRAIN_MODEL
+from jobs.queues import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TIDY_SCHEDULE, TRAIN_MODEL
 from jobs.wake import Listener
 from workers import devices, event_log, footprint, logs, messages, remote_control, self_check, termination
 from workers.classification import classify, finish, scan
+from workers.notifications.delivery import Delivery
 from workers.pipe_notifier import PipeNotifier
-from workers.recovery.seeking import Seeker, Work
+from workers.recovery import schedules
+from workers.recovery.seeking import VERDICTS, Seeker, Work
 from workers.recovery.thread import Recovery, recover
+from workers.release import release
 from workers.runtime import Runtime
 from workers.supervision import memory, supervisor
 from workers.supervision.board import Board
@@ -132,6 +134,12 @@ def train_model(*ids: object) -> None:
         _execute(lambda runtime: task.train_model(runtime, known[0], closing=_is_closing))
 
 
+@app.task(name=TIDY_SCHEDULE)
+def tidy_schedule(*ids: object) -> None:
+    if known := messages.numbers(ids, task=TIDY_SCHEDULE):
+        _execute(lambda runtime: schedules.tidy_schedule(runtime, known[0]))
+
+
 @app.task(name=TICK)
 def tick(*_ids: object) -> None:
     _execute(lambda runtime: recover(runtime, idle=False))
@@ -150,7 +158,10 @@ def _work(queues: Sequence[str]) -> dict[str, Work]:
         "classify": lambda _: _classify(runtime()),
         "train": _train_and_end,
     }
-    return {queue: work[queue] for queue in queues if queue in work}
+    served = {queue: work[queue] for queue in queues if queue in work}
+    if "control" in served:
+        served[VERDICTS] = lambda job_id: finish.finish_job(runtime(), job_id)
+    return served
 
 
 @signals.celeryd_init.connect
@@ -170,7 +181,7 @@ def _setup_logging(**_kw: Any) -> None:
 def _init(**_kw: Any) -> None:
     _prepare()
     _Process.identity = str(uuid.uuid4())
-    logs.identify(worker=_Process.identity, version=_release())
+    logs.identify(worker=_Process.identity, version=release())
     _Process.board = Board()
     _Process.shared = Shared()
     _Process.notifier = PipeNotifier(Notifier(settings, app=app))
@@ -226,7 +237,7 @@ def _ready(sender: Any, **_kw: Any) -> None:
         "queues": ",".join(queues),
         "concurrency": worker.concurrency,
         "device": devices.describe(settings),
-        "release": _release(),
+        "release": release(),
     }
     assert _Process.notifier is not None
     assert _Process.shared is not None
@@ -235,7 +246,13 @@ def _ready(sender: Any, **_kw: Any) -> None:
     _Process.notifier.start()
     supervisor = _supervisor(worker, queues)
     _Process.recovery = Recovery(
-        runtime(), supervisor, is_idle=_is_idle, row=row, monitor=monitor, listener=_listener()
+        runtime(),
+        supervisor,
+        is_idle=_is_idle,
+        row=row,
+        monitor=monitor,
+        listener=_listener(),
+        delivery=Delivery(runtime()),
     )
     _Process.recovery.start()
     logger.info("ready: %d on %s, queues %s", worker.concurrency, row["device"], row["queues"])
@@ -342,10 +359,3 @@ def _is_closing() -> bool:
 
 def _is_idle() -> bool:
     return not worker_state.reserved_requests and not worker_state.active_requests
-
-
-def _release() -> str:
-    try:
-        return version("car-classifier")
-    except PackageNotFoundError:
-        return "source"

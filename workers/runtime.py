@@ -5,6 +5,7 @@ The parent and each of its children have their own; nothing of it survives a for
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from jobs.db.database import Database
 from jobs.db.queries import versions, workers
 from jobs.db.queries.versions import VersionRecord
 from jobs.settings import Settings
+from model.cards import Card, parse_card
 from workers.artifacts import Artifacts
 from workers.backoff import Backoff
 from workers.classification.commit import Storage
@@ -60,6 +62,7 @@ class Runtime:
         self.backoff = Backoff()
         self.scan_backoff = Backoff()
         self._versions: dict[int, VersionRecord] = {}
+        self._cards: dict[int, Card] = {}
         self._engines_alive = 0
         self._counted_until = float("-inf")
 
@@ -71,6 +74,12 @@ class Runtime:
             assert found is not None, "a job refers to its version, which is never deleted"
             self._versions[version_id] = found
         return self._versions[version_id]
+
+    def card(self, version_id: int) -> Card:
+        """Return the card of a registered version, without looking at its files."""
+        if version_id not in self._cards:
+            self._cards[version_id] = parse_card(json.dumps(dict(self.version(version_id).card)).encode())
+        return self._cards[version_id]
 
     def production(self) -> VersionRecord | None:
         """Return the row of the version in production, or None."""

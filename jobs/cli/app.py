@@ -57,6 +57,12 @@ COMMANDS = {
     "prune": _Command(
         "Jobs", "jobs", "prune", "Delete jobs that ended long ago, with every prediction that no other job refers to."
     ),
+    "schedule": _Command(
+        "Jobs",
+        "schedules",
+        "group",
+        "Classify a folder again and again: add, list, show, pause, resume, run, remove.",
+    ),
     "results": _Command("Results", "results", "results", "Show results, one row per image, of one job or of all."),
     "summary": _Command(
         "Results",
@@ -70,11 +76,33 @@ COMMANDS = {
         "errors",
         "Show the images of a job that failed, and why; and what ended the job, if it did not come to its own end.",
     ),
+    "retag": _Command(
+        "Results",
+        "retag",
+        "retag",
+        "Tag a job's source, or every source, again with a model version, and print the jobs' ids.",
+    ),
+    "diff": _Command(
+        "Results", "retag", "diff", "Show the images of a job of which two model versions say different things."
+    ),
     "report": _Command(
         "Results",
         "report",
         "report",
         "Write a job's report: one HTML file with charts and images, which opens without a network and can be mailed.",
+    ),
+    "listings": _Command(
+        "Results",
+        "listings",
+        "list_listings",
+        "Show the verdicts on listings, one row per listing, of one job or of the current run of each source.",
+    ),
+    "listing": _Command("Results", "listings", "listing", "Show the verdict on one listing, with its images."),
+    "duplicates": _Command(
+        "Results",
+        "listings",
+        "duplicates",
+        "Show the images that occur, byte for byte, in several listings of a job.",
     ),
     "models": _Command("Models", "models", "list_versions", "List the model versions that can be used."),
     "model": _Command(

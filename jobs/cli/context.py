@@ -19,16 +19,25 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Unpack
 
+    from jobs.listings import ListingFilters
     from jobs.metrics import Exposition
     from jobs.records import (
         CheckResult,
         Correction,
+        Difference,
         FailedImage,
+        ImportedCorrections,
         JobStatus,
         Json,
+        Listing,
+        ListingDetails,
         ModelVersion,
         Promotion,
         Result,
+        Retagging,
+        Schedule,
+        ScheduleDetail,
+        SharedContent,
         SkippedSuffix,
         TrainingStatus,
         WorkerStatus,
@@ -45,6 +54,7 @@ __all__ = [
     "LocalWorker",
     "ResultStream",
     "RunHandle",
+    "ScheduleCommands",
     "dependencies",
 ]
 
@@ -69,6 +79,40 @@ class ResultStream(Protocol):
 
     def write(self, path: str | Path) -> int:
         """Write a file; return the number of rows."""
+
+
+class VerdictStream(Protocol):
+    """What commands need of `jobs.listings.Verdicts`."""
+
+    def __iter__(self) -> Iterator[Listing]: ...
+
+    def write(self, path: str | Path) -> int:
+        """Write a file; return the number of rows."""
+
+
+class ListingsHandle(Protocol):
+    """What commands need of `jobs.listings.Listings`."""
+
+    def find(self, job: str | None = None, **wanted: Unpack[ListingFilters]) -> VerdictStream:
+        """Return verdicts."""
+
+    def get(self, listing: str) -> ListingDetails:
+        """Return one with its images."""
+
+    def duplicates(self, job: str) -> Iterator[SharedContent]:
+        """Yield contents of several listings."""
+
+
+class CorrectionsHandle(Protocol):
+    """What commands need of `jobs.corrections.Corrections`."""
+
+    def remove(self, image: str) -> Correction:
+        """Remove the correction of an image."""
+
+    def import_file(
+        self, file: Path, *, new_class: bool = False, skip_bad: bool = False, author: str | None = None
+    ) -> ImportedCorrections:
+        """Take the corrections of a CSV."""
 
 
 class JobHandle(Protocol):
@@ -128,6 +172,11 @@ class JobClient(Protocol):
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
         reuse: bool = False,
+        notify: str | None = None,
+        incremental: bool = False,
+        accept_shrink: bool = False,
+        listing_depth: int | None = None,
+        manifest: str | None = None,
     ) -> JobHandle:
         """Enqueue a job."""
 
@@ -148,8 +197,26 @@ class JobClient(Protocol):
     def results(self, job: str | None = None, **wanted: Unpack[ResultFilters]) -> ResultStream:
         """Return the results of one job or of all."""
 
+    @property
+    def listings(self) -> ListingsHandle:
+        """The verdicts on listings."""
+
     def errors(self, job: str) -> Iterator[FailedImage]:
         """Yield the job's failed images."""
+
+    def retag(
+        self,
+        job: str | None = None,
+        *,
+        stale: bool = False,
+        model: str | None = None,
+        trial: bool = False,
+        dry_run: bool = False,
+    ) -> list[Retagging]:
+        """Tag sources again."""
+
+    def diff(self, job: str, before: str, after: str) -> Iterator[Difference]:
+        """Yield what two versions say differently."""
 
     def workers(self) -> list[WorkerStatus]:
         """List the workers."""
@@ -212,17 +279,67 @@ class TrainingClient(Protocol):
     def trainings(self, *, limit: int | None = None) -> Iterator[TrainingStatus]:
         """Yield the statuses of training runs."""
 
-    def label(self, image: str, label: str, *, new_class: bool = False) -> Correction:
-        """Correct an image."""
+    @property
+    def corrections(self) -> CorrectionsHandle:
+        """What people say that images show."""
 
-    def import_labels(self, file: Path, *, new_class: bool = False) -> int:
-        """Take the corrections of a CSV."""
+    def label(self, image: str, label: str, *, new_class: bool = False, author: str | None = None) -> Correction:
+        """Correct an image."""
 
     def export_labels(self, file: Path) -> int:
         """Write all corrections to a CSV."""
 
 
-class CommandClient(JobClient, ModelClient, TrainingClient, Protocol):
+class ScheduleCommands(Protocol):
+    """What the commands about schedules need of `jobs.schedules.Schedules`."""
+
+    def add(
+        self,
+        name: str,
+        source: str,
+        *,
+        cron: str | None = None,
+        timezone: str | None = None,
+        every: str | None = None,
+        replace: bool = False,
+        keep: int | None = None,
+        model: str | None = None,
+        top_k: int = 5,
+        priority: Literal["low", "normal", "high"] = "normal",
+        listing_depth: int | None = None,
+        manifest: str | None = None,
+        notify: str | None = None,
+    ) -> Schedule:
+        """Add or change a schedule."""
+
+    def list(self) -> Sequence[Schedule]:
+        """List the schedules."""
+
+    def show(self, name: str) -> ScheduleDetail:
+        """Return a schedule with its ledger."""
+
+    def pause(self, name: str) -> Schedule:
+        """Let nothing become due."""
+
+    def resume(self, name: str) -> Schedule:
+        """Undo `pause`."""
+
+    def run(self, name: str, *, accept_shrink: bool = False) -> JobHandle:
+        """Make a job now."""
+
+    def remove(self, name: str) -> None:
+        """Delete a schedule."""
+
+
+class ScheduleClient(Protocol):
+    """What the commands about schedules need of `jobs.client.Client`."""
+
+    @property
+    def schedules(self) -> ScheduleCommands:
+        """The operations on schedules."""
+
+
+class CommandClient(JobClient, ModelClient, TrainingClient, ScheduleClient, Protocol):
     """What commands need of `jobs.client.Client`; a test's fake has the same shape, which mypy checks."""
 
 

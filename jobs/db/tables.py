@@ -25,6 +25,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -32,22 +33,31 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from jobs.records import Json
 
 __all__ = [
+    "NEEDS_REVIEW",
     "Base",
     "BatchRow",
     "ClassRow",
     "CorrectionRow",
+    "FireRow",
     "ImageRow",
     "JobRow",
     "ListedFileRow",
+    "ListingRow",
+    "NotificationRow",
     "OutcomeRow",
     "PredictionRow",
     "PromotionRow",
+    "ScheduleRow",
     "TotalRow",
     "TrainingRunRow",
     "Utc",
     "VersionRow",
     "WorkerRow",
 ]
+
+
+NEEDS_REVIEW = "conflict OR (source = 'model' AND decision <> 'model')"
+"""Which listings a person should look at, as their index says it."""
 
 
 class Utc(TypeDecorator[datetime]):
@@ -147,6 +157,14 @@ class JobRow(Base):
         Index(
             "ix_jobs_open", "id", postgresql_where=text("finished_at IS NULL"), sqlite_where=text("finished_at IS NULL")
         ),
+        Index(
+            "ix_jobs_schedule",
+            "schedule_id",
+            "id",
+            postgresql_where=text("schedule_id IS NOT NULL"),
+            sqlite_where=text("schedule_id IS NOT NULL"),
+        ),
+        Index("ix_jobs_source_id", "source", "id"),
         {"sqlite_autoincrement": True},  # an id is never given twice, not even after a deletion
     )
 
@@ -163,11 +181,21 @@ class JobRow(Base):
     failed: Mapped[int] = mapped_column(Integer, server_default="0")
     canceled: Mapped[int] = mapped_column(Integer, server_default="0")
     cached: Mapped[int] = mapped_column(Integer, server_default="0")  # of ok: predicted before
+    unchanged: Mapped[int] = mapped_column(Integer, server_default="0")  # of cached: not even read
     skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are not images
     skipped_suffixes: Mapped[Json] = mapped_column(server_default="{}")  # how many of them have which
+    listing_depth: Mapped[int | None] = mapped_column(SmallInteger)  # None: of a release that had no verdicts
+    manifest: Mapped[str | None]  # path, in the source, of the file that lists the images
     error: Mapped[str | None]
     waiting: Mapped[str | None]  # why nothing of it can be done at present
     waiting_since: Mapped[datetime | None]
+    incremental: Mapped[bool] = mapped_column(Boolean, server_default=false())  # reads only what changed since its base
+    base_id: Mapped[int | None] = mapped_column(Id)  # the job that was current; it may be gone since
+    accept_shrink: Mapped[bool] = mapped_column(Boolean, server_default=false())  # may have far fewer images than it
+    trial: Mapped[bool] = mapped_column(
+        Boolean, server_default=false()
+    )  # never current: to compare, or of single files
+    read_with: Mapped[str | None]  # release and limits of the workers that read it, if they are the same
     scan_owner: Mapped[str | None] = mapped_column(String(120))
     scan_attempt: Mapped[int] = mapped_column(Integer, server_default="0")
     scan_expires_at: Mapped[datetime | None]
@@ -175,6 +203,8 @@ class JobRow(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    schedule_id: Mapped[int | None] = mapped_column(Id)  # what made it; None again when that is removed
+    notify: Mapped[str | None]  # the URL that is told of its end
 
 
 class BatchRow(Base):
@@ -228,6 +258,7 @@ class ImageRow(Base):
     listing: Mapped[str | None]
     status: Mapped[str] = mapped_column(String(10))
     crashes: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # processes that crashed while working on it
+    stamp: Mapped[str | None]  # what the listing said of the file that changes with its bytes
     content_hash: Mapped[bytes | None]
     error_code: Mapped[str | None] = mapped_column(String(20))
     error_message: Mapped[str | None]
@@ -235,7 +266,10 @@ class ImageRow(Base):
 
 
 class ListedFileRow(Base):
-    """One file of a job whose source is a list of files, not all that a folder holds."""
+    """One file of a job whose source is a list of files, not all that a folder holds.
+
+    Those of a manifest are deleted when all are images.
+    """
 
     __tablename__ = "listed_files"
     __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
@@ -243,6 +277,50 @@ class ListedFileRow(Base):
     job_id: Mapped[int] = mapped_column(Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     listing: Mapped[str | None]
     path: Mapped[str] = mapped_column(Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True)
+
+
+class ListingRow(Base):
+    """The images of one car for sale, and the verdict on them: there is none before `updated_at`.
+
+    `due`: a verdict is to be given or given anew, once no image is pending. What is not sure is null.
+    """
+
+    __tablename__ = "listings"
+    __table_args__ = (
+        Index("ix_listings_conflict", "job_id", "conflict", "confidence"),
+        Index("ix_listings_label", "label", "confidence"),
+        Index("ix_listings_make", "make", "confidence"),
+        Index("ix_listings_updated_at", "updated_at"),
+        Index("ix_listings_due", "job_id", postgresql_where=text("due"), sqlite_where=text("due")),
+        Index(
+            "ix_listings_review",
+            *("job_id", "conflict", "confidence"),
+            postgresql_where=text(NEEDS_REVIEW),
+            sqlite_where=text(NEEDS_REVIEW),
+        ),
+        {"sqlite_with_rowid": False},
+    )
+
+    job_id: Mapped[int] = mapped_column(Id, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(Text().with_variant(Text(collation="C"), "postgresql"), primary_key=True)
+    due: Mapped[bool] = mapped_column(Boolean, server_default=true())
+    complete: Mapped[bool] = mapped_column(Boolean, server_default=true())  # no image of it was canceled
+    label: Mapped[str | None]
+    make: Mapped[str | None]
+    model: Mapped[str | None]
+    body: Mapped[str | None]
+    year: Mapped[int | None] = mapped_column(SmallInteger)
+    confidence: Mapped[float] = mapped_column(server_default="0")
+    decision: Mapped[str] = mapped_column(String(10), server_default="unknown")
+    agreement: Mapped[float | None]
+    photos: Mapped[int] = mapped_column(Integer, server_default="0")
+    used: Mapped[int] = mapped_column(Integer, server_default="0")
+    failed: Mapped[int] = mapped_column(Integer, server_default="0")
+    conflict: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    photo: Mapped[str | None]
+    source: Mapped[str] = mapped_column(String(10), server_default="model")
+    top: Mapped[list[Json]] = mapped_column(JsonColumn, server_default="[]")
+    updated_at: Mapped[datetime | None]
 
 
 class PredictionRow(Base):
@@ -393,4 +471,72 @@ class CorrectionRow(Base):
     label: Mapped[str]
     job_id: Mapped[int | None] = mapped_column(Id)  # where the image was seen; the job may be gone since
     path: Mapped[str | None]
+    author: Mapped[str | None]
     created_at: Mapped[datetime]
+
+
+class ScheduleRow(Base):
+    """When a source is classified again, and how. Due times follow from `cron` in `timezone`, or from `every` (seconds)
+    since `anchor`.
+    """
+
+    __tablename__ = "schedules"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - the ids of jobs refer to it after it is gone
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    source: Mapped[str]
+    cron: Mapped[str | None]
+    timezone: Mapped[str | None]
+    every: Mapped[float | None]
+    anchor: Mapped[datetime]
+    model: Mapped[str | None]  # a version's name; None: what is in production then
+    top_k: Mapped[int] = mapped_column(SmallInteger, server_default="5")
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default="1")
+    listing_depth: Mapped[int] = mapped_column(SmallInteger, server_default="1")
+    manifest: Mapped[str | None]
+    keep: Mapped[int | None] = mapped_column(Integer)  # how many of its ended runs stay
+    notify: Mapped[str | None]
+    paused: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    next_at: Mapped[datetime | None] = mapped_column(index=True)  # the first due time without a ledger row
+    created_at: Mapped[datetime]
+
+
+class FireRow(Base):
+    """The ledger: one row per due time of a schedule, with what came of it."""
+
+    __tablename__ = "fires"
+    __table_args__ = (Index("ix_fires_schedule", "schedule_id", "due_at", unique=True), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    schedule_id: Mapped[int] = mapped_column(Id, ForeignKey("schedules.id", ondelete="CASCADE"))
+    due_at: Mapped[datetime]
+    outcome: Mapped[str] = mapped_column(String(10))
+    reason: Mapped[str | None]
+    job_id: Mapped[int | None] = mapped_column(Id, ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
+
+
+class NotificationRow(Base):
+    """What a URL is told of one ending of a job, until it is delivered or given up."""
+
+    __tablename__ = "notifications"
+    __table_args__ = (
+        Index(
+            "ix_notifications_due",
+            "next_at",
+            postgresql_where=text("state = 'pending'"),
+            sqlite_where=text("state = 'pending'"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[int] = mapped_column(Id, ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    webhook_id: Mapped[str] = mapped_column(String(64), unique=True)  # the same on every attempt
+    url: Mapped[str]
+    body: Mapped[str]  # JSON, as it is sent and signed
+    state: Mapped[str] = mapped_column(String(10))
+    attempt: Mapped[int] = mapped_column(Integer, server_default="0")
+    owner: Mapped[str | None] = mapped_column(String(120))
+    next_at: Mapped[datetime]  # of the next attempt; until when its owner has this one; when it was settled
+    last_error: Mapped[str | None]

@@ -11,16 +11,31 @@ from typing import BinaryIO, TextIO
 
 from jobs.disk import new_file
 from jobs.errors import SettingsInvalid
+from jobs.export.columns import Columns, ahead, columns
 from jobs.export.csv import guarded, print_csv, unguarded, write_csv
 from jobs.export.jsonl import print_json, write_json, write_jsonl
+from jobs.export.listings import write_listings
 from jobs.export.parquet import to_pandas, write_parquet
 from jobs.export.rows import COLUMNS, Row, flat
 
-__all__ = ["COLUMNS", "FORMATS", "flat", "guarded", "print_rows", "to_pandas", "unguarded", "write"]
+__all__ = [
+    "COLUMNS",
+    "FORMATS",
+    "Columns",
+    "ahead",
+    "columns",
+    "flat",
+    "guarded",
+    "print_rows",
+    "to_pandas",
+    "unguarded",
+    "write",
+    "write_listings",
+]
 
 FORMATS = ("json", "jsonl", "csv")
 
-_WRITERS: dict[str, Callable[[Iterable[Row], BinaryIO], int]] = {
+_WRITERS: dict[str, Callable[[Iterable[Columns], BinaryIO], int]] = {
     ".csv": write_csv,
     ".jsonl": write_jsonl,
     ".json": write_json,
@@ -28,8 +43,8 @@ _WRITERS: dict[str, Callable[[Iterable[Row], BinaryIO], int]] = {
 }
 
 
-def write(results: Iterable[Row], file: Path) -> int:
-    """Write results (as `Result.to_dict` gives them) to `file` in the format that its ending names; return how many.
+def write(pages: Iterable[Columns], file: Path) -> int:
+    """Write pages of results to `file` in the format that its ending names; return how many results.
 
     `.csv` and `.parquet` have `COLUMNS`: `top` is JSON text in CSV and a list of structs in Parquet, `finished_at` ISO
     8601 text in CSV and a timestamp in Parquet; `.jsonl` has one object per line, `.json` one array. The file appears,
@@ -40,7 +55,7 @@ def write(results: Iterable[Row], file: Path) -> int:
     if save is None:
         raise SettingsInvalid(f"{file} has no ending that names a format: use one of {', '.join(_WRITERS)}")
     with new_file(file) as stream:
-        return save(results, stream)
+        return save(pages, stream)
 
 
 def print_rows(

@@ -8,13 +8,19 @@ from typing import Any, BinaryIO, TextIO
 
 from jobs.records import Json
 
-__all__ = ["COLUMNS", "Row", "flat", "is_result", "json_text", "text_over"]
+__all__ = ["COLUMNS", "LISTING_COLUMNS", "Row", "flat", "is_result", "json_text", "text_over"]
 
 COLUMNS = (
     "job", "path", "listing", "status", "label", "make", "model", "body", "year", "confidence", "decision", "top",
     "model_version", "content_hash", "finished_at", "correction", "error_code", "error_message",
 )  # fmt: skip
 """The columns of a result where there are columns: its fields, and `error` taken apart."""
+
+LISTING_COLUMNS = (
+    "job", "listing", "complete", "label", "make", "model", "body", "year", "confidence", "decision", "agreement",
+    "photos", "used", "failed", "conflict", "photo", "source", "model_version", "updated_at",
+)  # fmt: skip
+"""The columns of a verdict on a listing: its fields."""
 
 Row = Mapping[str, Any]
 
@@ -33,9 +39,12 @@ def flat(result: Row) -> Json:
     return row | {"error_code": error.get("code"), "error_message": error.get("message")}
 
 
+_ENCODE = {ascii_only: json.JSONEncoder(ensure_ascii=ascii_only, default=str).encode for ascii_only in (False, True)}
+
+
 def json_text(value: object, *, ascii_only: bool = False) -> str:
     """Return a value as JSON on one line."""
-    return json.dumps(value, ensure_ascii=ascii_only, default=str)
+    return _ENCODE[ascii_only](value)
 
 
 @contextmanager

@@ -15,11 +15,14 @@ from jobs.sources.base import Entry, Source
 from jobs.sources.files import Listed, listed
 from jobs.sources.kinds import NO_SUFFIX
 from jobs.sources.local import LocalSource
+from jobs.sources.manifest import LARGEST_DEPTH, ManifestInvalid, listing_of, manifest_path, read_manifest
 from jobs.sources.paths import decode, encode
 
 __all__ = [
+    "LARGEST_DEPTH",
     "Entry",
     "Listed",
+    "ManifestInvalid",
     "Source",
     "canonical",
     "check_listable",
@@ -27,7 +30,10 @@ __all__ = [
     "encode",
     "has_images",
     "listed",
+    "listing_of",
+    "manifest_path",
     "open_source",
+    "read_manifest",
     "what_it_has",
 ]
 

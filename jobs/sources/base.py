@@ -11,7 +11,7 @@ from jobs.sources.kinds import LeftOut, suffix
 from jobs.sources.paths import decode, encode, resume_point
 from jobs.states import ImageErrorCode, ImageFailure
 
-__all__ = ["EXHAUSTED", "MAX_DEPTH", "OTHER", "UNSURE", "Entry", "Source", "TreeSource", "too_large", "why"]
+__all__ = ["EXHAUSTED", "MAX_DEPTH", "OTHER", "UNSURE", "Entry", "Look", "Source", "TreeSource", "too_large", "why"]
 
 Folder = TypeVar("Folder")
 
@@ -33,12 +33,24 @@ class Entry(NamedTuple):
     """One image of a source, or one thing in it that cannot be read: then `error` says why.
 
     `path` is relative to the source and encoded (see `paths.encode`); that of a folder which cannot be listed ends in a
-    slash. `listing` is the encoded folder the file is in, None at the top of the source.
+    slash. `listing` is the encoded folder the file is in, None at the top of the source. `stamp` changes when the bytes
+    do (see `stamps`); None where the listing does not tell.
     """
 
     path: str
     listing: str | None
     error: ImageFailure | None = None
+    stamp: str | None = None
+
+
+class Look(NamedTuple):
+    """What a look at something whose name does not say enough has found: whether it makes an entry, the entry's error
+    and stamp.
+    """
+
+    counts: bool
+    error: ImageFailure | None = None
+    stamp: str | None = None
 
 
 class Source(ABC):
@@ -114,12 +126,15 @@ class TreeSource(Source, Generic[Folder]):
         UNSURE.
         """
 
-    def _examine(self, path: str) -> tuple[bool, ImageFailure | None]:
-        """Of a key that is UNSURE: whether it makes an entry, and the entry's error.
-
-        What cannot be examined makes one, so that its row says why.
+    def _examine(self, path: str, *, folder: Folder) -> Look:
+        """Look at a key that is UNSURE, in this folder. What cannot be examined makes an entry, so that its row says
+        why.
         """
         raise NotImplementedError(path)
+
+    @abstractmethod
+    def _stamp(self, name: bytes, *, folder: Folder) -> str | None:
+        """Return the stamp of an image in a folder."""
 
     def scan(self, *, after: str | None = None) -> Generator[Entry, None, None]:
         """Yield every image once; see `Source.scan`."""
@@ -169,12 +184,12 @@ class TreeSource(Source, Generic[Folder]):
                     continue
                 return
             if last:
-                yield Entry(prefix + encode(key), listing)
+                yield Entry(prefix + encode(key), listing, stamp=self._stamp(key, folder=level.folder))
             elif key.endswith(UNSURE):
                 path = prefix + encode(key[:-2])
-                counts, failure = self._examine(path)
-                if counts:
-                    yield Entry(path, listing, failure)
+                look = self._examine(path, folder=level.folder)
+                if look.counts:
+                    yield Entry(path, listing, look.error, look.stamp)
                 else:
                     self.left_out.add(suffix(key[:-2]))
             else:

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from jobs.errors import ImageUnavailable
-from jobs.sources.base import EXHAUSTED, MAX_DEPTH, OTHER, UNSURE, TreeSource, too_large, why
+from jobs.sources.base import EXHAUSTED, MAX_DEPTH, OTHER, UNSURE, Look, TreeSource, too_large, why
 from jobs.sources.kinds import HEAD_BYTES, Kind, kind, starts_like_an_image
 from jobs.sources.paths import decode, encode
+from jobs.sources.stamps import of_status
 from jobs.states import ImageErrorCode, ImageFailure
 
 __all__ = ["LocalSource"]
@@ -61,18 +62,28 @@ class LocalSource(TreeSource[int]):
                 return
             floor = keys[-1] + b"\0"
 
-    def _examine(self, path: str) -> tuple[bool, ImageFailure | None]:
+    def _examine(self, path: str, *, folder: int) -> Look:  # noqa: ARG002 - a link may lead anywhere
         try:
             raw = decode(path)
-            with self._located(raw) as (folder, name, info):
+            with self._located(raw) as (within, name, info):
                 if stat.S_ISDIR(info.st_mode):
-                    return False, None
+                    return Look(False)
                 if not stat.S_ISREG(info.st_mode):
-                    return True, ImageFailure(ImageErrorCode.UNSUPPORTED, _kind(info.st_mode))
+                    return Look(True, ImageFailure(ImageErrorCode.UNSUPPORTED, _kind(info.st_mode)))
                 # A link to an image may have any name, and so may what it leads to.
-                return kind(raw.rpartition(b"/")[2]) is Kind.IMAGE or _looks_like_an_image(folder, name), None
+                image = kind(raw.rpartition(b"/")[2]) is Kind.IMAGE or _looks_like_an_image(within, name)
+                return Look(image, stamp=of_status(info))
         except ImageUnavailable as exc:
-            return True, exc.failure
+            return Look(True, exc.failure)
+
+    def _stamp(self, name: bytes, *, folder: int) -> str | None:
+        try:
+            info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError as exc:
+            if exc.errno in EXHAUSTED:
+                raise
+            return None  # reading it will say why
+        return of_status(info) if stat.S_ISREG(info.st_mode) else None
 
     def read(self, path: str) -> bytes:
         """Return the bytes of an image; see `Source.read`."""

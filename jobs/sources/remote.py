@@ -11,11 +11,12 @@ from fsspec.asyn import sync
 from jobs.errors import ImageUnavailable, SourceError
 from jobs.redaction import redacted
 from jobs.sources.addresses import PROTOCOLS, Address
-from jobs.sources.base import OTHER, UNSURE, Source, TreeSource, too_large, why
+from jobs.sources.base import OTHER, UNSURE, Look, Source, TreeSource, too_large, why
 from jobs.sources.connections import SECONDS, PerProcess, unavailable
 from jobs.sources.kinds import HEAD_BYTES, Kind, kind, starts_like_an_image
 from jobs.sources.paths import decode, is_dotted
-from jobs.states import ImageErrorCode, ImageFailure
+from jobs.sources.stamps import of_item
+from jobs.states import ImageErrorCode
 
 __all__ = ["open_remote"]
 
@@ -38,7 +39,17 @@ def open_remote(address: Address, *, max_file_bytes: int) -> Source:
     return UrlSource(address, max_file_bytes=max_file_bytes)
 
 
-class UrlSource(TreeSource[str]):
+class _Folder:
+    """A folder of the store, and the stamps of the images that were listed in it."""
+
+    __slots__ = ("path", "stamps")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.stamps: dict[bytes, str | None] = {}
+
+
+class UrlSource(TreeSource[_Folder]):
     """A folder of any other filesystem, listed and sorted a folder at a time."""
 
     def __init__(self, address: Address, *, max_file_bytes: int) -> None:
@@ -57,23 +68,23 @@ class UrlSource(TreeSource[str]):
         self._base = base.rstrip("/")
         return filesystem
 
-    def _enter(self, name: bytes, *, within: str | None) -> str:
+    def _enter(self, name: bytes, *, within: _Folder | None) -> _Folder:
         self._filesystem.get()
-        return self._base if within is None else f"{within}/{_text(name)}"
+        return _Folder(self._base if within is None else f"{within.path}/{_text(name)}")
 
-    def _leave(self, folder: str) -> None:  # noqa: ARG002
-        return
+    def _leave(self, folder: _Folder) -> None:
+        folder.stamps.clear()
 
-    def _keys(self, folder: str, floor: bytes) -> Iterator[bytes]:
+    def _keys(self, folder: _Folder, floor: bytes) -> Iterator[bytes]:
         try:
-            found = self._call("ls", folder, detail=True)
+            found = self._call("ls", folder.path, detail=True)
         except OSError:
             raise
         except Exception as exc:
             raise OSError(why(exc)) from exc
         keys = []
         for item in found:
-            if item["name"].strip("/") == folder.strip("/"):
+            if item["name"].strip("/") == folder.path.strip("/"):
                 continue  # some stores list a folder's own marker
             name = item["name"].rstrip("/").rpartition("/")[2].encode("utf-8", "surrogateescape")
             if is_dotted(name):
@@ -82,16 +93,21 @@ class UrlSource(TreeSource[str]):
             key = name + (b"/" if item["type"] == "directory" else _end(name, empty=empty))
             if key >= floor:
                 keys.append(key)
+                if not key.endswith((b"/", OTHER)) or key.endswith(UNSURE):
+                    folder.stamps[name] = of_item(item)
         keys.sort()
         return iter(keys)
 
-    def _examine(self, path: str) -> tuple[bool, ImageFailure | None]:
+    def _stamp(self, name: bytes, *, folder: _Folder) -> str | None:
+        return folder.stamps.get(name)
+
+    def _examine(self, path: str, *, folder: _Folder) -> Look:
         self._filesystem.get()
         try:
             head: bytes = self._call("cat_file", f"{self._base}/{_text(decode(path))}", start=0, end=HEAD_BYTES)
         except Exception as exc:
-            return True, unavailable(exc).failure
-        return starts_like_an_image(head), None
+            return Look(True, unavailable(exc).failure)
+        return Look(starts_like_an_image(head), stamp=self._stamp(decode(path).rpartition(b"/")[2], folder=folder))
 
     def read(self, path: str) -> bytes:
         """Return the bytes of an image; see `Source.read`."""

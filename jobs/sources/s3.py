@@ -25,6 +25,7 @@ from jobs.sources.base import Entry, Source, too_large, why
 from jobs.sources.connections import SECONDS, PerProcess, unavailable
 from jobs.sources.kinds import HEAD_BYTES, Kind, LeftOut, kind, starts_like_an_image, suffix
 from jobs.sources.paths import decode, encode, is_dotted
+from jobs.sources.stamps import of_object
 
 __all__ = ["S3Source", "connect"]
 
@@ -148,20 +149,25 @@ class S3Source(Source):
         self.left_out = LeftOut()
         start = _text(decode(after or ""))
         for page in self._pages(self._prefix + start if start else self._prefix):
-            looks = self._look([raw for raw, size in page if size and kind(_name(raw)) is Kind.UNKNOWN])
-            for raw, _ in page:
+            looks = self._look([raw for raw, size, _ in page if size and kind(_name(raw)) is Kind.UNKNOWN])
+            for raw, size, etag in page:
                 if kind(_name(raw)) is Kind.IMAGE or raw in looks:
                     path = encode(raw)
-                    yield Entry(path, path.rpartition("/")[0] or None)
+                    yield Entry(path, path.rpartition("/")[0] or None, stamp=of_object(size, etag))
                 else:
                     self.left_out.add(suffix(_name(raw)))
 
-    def _pages(self, after: str) -> Iterator[list[tuple[bytes, int]]]:
-        """(key relative to the prefix, size) of every file past `after` that is not a dotfile, one page at a time."""
+    def _pages(self, after: str) -> Iterator[list[tuple[bytes, int, str | None]]]:
+        """(key relative to the prefix, size, ETag) of every file past `after` that is not a dotfile, one page at a
+        time.
+        """
         for page in self._listing({"StartAfter": after} if after else {}):
-            listed = [(item["Key"], item["Size"]) for item in page.get("Contents", ()) if item["Key"] > after]
-            files = [(key[len(self._prefix) :].encode("utf-8", "surrogateescape"), size) for key, size in listed]
-            yield [(raw, size) for raw, size in files if not (raw.endswith(b"/") or is_dotted(raw))]
+            files = []
+            for item in page.get("Contents", ()):
+                raw = item["Key"][len(self._prefix) :].encode("utf-8", "surrogateescape")
+                if item["Key"] > after and not (raw.endswith(b"/") or is_dotted(raw)):
+                    files.append((raw, item["Size"], item.get("ETag")))
+            yield files
 
     def _listing(self, where: dict[str, str]) -> Iterator[Any]:
         """Yield the answers of S3, one request each."""

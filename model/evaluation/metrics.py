@@ -26,6 +26,8 @@ from model.evaluation.calibration import (
     simulated_error_limit,
 )
 from model.evaluation.framing import AREAS, framed_images
+from model.evaluation.listings import evaluate_listings, second_shots
+from model.evaluation.ood import sample_images
 from model.evaluation.results import (
     BriefEvaluation,
     ClassResult,
@@ -35,6 +37,7 @@ from model.evaluation.results import (
     DecisionCounts,
     Evaluation,
     FramingRow,
+    ListingsEvaluation,
     OodEvaluation,
     RiskPoint,
     VersionEvaluation,
@@ -49,6 +52,7 @@ Hits = npt.NDArray[np.bool_]
 CONFUSIONS_KEPT = 25
 CURVE_POINTS = 50
 FRAMED_IMAGES = 2_000  # at most, for the table of framings
+LISTED_IMAGES = 2_000  # about, at most, that listings are made of
 _CHUNK = 256  # images decoded at once
 
 
@@ -61,8 +65,8 @@ def evaluate_version(
     device: str = "auto",
     ood_images: OodImages | None = None,
 ) -> VersionEvaluation:
-    """Return the numbers of `evaluate` and `framing` (and of `evaluate_ood`) for the version in `folder` on labelled
-    images (a path, or an opened data set), by this machine's engine.
+    """Return the numbers of `evaluate`, `framing` and `evaluate_listings` (and of `evaluate_ood`) for the version in
+    `folder` on labelled images (a path, or an opened data set), by this machine's engine.
 
     `split` is one of the data's own splits or, where it names none, of those drawn with the seed in the card; "all"
     takes every image. Added are the version, the files left out as unreadable, and how many images are in the card's
@@ -81,8 +85,10 @@ def evaluate_version(
     files, known = [image.file for image in images], set(card.data.holdout)
     loaded = open_engine(engine, device, folder, card)
     try:
-        numbers = evaluate(_logits(loaded, files), labels, card)
+        logits = _logits(loaded, files)
+        numbers = evaluate(logits, labels, card)
         framed = framing(loaded, card, files, labels)
+        listings = _listings(loaded, card, files, logits=logits, labels=labels)
         ood = None if ood_images is None else evaluate_ood(loaded, card, ood_images)
     finally:
         loaded.unload()
@@ -92,6 +98,7 @@ def evaluate_version(
         "engine": choose(engine, device, card)[1],
         **numbers,  # type: ignore[typeddict-item]  # which has no `ood_images`, but mypy cannot know
         "framing": framed,
+        "listings": listings,
         "in_holdout_of_card": sum(image.digest in known for image in images),
         "unreadable": [{"file": str(file), "reason": reason} for file, reason in opened.unreadable],
         "left_out": [{"label": name, "images": count} for name, count in opened.left_out.items()],
@@ -192,6 +199,22 @@ def framing(engine: Engine, card: CardDraft, files: Sequence[Path], labels: Labe
         logits = _infer(engine, partial(framed_images, size=card.image_size, area=area), chosen)
         table.append({"area": area, **evaluate_briefly(logits, true, card)})
     return table
+
+
+def _listings(
+    engine: Engine, card: CardDraft, files: Sequence[Path], *, logits: Floats, labels: Labels
+) -> ListingsEvaluation:
+    """Evaluate verdicts on listings made of these images; of many, on those of as many classes as have enough."""
+    classes, sizes = np.unique(labels, return_counts=True)
+    shuffled = np.random.default_rng(0).permutation(len(classes))
+    enough = shuffled[: 1 + int(np.searchsorted(np.cumsum(sizes[shuffled]), LISTED_IMAGES))]
+    picks = np.flatnonzero(np.isin(labels, classes[enough]))
+    chosen = [files[index] for index in picks.tolist()]
+    second = np.concatenate([engine.logits(shots) for shots in second_shots(chosen, engine.input_size)])
+    samples = sample_images()
+    return evaluate_listings(
+        card, logits[picks], second, labels[picks], samples=_logits(engine, samples) if samples else None
+    )
 
 
 def evaluate_briefly(logits: Floats, labels: Labels, card: CardDraft) -> BriefEvaluation:

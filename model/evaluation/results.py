@@ -14,8 +14,11 @@ __all__ = [
     "Evaluation",
     "FramingRow",
     "LeftOutClass",
+    "ListingsEvaluation",
+    "MixEvaluation",
     "OodEvaluation",
     "RiskPoint",
+    "SetEvaluation",
     "UnknownImages",
     "UnreadableFile",
     "VersionEvaluation",
@@ -144,6 +147,43 @@ class LeftOutClass(TypedDict):
     images: int
 
 
+class SetEvaluation(TypedDict):
+    """Verdicts on sets of `images` images of a class, perhaps with a second shot of each; `model_precision` is None
+    where nothing is decided `model`.
+    """
+
+    images: int
+    second_shots: bool
+    sets: int
+    top1: float
+    nll: float
+    ece: float
+    model_coverage: float
+    model_precision: float | None
+    conflict: float
+
+
+class MixEvaluation(TypedDict):
+    """Verdicts on listings that show what no single car does, as fractions; `wrong_model`: `model`, and not right."""
+
+    sets: int
+    conflict: float
+    model: float
+    wrong_model: float
+
+
+class ListingsEvaluation(TypedDict):
+    """What verdicts are worth on listings made of labelled images; a kind that the images do not allow is None."""
+
+    exponent: float
+    conflict: float
+    fitted: bool
+    sets: list[SetEvaluation]
+    two_makes: MixEvaluation | None
+    with_samples: MixEvaluation | None
+    samples_alone: MixEvaluation | None
+
+
 class VersionEvaluation(Evaluation):
     """A version evaluated on a data set. `in_holdout_of_card`: of the images, those that it was not trained on."""
 
@@ -151,6 +191,7 @@ class VersionEvaluation(Evaluation):
     split: str
     engine: str
     framing: list[FramingRow]
+    listings: ListingsEvaluation
     in_holdout_of_card: int
     unreadable: list[UnreadableFile]
     left_out: list[LeftOutClass]

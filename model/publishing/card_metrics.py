@@ -17,6 +17,7 @@ from model.data.ood_images import OodImages
 from model.decision import decide_all, is_out_of_distribution, ood_scores, softmax
 from model.engines import Engine, open_engine
 from model.evaluation.decisions import FittedDecisions, fit_decisions
+from model.evaluation.listings import evaluate_listings, fit_listing_rule, second_shots
 from model.evaluation.metrics import evaluate, evaluate_ood, framing
 from model.evaluation.ood import DEFAULT_SCORE, LARGEST_FRACTION, compare_scores, fit_ood_threshold, sample_images
 from model.evaluation.results import Evaluation
@@ -73,7 +74,11 @@ def measure(
             samples=samples if ood is None else ood,
             ood_logits=ood,
         )
-        draft = decisions.card
+        second = {split: _second_logits(engine, part) for split, part in splits.items()}
+        rule = fit_listing_rule(
+            decisions.card, logits["calibration"], second["calibration"], splits["calibration"].labels
+        )
+        draft = decisions.card.with_thresholds(listing=rule)
         metrics: dict[str, object] = {"split": "holdout", "engine": "onnx", "precision": exported.precision}
         metrics |= dict(evaluate(logits["holdout"], splits["holdout"].labels, draft))
         metrics["calibration"] = _brief(evaluate(logits["calibration"], splits["calibration"].labels, draft))
@@ -82,6 +87,9 @@ def measure(
         metrics["threshold_halvings"] = asdict(decisions.halvings)
         metrics["sizes"] = [asdict(result) for result in sizes]
         metrics["framing"] = framing(engine, draft, splits["holdout"].files, splits["holdout"].labels)
+        metrics["listings"] = evaluate_listings(
+            draft, logits["holdout"], second["holdout"], splits["holdout"].labels, samples=samples
+        )
         if ood_images is not None:
             metrics["ood_images"] = evaluate_ood(engine, draft, ood_images)
         metrics["flip_averaged_top1"] = _flipped_top1(engine, splits["holdout"], logits["holdout"])
@@ -146,6 +154,10 @@ def _out_of_distribution(card: CardDraft, logits: Mapping[str, Floats], samples:
         "source": "sample images of scikit-image and scikit-learn",
     }
     return found
+
+
+def _second_logits(engine: Engine, part: EvalSplit) -> Floats:
+    return np.concatenate([engine.logits(shots) for shots in second_shots(part.files, engine.input_size)])
 
 
 def _flipped_top1(engine: Engine, part: EvalSplit, logits: Floats) -> float:

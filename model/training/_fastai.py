@@ -8,8 +8,16 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
-    from fastai.callback.schedule import LRFinder, ParamScheduler, SchedCos, SchedLin, combine_scheds, valley
+    from fastai.callback.core import Callback, TrainEvalCallback
+    from fastai.callback.schedule import (
+        LRFinder,
+        ParamScheduler,
+        SchedCos,
+        SchedLin,
+        combine_scheds,
+        combined_cos,
+        valley,
+    )
     from fastai.callback.training import GradientClip
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner, Recorder
@@ -19,7 +27,6 @@ with warnings.catch_warnings():
 __all__ = [
     "Adam",
     "Callback",
-    "CancelFitException",
     "DataLoaders",
     "GradientClip",
     "LRFinder",
@@ -32,5 +39,6 @@ __all__ = [
     "TrainEvalCallback",
     "accuracy",
     "combine_scheds",
+    "combined_cos",
     "valley",
 ]

@@ -1,44 +1,28 @@
-"""What a run adds to fastai's loop: augmentation, precision, EMA of the weights, checkpoints, progress, stopping."""
+"""What a run adds to fastai's batches: augmentation, precision, timing, EMA of the weights."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from model.errors import ModelError
-from model.training._fastai import Callback, CancelFitException, LRFinder, ParamScheduler
+from model.training._fastai import Callback, LRFinder, ParamScheduler
 from model.training.augment import normalize, resized
-from model.training.errors import TrainingFailed
 from model.training.inputs import Inputs
-from model.training.loader import ImageLoader
 from model.training.precision import wait_for
-from model.training.progress import RunProgress
-from model.training.recipes import Plan
 
 __all__ = [
     "AugmentCallback",
     "Bfloat16Autocast",
     "EmaCallback",
     "InMemoryLRFinder",
-    "ProgressCallback",
     "TimingCallback",
-    "TrainingStopped",
 ]
 
-_REPORT_SECONDS = 2.0  # between two reports within an epoch
 _LARGEST_SPAN = 1 / 30  # of a run's steps, that the moving average reaches back; chosen by trial
-_SEEDS_APART = 100_003  # a prime, so that the epochs of runs with seeds side by side draw other numbers
-
-
-class TrainingStopped(ModelError):
-    """The run was asked to stop; its checkpoint stands, and starting it again continues from there."""
 
 
 class AugmentCallback(Callback):  # type: ignore[misc]  # fastai has no types
@@ -144,100 +128,6 @@ class EmaCallback(Callback):  # type: ignore[misc]
     def after_validate(self) -> None:
         if self.last is not None:
             self.learn.model, self.last = self.last, None
-
-
-class ProgressCallback(Callback):  # type: ignore[misc]
-    """Seeds each epoch by its number, reports progress, stops on request, and has each epoch kept.
-
-    An epoch's random numbers depend on nothing before it: one that is repeated after a kill goes as it would have gone.
-    """
-
-    order = 80  # after fastai has skipped the epochs that were run before
-
-    def __init__(
-        self,
-        *,
-        plan: Plan,
-        seed: int,
-        epochs_before: int,
-        timer: TimingCallback,
-        report: Callable[[RunProgress], None],
-        should_stop: Callable[[], bool],
-        keep: Callable[[int, RunProgress], None],
-    ) -> None:
-        self.plan, self.seed, self.epochs_before, self.timer = plan, seed, epochs_before, timer
-        self.report, self.should_stop, self.keep = report, should_stop, keep
-        self.running = False
-        self.failure: Exception | None = None
-
-    def before_epoch(self) -> None:
-        number = self.epochs_before + self.epoch
-        torch.manual_seed(self.seed * _SEEDS_APART + number)
-        batches: ImageLoader = self.dls.train
-        batches.epoch = number
-        self.running, self.images, self.losses = True, 0, 0.0
-        self.timer.reset()
-        self.started = self.reported = time.monotonic()
-
-    def after_batch(self) -> None:
-        if not self.training:
-            return
-        self.images += len(self.learn.yb[0])
-        self.losses = self.losses + self.learn.loss.detach()
-        self._guard(self._follow_batch)
-
-    def after_epoch(self) -> None:
-        if not self.running:
-            return
-        self.running = False
-        self._guard(self._follow_epoch)
-
-    def _guard(self, step: Callable[[], None]) -> None:
-        """End the fit at an error, which is raised after it: fastai would replace the error's own text."""
-        try:
-            step()
-        except Exception as exc:
-            self.failure = exc
-            raise CancelFitException from exc
-
-    def _follow_batch(self) -> None:
-        if self.should_stop():
-            raise TrainingStopped(f"stopped in epoch {self.epochs_before + self.epoch + 1}, as asked")
-        if time.monotonic() - self.reported >= _REPORT_SECONDS:
-            self.reported = time.monotonic()
-            fraction = (self.iter + 1) / self.n_iter
-            self.report(self._progress(self.epochs_before + self.epoch, fraction, self.iter + 1))
-
-    def _follow_epoch(self) -> None:
-        progress = self._progress(self.epochs_before + self.epoch + 1, 0.0, self.n_train)
-        if not math.isfinite(progress.train_loss):
-            raise TrainingFailed(
-                f"the loss became {progress.train_loss} in epoch {progress.epoch}; start anew with a lower lr_max"
-            )
-        valid = self.recorder.values[-1]
-        progress = replace(progress, valid_loss=float(valid[1]), accuracy=float(valid[2]))
-        self.keep(self.epoch + 1, progress)
-        self.report(progress)
-
-    @property
-    def n_train(self) -> int:
-        """Batches per epoch."""
-        return len(self.dls.train)
-
-    def _progress(self, done: int, fraction: float, steps: int) -> RunProgress:
-        elapsed = max(1e-6, time.monotonic() - self.started)
-        rate = self.images / elapsed
-        left = (self.plan.epochs - done - fraction) * self.n_train * self.dls.train.batch_size
-        return RunProgress(
-            epoch=done,
-            epochs=self.plan.epochs,
-            epoch_share=fraction,
-            train_loss=float(self.losses) / max(1, steps),
-            images_per_second=rate,
-            network_images_per_second=self.timer.images_per_second,
-            eta_seconds=left / rate if rate else None,
-            image_size=self.plan.size_at(self.epochs_before + self.epoch),
-        )
 
 
 class InMemoryLRFinder(LRFinder):  # type: ignore[misc]

@@ -2,11 +2,15 @@
 
 from model.errors import ModelError
 
-__all__ = ["PublishingFailed", "TrainingFailed"]
+__all__ = ["PublishingFailed", "TrainingFailed", "TrainingStopped"]
 
 
 class TrainingFailed(ModelError):
     """A run cannot start or continue; the text says what to change."""
+
+
+class TrainingStopped(ModelError):
+    """The run was asked to stop; its checkpoint stands, and starting it again continues from there."""
 
 
 class PublishingFailed(ModelError):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,18 +31,32 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16"))
 
 
-def choose_precision(plan: Plan, network: nn.Module, *, device: torch.device) -> tuple[Plan, str]:
+class Measure(Protocol):
+    """`bfloat16_ratio`, or what a test says instead."""
+
+    def __call__(self, network: nn.Module, *, batch: int, size: int, device: torch.device) -> float:
+        """Return how many times as fast the network trains in bfloat16 as in float32."""
+
+
+def choose_precision(
+    plan: Plan,
+    network: nn.Module,
+    *,
+    device: torch.device,
+    supported: Callable[[torch.device], bool] | None = None,
+    measure: Measure | None = None,
+) -> tuple[Plan, str]:
     """Return the plan with its precision decided, and a line that says how; a plan that says which one is left as it
-    is.
+    is. `supported` and `measure` take the place of `has_fast_bfloat16` and `bfloat16_ratio`.
     """
     if plan.bfloat16 is not None:
         measured = f", {plan.bfloat16_ratio:.2f} times as fast as float32" if plan.bfloat16_ratio else ""
         return plan, f"precision: {'bfloat16' if plan.bfloat16 else 'float32'}, as planned{measured}"
-    if not has_fast_bfloat16(device):
+    if not (supported or has_fast_bfloat16)(device):
         return replace(plan, bfloat16=False), "precision: float32; this processor has no fast bfloat16"
     size = plan.size_at(0)
     batch = plan.batch_size if device.type == "cuda" else min(plan.batch_size, _IMAGES_ON_CPU)
-    ratio = bfloat16_ratio(network, batch=batch, size=size, device=device)
+    ratio = (measure or bfloat16_ratio)(network, batch=batch, size=size, device=device)
     chosen = replace(plan, bfloat16=ratio >= _PAYS, bfloat16_ratio=round(ratio, 3))
     name = "bfloat16" if chosen.bfloat16 else "float32"
     return chosen, f"precision: {name}; bfloat16 was measured {ratio:.2f} times as fast as float32 at {size} px"

@@ -19,9 +19,8 @@ from model import cards
 from model.data.dataset import Dataset
 from model.training import plots
 from model.training.augment import normalize, resized
-from model.training.callbacks import TrainingStopped
 from model.training.distillation import Teacher, open_teacher
-from model.training.errors import TrainingFailed
+from model.training.errors import TrainingFailed, TrainingStopped
 from model.training.initialization import Start, starting_network
 from model.training.inputs import Inputs
 from model.training.loader import ImageLoader, ImageTable, load_table
@@ -77,11 +76,7 @@ def train(
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     where = _device(device)
-    start = init if init is not None else _DEFAULT_INIT.get(recipe)
-    if start is None:
-        raise TrainingFailed(
-            f"the recipe {recipe} continues from a model: give `--init` with a version, imagenet or scratch"
-        )
+    start = init if init is not None else _default_init(recipe)
     taught = _teacher(teacher, recipe, dataset.classes)
     begin = starting_network(start, dataset.classes, pretrained=pretrained, seed=seed)
     for note in [f"start: {begin.summary}", *([f"teacher: {taught.summary}"] if taught is not None else [])]:
@@ -122,6 +117,15 @@ def train(
     )
     trainer.run()
     return _finished(trainer, start=start)
+
+
+def _default_init(recipe: str) -> str:
+    """Return what the recipe starts from unless told otherwise. Raises TrainingFailed where it must be told."""
+    if recipe not in _DEFAULT_INIT:
+        raise TrainingFailed(
+            f"the recipe {recipe} continues from a model: give `--init` with a version, imagenet or scratch"
+        )
+    return _DEFAULT_INIT[recipe]
 
 
 def _teacher(place: Path | None, recipe: str, classes: Sequence[str]) -> Teacher | None:
@@ -210,8 +214,18 @@ def _finished(trainer: Trainer, *, start: str | Path) -> Trained:
     folder = trainer.folder / "plots"
     folder.mkdir(exist_ok=True)
     plots.draw_history(folder / "history.png", trainer.history)
-    teacher = trainer.inputs.teacher
-    report: dict[str, JsonValue] = {
+    return Trained(
+        weights={name: tensor.detach().cpu() for name, tensor in candidates[chosen].state_dict().items()},
+        report=_report(trainer, start=start, chosen=chosen, scores=scores),
+        image_sizes=plan.eval_sizes,
+        plots=tuple(sorted(folder.glob("*.png"))),
+    )
+
+
+def _report(trainer: Trainer, *, start: str | Path, chosen: str, scores: Mapping[str, float]) -> dict[str, JsonValue]:
+    """Return what the card says of the recipe and the run; `scores` are the accuracies on `calibration`."""
+    plan, teacher = trainer.plan, trainer.inputs.teacher
+    return {
         "name": plan.recipe,
         "loss": plan.loss,
         "init": _name_of(start),
@@ -227,9 +241,6 @@ def _finished(trainer: Trainer, *, start: str | Path) -> Trained:
         "speed": _speed(trainer),
         "history": [progress.to_json() for progress in trainer.history],
     }
-    weights = {name: tensor.detach().cpu() for name, tensor in candidates[chosen].state_dict().items()}
-    drawn = tuple(sorted(folder.glob("*.png")))
-    return Trained(weights=weights, report=report, image_sizes=plan.eval_sizes, plots=drawn)
 
 
 def _speed(trainer: Trainer) -> dict[str, JsonValue]:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from model.training import plots
 from model.training._fastai import (
-    Adam,
     Callback,
     DataLoaders,
     GradientClip,
     Learner,
-    OptimWrapper,
     ParamScheduler,
     Recorder,
-    SchedCos,
-    SchedLin,
     TrainEvalCallback,
     accuracy,
-    combine_scheds,
     valley,
 )
 from model.training.augment import normalize, resized
@@ -37,13 +31,22 @@ from model.training.callbacks import (
     Bfloat16Autocast,
     EmaCallback,
     InMemoryLRFinder,
-    ProgressCallback,
     TimingCallback,
 )
 from model.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from model.training.epoch import Meter, evaluate_epoch, train_one_epoch
+from model.training.errors import TrainingFailed, TrainingStopped
 from model.training.initialization import Start
 from model.training.inputs import Inputs
 from model.training.loader import ImageLoader, ImageTable
+from model.training.optimization import (
+    head_groups,
+    layer_rates,
+    optimizer,
+    parameter_groups,
+    schedules,
+    weight_decay,
+)
 from model.training.partial_weights import estimate_norm_statistics
 from model.training.progress import RunProgress
 from model.training.recipes import Phase, Plan, training_loss
@@ -52,7 +55,8 @@ __all__ = ["Trainer"]
 
 _LONG_RUN = 100  # epochs; a longer run has so short ones that not each is worth a checkpoint
 _SECONDS_BETWEEN = 20.0  # two checkpoints of a long run
-_WARMUP_START = 0.02  # of lr_max, where warm-up begins; chosen by trial
+_REPORT_SECONDS = 2.0  # between two reports within an epoch
+_SEEDS_APART = 100_003  # a prime, so that the epochs of runs with seeds side by side draw other numbers
 _BATCHES_FOR_STATISTICS = 8  # batches; chosen by trial
 
 
@@ -128,7 +132,7 @@ class Trainer:
         before = sum(earlier.epochs for earlier in self.plan.phases[:number])
         learner = self._learner(loaders, epochs_before=before)
         learner.create_opt()
-        learner.opt.freeze_to(-_head_groups(self.plan) if phase.frozen else 0)
+        learner.opt.freeze_to(-head_groups(self.plan) if phase.frozen else 0)
         done = 0
         if checkpoint is not None and checkpoint.epoch:
             learner.opt.load_state_dict(checkpoint.optimizer)
@@ -136,28 +140,71 @@ class Trainer:
         if len(self.rates) <= number:
             loaders.train.epoch = before  # wherever the run comes from, the finder meets the same images
             self.rates.append(phase.lr_max or self._find_rate(number, phase, learner))
-        if done >= phase.epochs:
-            return
+        learner.opt.set_hypers(wd=learner.wd)
+        learner.n_epoch = phase.epochs
+        scheduler = ParamScheduler(schedules(self.plan, phase, self.rates[number]))
+        with learner.added_cbs([scheduler, *([self.ema] if self.ema is not None else [])]):
+            learner("before_fit")
+            for epoch in range(done, phase.epochs):
+                progress = self._epoch(learner, epoch, number=before + epoch)
+                self.history.append(progress)
+                if self._is_worth_a_checkpoint(progress):
+                    self._keep(number, epoch + 1, learner)
+                self.report(progress)
+            learner("after_fit")
 
-        def keep(epoch: int, progress: RunProgress) -> None:
-            self.history.append(progress)
-            last = before + epoch == self.plan.epochs
-            if self.plan.epochs <= _LONG_RUN or last or time.monotonic() - self.kept_at >= _SECONDS_BETWEEN:
-                self._keep(number, epoch, learner)
+    def _epoch(self, learner: Learner, epoch: int, *, number: int) -> RunProgress:
+        """Train and evaluate epoch `epoch` of a phase, which is `number` of the run, both from 0.
 
-        follow = ProgressCallback(
-            plan=self.plan,
-            seed=self.seed,
-            epochs_before=before,
-            timer=self.timer,
-            report=self.report,
-            should_stop=self.should_stop,
-            keep=keep,
+        Its random numbers depend on nothing before it: if it is repeated after a kill, it goes as it would have gone.
+        """
+        torch.manual_seed(self.seed * _SEEDS_APART + number)
+        learner.dls.train.epoch = number
+        self.timer.reset()
+        meter = Meter()
+        reported = meter.started
+
+        def after_batch() -> None:
+            nonlocal reported
+            if self.should_stop():
+                raise TrainingStopped(f"stopped in epoch {number + 1}, as asked")
+            if time.monotonic() - reported >= _REPORT_SECONDS:
+                reported = time.monotonic()
+                self.report(self._progress(learner, meter, number=number))
+
+        learner.epoch = epoch
+        learner("before_epoch")
+        train_one_epoch(learner, meter, after_batch=after_batch)
+        evaluated = evaluate_epoch(learner)
+        learner("after_epoch")
+        progress = self._progress(learner, meter, number=number, ended=True)
+        if not math.isfinite(progress.train_loss):
+            raise TrainingFailed(
+                f"the loss became {progress.train_loss} in epoch {progress.epoch}; start anew with a lower lr_max"
+            )
+        return replace(progress, valid_loss=evaluated.loss, accuracy=evaluated.accuracy)
+
+    def _progress(self, learner: Learner, meter: Meter, *, number: int, ended: bool = False) -> RunProgress:
+        """Return how far the run is within its epoch `number`, counted from 0, or at its end."""
+        loader, rate = learner.dls.train, meter.images_per_second
+        done, fraction = (number + 1, 0.0) if ended else (number, meter.batches / len(loader))
+        left = (self.plan.epochs - done - fraction) * len(loader) * loader.batch_size
+        return RunProgress(
+            epoch=done,
+            epochs=self.plan.epochs,
+            epoch_share=fraction,
+            train_loss=meter.mean_loss,
+            images_per_second=rate,
+            network_images_per_second=self.timer.images_per_second,
+            eta_seconds=left / rate if rate else None,
+            image_size=self.plan.size_at(number),
         )
-        callbacks: list[Callback] = [follow, *([self.ema] if self.ema is not None else [])]
-        self._fit(learner, phase, self.rates[number], callbacks, done)
-        if follow.failure is not None:
-            raise follow.failure
+
+    def _is_worth_a_checkpoint(self, progress: RunProgress) -> bool:
+        """Return whether an epoch that has ended is kept at once: not each of a long run is, but the last."""
+        if self.plan.epochs <= _LONG_RUN or progress.epoch == self.plan.epochs:
+            return True
+        return time.monotonic() - self.kept_at >= _SECONDS_BETWEEN
 
     def _learner(self, loaders: DataLoaders, *, epochs_before: int) -> Learner:
         callbacks: list[Callback] = [
@@ -172,33 +219,22 @@ class Trainer:
             loaders,
             self.network,
             loss_func=training_loss(self.plan),
-            opt_func={"adam": Adam, "adamw": _adamw, "sgd": _sgd}[self.plan.optimizer],
-            splitter=partial(_groups, self.plan),
+            opt_func=optimizer(self.plan),
+            splitter=partial(parameter_groups, self.plan),
             metrics=accuracy,
             cbs=callbacks,
             path=self.folder,
-            wd=_weight_decay(self.plan),
+            wd=weight_decay(self.plan),
             default_cbs=False,  # they would draw progress bars
         )
         learner.logger = _silent
         return learner
 
-    def _fit(self, learner: Learner, phase: Phase, lr_max: float, callbacks: Sequence[Callback], done: int) -> None:
-        rates = lr_max * _layer_rates(self.plan, phase.layer_lr_decay)
-        if self.plan.optimizer == "adam":
-            learner.fit_one_cycle(phase.epochs, rates, cbs=list(callbacks), start_epoch=done)
-            return
-        warm = min(0.5, max(self.plan.warmup_epochs / phase.epochs, 1 / (phase.epochs * 10)))
-        schedule = combine_scheds(
-            [warm, 1 - warm], [SchedLin(_WARMUP_START * rates, rates), SchedCos(rates, 0 * rates)]
-        )
-        learner.fit(phase.epochs, cbs=[ParamScheduler({"lr": schedule}), *callbacks], start_epoch=done)
-
     def _find_rate(self, number: int, phase: Phase, learner: Learner) -> float:
         """Return the rate that fastai's valley rule suggests; its plot goes to the run's folder."""
         torch.manual_seed(self.seed)
         steps = self.plan.finder_steps
-        fractions = _layer_rates(self.plan, phase.layer_lr_decay)
+        fractions = layer_rates(self.plan, phase.layer_lr_decay)
         finder = InMemoryLRFinder(start_lr=1e-7 * fractions, end_lr=10 * fractions, num_it=steps)
         learner.fit(steps // len(learner.dls.train) + 1, cbs=finder)
         kept = slice(steps // 10, -5)
@@ -231,48 +267,3 @@ class Trainer:
 
 def _silent(*_: object) -> None:
     """Print nothing: a run reports its progress to its caller."""
-
-
-def _sgd(groups: Any, lr: float) -> OptimWrapper:
-    return OptimWrapper(groups, opt=torch.optim.SGD, lr=lr, momentum=0.9, nesterov=True)
-
-
-def _adamw(groups: Any, lr: float) -> OptimWrapper:
-    return OptimWrapper(groups, opt=torch.optim.AdamW, lr=lr, betas=(0.9, 0.98))
-
-
-def _head_groups(plan: Plan) -> int:
-    return 1 if plan.optimizer == "adam" else 2
-
-
-def _groups(plan: Plan, network: nn.Module) -> list[list[nn.Parameter]]:
-    """Return parameters from the image to the head: body and head for Adam, where fastai itself spares norms and biases
-    the weight decay; for the others three sections, each once with and once without it.
-    """
-    sections: list[list[nn.Parameter]] = [[], [], []]
-    for name, parameter in network.named_parameters():
-        sections[2 if name.startswith("fc.") else 1 if name.startswith(("layer3", "layer4")) else 0].append(parameter)
-    if plan.optimizer == "adam":
-        return [sections[0] + sections[1], sections[2]]
-    return [
-        [parameter for parameter in section if (parameter.ndim > 1) == heavy]
-        for section in sections
-        for heavy in (True, False)
-    ]
-
-
-def _layer_rates(plan: Plan, decay: float) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the rate of each parameter group as a fraction of the head's.
-
-    In even ratios from `decay` on; for AdamW, whose steps do not depend on the size of gradients, `decay` in the
-    earliest section only.
-    """
-    if plan.optimizer == "adam":
-        return np.array([decay, 1.0])
-    if plan.optimizer == "adamw":
-        return np.repeat([decay, 1.0, 1.0], 2)
-    return np.repeat(np.geomspace(decay, 1.0, 3), 2)
-
-
-def _weight_decay(plan: Plan) -> float | list[float]:
-    return plan.weight_decay if plan.optimizer == "adam" else [plan.weight_decay, 0.0] * 3

@@ -14,10 +14,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 
 from jobs.db import migrate
 from jobs.db.database import Database
+from jobs.db.queries import incremental
 from jobs.db.tables import Base
 from jobs.errors import DatabaseUnavailable, ForeignDatabase, SchemaMissing, SchemaTooNew
 from tests.support.processes import CHECKOUT, environment
@@ -82,28 +83,24 @@ def test_down_and_up_again(database: Database) -> None:
     migrate.check(database)
 
 
+def add_job(connection: Connection, job_id: int, *, state: str) -> None:
+    """Insert a job with the columns that every schema has."""
+    connection.execute(
+        text(
+            "INSERT INTO jobs (id, name, source, state, version_id, top_k, priority, created_at) "
+            "VALUES (:id, 'cars', '/cars', :state, 1, 5, 1, CURRENT_TIMESTAMP)"
+        ),
+        {"id": job_id, "state": state},
+    )
+
+
 @pytest.mark.parametrize("halfway", [False, True])
 def test_crashes_keep_their_counts(database: Database, halfway: bool) -> None:
     """The columns `deaths` of schema 0005 become `crashes`, also where one of them has that name already."""
     migrate.migrate(database)
     downgrade(database, "0005")
     with database.write() as connection:
-        job = {
-            "id": 1,
-            "name": "cars",
-            "source": "/cars",
-            "state": "running",
-            "version_id": 1,
-            "top_k": 5,
-            "priority": 1,
-        }
-        connection.execute(
-            text(
-                "INSERT INTO jobs (id, name, source, state, version_id, top_k, priority, created_at) "
-                "VALUES (:id, :name, :source, :state, :version_id, :top_k, :priority, CURRENT_TIMESTAMP)"
-            ),
-            job,
-        )
+        add_job(connection, 1, state="running")
         connection.execute(
             text("INSERT INTO images (job_id, ordinal, path, status, deaths) VALUES (1, 0, '0.jpg', 'pending', 2)")
         )
@@ -114,6 +111,21 @@ def test_crashes_keep_their_counts(database: Database, halfway: bool) -> None:
         connection.execute(text("INSERT INTO images (job_id, ordinal, path, status) VALUES (1, 1, '1.jpg', 'pending')"))
         assert list(connection.scalars(text("SELECT crashes FROM images ORDER BY ordinal"))) == [2, 0]
         assert connection.scalar(text("SELECT count(*) FROM training_runs WHERE crashes > 0")) == 0
+
+
+def test_earlier_jobs_of_single_files_are_never_current(database: Database) -> None:
+    migrate.migrate(database)
+    downgrade(database, "0008")
+    with database.write() as connection:
+        for job_id in (1, 2, 3):
+            add_job(connection, job_id, state="completed")
+        for path in ("a.jpg", "b.jpg"):
+            connection.execute(
+                text("INSERT INTO listed_files (job_id, path) VALUES (:id, :path)"), {"id": 3, "path": path}
+            )
+    assert migrate.migrate(database)["from"] == "0008"
+    with database.read() as connection:
+        assert incremental.current_run(connection, "/cars") == 2
 
 
 def test_many_processes_at_once(database: Database, url: str) -> None:

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +23,7 @@ from sqlalchemy import text
 
 from jobs import Client
 from jobs.db import migrate
-from tests.support.processes import CHECKOUT
+from tests.support.processes import CHECKOUT, environment
 
 FIXTURES = CHECKOUT / "tests" / "fixtures" / "schema_0005"
 DEPENDS_ON_NOW = {"images_per_second", "eta_seconds", "waiting"}
@@ -46,8 +50,26 @@ def old(request: pytest.FixtureRequest, home: Path) -> Iterator[Old]:
         with psycopg.connect(url.replace("+psycopg", "")) as connection:
             connection.execute((FIXTURES / "postgresql.sql").read_bytes())
     with Client(database_url=url, broker_url="memory://") as client:
-        assert client.migrate()["from"] == "0005"
+        if request.function is test_a_migration_that_is_killed_continues:
+            killed_in_the_middle(url)
+            assert client.migrate()["from"] == "0007"
+        else:
+            assert client.migrate()["from"] == "0005"
         yield Old(client, json.loads((FIXTURES / f"{request.param}.json").read_text(encoding="utf-8")))
+
+
+def killed_in_the_middle(url: str) -> None:
+    """Migrate in slices of one image, in a process that kills itself after each of the first four."""
+    code = (
+        "import os, signal\n"
+        "from jobs.db import filling, migrate\n"
+        "from jobs.db.database import Database\n"
+        "filling.SLICE = 1\n"
+        f"migrate.migrate(Database({url!r}), report=lambda *_: os.kill(os.getpid(), signal.SIGKILL))\n"
+    )
+    for _ in range(4):
+        done = subprocess.run([sys.executable, "-P", "-c", code], env=environment(), check=False, timeout=60)
+        assert done.returncode == -signal.SIGKILL
 
 
 def test_the_schema_is_this_releases_and_migrating_again_changes_nothing(old: Old) -> None:
@@ -79,8 +101,36 @@ def test_results_errors_and_skipped_files_read_the_same(old: Old) -> None:
         assert [line.to_dict() for line in job.skipped()] == old.printed["skipped"][job_id]
 
 
+def check_outcomes_of(old: Old) -> None:
+    """Check that each finished image of the old database has its outcome, and that totals agree."""
+    with old.client.database.read() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT jobs.id, jobs.ok + jobs.failed AS finished, "
+                "(SELECT count(*) FROM outcomes WHERE job_id = jobs.id) AS outcomes, "
+                "(SELECT coalesce(sum(images), 0) FROM totals WHERE job_id = jobs.id) AS counted FROM jobs"
+            )
+        ).all()
+    assert sum(row.finished for row in rows) > 4
+    assert all(row.finished == row.outcomes == row.counted for row in rows), rows
+
+
+def test_every_finished_image_has_an_outcome(old: Old) -> None:
+    check_outcomes_of(old)
+    for job_id, results in old.printed["results"].items():
+        makes = Counter(result["make"] for result in results if result["make"])
+        assert {row.value: row.images for row in old.client.summary(job_id, by="make")} == makes
+
+
+def test_a_migration_that_is_killed_continues(old: Old) -> None:
+    check_outcomes_of(old)
+    for job_id, results in old.printed["results"].items():
+        assert [result.to_dict() for result in old.client.job(job_id).results()] == results
+
+
 def test_corrections_and_model_versions_read_the_same(old: Old) -> None:
-    assert [correction.to_dict() for correction in old.client.labels()] == old.printed["corrections"]
+    printed = [{**correction, "author": None} for correction in old.printed["corrections"]]
+    assert [correction.to_dict() for correction in old.client.labels()] == printed
     # This release may bring another bundled version, which is registered beside the old ones.
     models = {version["name"]: version for version in (version.to_dict() for version in old.client.models())}
     assert [models[version["name"]] for version in old.printed["models"]] == old.printed["models"]

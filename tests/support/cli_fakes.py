@@ -18,17 +18,27 @@ from typer.testing import Result as Run
 
 from jobs.cli.app import app
 from jobs.cli.context import Dependencies
-from jobs.errors import CarClassifierError, JobNotFound, NotPossible, RunNotFound, WorkerFailed
+from jobs.errors import CarClassifierError, JobNotFound, NotPossible, RunNotFound, ScheduleNotFound, WorkerFailed
+from jobs.listings import ListingFilters
 from jobs.metrics import Exposition
 from jobs.records import (
     CheckResult,
     Correction,
+    Difference,
     FailedImage,
+    Fire,
     ImageFailure,
+    ImportedCorrections,
     JobStatus,
+    Listing,
+    ListingDetails,
     ModelVersion,
     Promotion,
     Result,
+    Retagging,
+    Schedule,
+    ScheduleDetail,
+    SharedContent,
     SkippedSuffix,
     TrainingStatus,
     WorkerStatus,
@@ -36,7 +46,7 @@ from jobs.records import (
 from jobs.report import Written
 from jobs.results import Page, ResultFilters
 from jobs.settings import Settings, load
-from jobs.states import ImageErrorCode, JobState, RunState, VersionState
+from jobs.states import FireOutcome, ImageErrorCode, JobState, RunState, VersionState
 from jobs.summary import SummaryRow
 
 STATUS = JobStatus(
@@ -65,6 +75,18 @@ _WITHOUT_VERSION = replace(
 RUN_FAILED = replace(_WITHOUT_VERSION, state=RunState.FAILED, error="/cars has one class")
 RUN_CANCELED = replace(_WITHOUT_VERSION, state=RunState.CANCELED)
 RUN_RUNNING = replace(_WITHOUT_VERSION, state=RunState.RUNNING, stage="training", epoch=1, finished_at=None)
+A_SCHEDULE = Schedule(
+    name="nightly", source="/photos", cron="0 2 * * *", every=None, timezone="Europe/Berlin", paused=False,
+    next_at="2026-01-03T01:00:00.000Z", last_at="2026-01-02T01:00:00.000Z", last_outcome=FireOutcome.SKIPPED,
+    last_reason="job 6 is still running", last_job=None,
+)  # fmt: skip
+A_LEDGER = ScheduleDetail(
+    **A_SCHEDULE.to_dict(),
+    ledger=[
+        Fire(due_at="2026-01-02T01:00:00.000Z", outcome=FireOutcome.SKIPPED, reason="job 6 is still running", job=None),
+        Fire(due_at="2026-01-01T01:00:00.000Z", outcome=FireOutcome.FIRED, reason=None, job="6"),
+    ],
+)
 A_RESULT = Result(
     job="7", path="a.jpg", listing=None, status="ok", label="Acura TL Sedan 2012", make="Acura",
     model="TL", body="Sedan", year=2012, confidence=0.875, decision="model",
@@ -80,6 +102,13 @@ def a_result(path: str, **changes: Any) -> Result:
 A_FAILURE = a_result(
     "bad.jpg", status="failed", label=None, make=None, model=None, body=None, year=None, confidence=None, decision=None,
     top=[], error=ImageFailure(code=ImageErrorCode.TRUNCATED, message="the file ends too early"),
+)  # fmt: skip
+
+
+A_LISTING = Listing(
+    job="7", listing="a", complete=True, label="Acura TL Sedan 2012", make="Acura", model="TL", body="Sedan", year=2012,
+    confidence=0.9375, decision="model", agreement=1.0, photos=2, used=1, failed=1, conflict=False, photo="a.jpg",
+    source="model", model_version="resnet34-1", updated_at="2026-01-02T03:04:07.000Z",
 )  # fmt: skip
 
 
@@ -150,6 +179,47 @@ class FakeJob:
 
 
 @dataclass
+class FakeVerdicts:
+    rows: Iterable[Listing]
+
+    def __iter__(self) -> Iterator[Listing]:
+        return iter(self.rows)
+
+    def write(self, path: str | Path) -> int:
+        return Path(path).write_text("".join(json.dumps(row.to_dict()) + "\n" for row in self.rows))
+
+
+@dataclass
+class FakeListings:
+    client: FakeClient
+
+    def find(self, job: str | None = None, **wanted: Unpack[ListingFilters]) -> FakeVerdicts:
+        self.client.asked = {"job": job} | {name: value for name, value in wanted.items() if value not in (None, False)}
+        return FakeVerdicts(self.client.verdicts)
+
+    def get(self, listing: str) -> ListingDetails:
+        return ListingDetails(verdict=A_LISTING, top=A_RESULT.top, images=[A_RESULT, A_FAILURE])
+
+    def duplicates(self, job: str) -> Iterator[SharedContent]:
+        return iter([SharedContent(job=job, content_hash="00", listings=["a", "b"], paths=["a/1.jpg", "b/1.jpg"])])
+
+
+@dataclass
+class FakeCorrections:
+    client: FakeClient
+
+    def remove(self, image: str) -> Correction:
+        self.client.asked = {"removed": image}
+        return Correction(content_hash="00", label="BMW M3 Coupe 2012", job=None, path=None, created_at="")
+
+    def import_file(
+        self, file: Path, *, new_class: bool = False, skip_bad: bool = False, author: str | None = None
+    ) -> ImportedCorrections:
+        self.client.asked = {"file": file, "new_class": new_class, "author": author}
+        return ImportedCorrections(taken=1234, bad=["labels.csv, line 3: no such image"] if skip_bad else [])
+
+
+@dataclass
 class FakeRun:
     """Answers `status()` with the client's run statuses in turn, the last one for ever; an error is raised."""
 
@@ -168,13 +238,48 @@ class FakeRun:
 
 
 @dataclass
+class FakeSchedules:
+    """Knows one schedule."""
+
+    client: FakeClient
+
+    def add(self, name: str, source: str, **options: Any) -> Schedule:
+        self.client.asked = {"name": name, "source": source} | {k: v for k, v in options.items() if v}
+        return A_SCHEDULE
+
+    def list(self) -> Sequence[Schedule]:
+        return [A_SCHEDULE]
+
+    def show(self, name: str) -> ScheduleDetail:
+        if name != "nightly":
+            raise ScheduleNotFound(f"no schedule {name!r}; `cars schedule list` lists them")
+        return A_LEDGER
+
+    def pause(self, name: str) -> Schedule:
+        return replace(A_SCHEDULE, paused=True, next_at=None)
+
+    def resume(self, name: str) -> Schedule:
+        return A_SCHEDULE
+
+    def run(self, name: str, *, accept_shrink: bool = False) -> FakeJob:
+        self.client.asked = {"accept_shrink": accept_shrink}
+        return FakeJob(self.client)
+
+    def remove(self, name: str) -> None:
+        self.client.asked = {"removed": name}
+
+
+@dataclass
 class FakeClient:
     statuses: list[JobStatus | Callable[[], JobStatus]] = field(default_factory=lambda: [STATUS])
     run_statuses: list[TrainingStatus | Exception] = field(default_factory=lambda: [RUN_RUNNING, RUN])
     rows: Iterable[Result] = field(default_factory=lambda: [a_result("a.jpg"), a_result("b.jpg")])
+    verdicts: Iterable[Listing] = field(default_factory=lambda: [A_LISTING])
     alive: list[WorkerStatus] = field(default_factory=lambda: [WORKER])
     skipped: list[SkippedSuffix] = field(default_factory=list)
     checks: list[CheckResult] = field(default_factory=list)
+    retaggings: list[Retagging] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     card: dict[str, Any] = field(default_factory=lambda: {"name": "resnet34-1", "metrics": {"top1": 0.9}})
     refusal: CarClassifierError | None = None
     note: str | None = None
@@ -188,6 +293,10 @@ class FakeClient:
 
     def __exit__(self, *_exc: object) -> None:
         pass
+
+    @property
+    def schedules(self) -> FakeSchedules:
+        return FakeSchedules(self)
 
     def submit(self, source: str | list[str], *, reuse: bool = False, **options: Any) -> FakeJob:
         if self.refusal and not reuse:
@@ -217,6 +326,22 @@ class FakeClient:
 
     def errors(self, job: str) -> Iterator[FailedImage]:
         return iter([FailedImage(job=job, path="bad.jpg", code="truncated", message="the file ends too early")])
+
+    def retag(
+        self,
+        job: str | None = None,
+        *,
+        stale: bool = False,
+        model: str | None = None,
+        trial: bool = False,
+        dry_run: bool = False,
+    ) -> list[Retagging]:
+        self.asked = {"job": job, "stale": stale, "model": model, "trial": trial, "dry_run": dry_run}
+        return self.retaggings
+
+    def diff(self, job: str, before: str, after: str) -> Iterator[Difference]:
+        self.asked = {"job": job, "versions": (before, after)}
+        return iter(self.differences)
 
     def models(self) -> list[ModelVersion]:
         return [ModelVersion(name="resnet34-1", production=True, state=VersionState.AVAILABLE, top1=0.9,
@@ -253,14 +378,19 @@ class FakeClient:
     def trainings(self, *, limit: int | None = None) -> Iterator[TrainingStatus]:
         return iter([RUN, RUN_FAILED][:limit])
 
-    def label(self, image: str, label: str, *, new_class: bool = False) -> Correction:
+    @property
+    def listings(self) -> FakeListings:
+        return FakeListings(self)
+
+    @property
+    def corrections(self) -> FakeCorrections:
+        return FakeCorrections(self)
+
+    def label(self, image: str, label: str, *, new_class: bool = False, author: str | None = None) -> Correction:
         if not new_class:
             raise NotPossible(f"{label!r} is not a class that is known")
-        self.asked = {"image": image, "label": label}
+        self.asked = {"image": image, "label": label, "author": author}
         return Correction(content_hash="00", label=label, job=None, path=None, created_at=STATUS.created_at)
-
-    def import_labels(self, file: Path, *, new_class: bool = False) -> int:
-        return 1234
 
     def export_labels(self, file: Path) -> int:
         return 5

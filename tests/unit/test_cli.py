@@ -86,7 +86,15 @@ def test_submit_prints_the_id_and_nothing_else(cars: Cars) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, "7\n", "")
     assert cars.client.submitted == {
         "source": "photos", "name": "n", "model": None, "top_k": 3, "priority": "high", "key": "k",
+        "incremental": False, "accept_shrink": False, "notify": None,
+        "listing_depth": None, "manifest": None,
     }  # fmt: skip
+
+
+def test_submit_incremental(cars: Cars) -> None:
+    assert cars("submit", "photos", "--incremental", "--accept-shrink").exit_code == 0
+    assert cars.client.submitted is not None
+    assert (cars.client.submitted["incremental"], cars.client.submitted["accept_shrink"]) == (True, True)
 
 
 def test_a_key_of_another_request_is_an_error_or_on_demand_the_old_job(cars: Cars) -> None:
@@ -391,13 +399,19 @@ def test_evaluate_needs_no_training_packages(cars: Cars, monkeypatch: pytest.Mon
     cars.answer = {
         "top1": 0.5,
         "framing": [{"area": 0.25, "top1": 0.4}],
+        "listings": {
+            "sets": [{"photos": 3, "top1": 0.8125}],
+            "two_makes": {"sets": 1000, "conflict": 0.9375},
+            "with_samples": None,
+            "samples_alone": None,
+        },
         "ood_images": {"holdout": {"images": 3, "rejected": 2, "decided_model": 0, "decided_make": 1}},
     }
     shown = cars("model", "evaluate", "v1", "photos")
     assert (shown.exit_code, json.loads(shown.stdout)) == (0, cars.answer)
     assert cars.asked == ["evaluate", "--split", "all", "--", "v1", "photos"]
     table = cars("model", "evaluate", "v1", "photos", "--format", "table").stdout
-    assert [word in table for word in ("0.5", "0.25", "holdout")] == [True] * 3
+    assert [word in table for word in ("0.5", "0.25", "0.8125", "two makes", "holdout")] == [True] * 5
 
 
 def test_doctor_exits_1_when_a_check_failed(cars: Cars) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from model.cards import Card, Score, parse_card
-from model.decision import decide_all, is_out_of_distribution, ood_scores, pool, softmax
+from model.decision import decide_all, is_out_of_distribution, ood_scores, softmax
 from tests.support.artifacts import card_fields
 
 
@@ -135,15 +135,3 @@ def test_what_is_not_a_number_is_unknown(score: Score) -> None:
     found = decide_all(softmax(logits, temperature=card.temperature), card, logits)
     assert found.decision == ["unknown", "model"]
     assert found.out_of_distribution.tolist() == [True, False]
-
-
-def test_pooling_is_the_mean_of_the_logits() -> None:
-    logits = np.random.default_rng(0).normal(size=(5, 4))
-    assert np.allclose(pool(softmax(logits)), softmax(logits.mean(axis=0)), atol=1e-5)
-
-
-def test_pooling_one_image_changes_nothing_and_a_zero_does_not_forbid() -> None:
-    assert np.allclose(pool(np.array([[0.7, 0.2, 0.1]])), [0.7, 0.2, 0.1], atol=1e-6)
-    pooled = pool(np.array([[1.0, 0.0], [0.4, 0.6], [0.4, 0.6]]))
-    assert np.isfinite(pooled).all()
-    assert pooled.argmax() == 0

@@ -6,31 +6,48 @@ import io
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import export
+from jobs.db.queries.results import ResultRecord
 from jobs.errors import OutputError, SettingsInvalid
+from jobs.records import Result
+from jobs.states import ImageErrorCode
 
-OK: dict[str, Any] = {
-    "job": "7", "path": "bmw/x.jpg", "listing": "bmw", "status": "ok", "label": "BMW M3 Coupe 2012", "make": "BMW",
-    "model": "M3", "body": "Coupe", "year": 2012, "confidence": 0.875, "decision": "model",
-    "top": [{"label": "BMW M3 Coupe 2012", "confidence": 0.875}, {"label": "Audi TT", "confidence": 0.0625}],
-    "model_version": "bundled", "content_hash": "ab" * 32,
-    "finished_at": "2026-01-02T03:04:05.678Z", "correction": "Audi TT", "error": None,
+CLASSES = {3: ["Audi TT", "BMW M3 Coupe 2012", "Other"], 4: ['A "quoted", class', "Ünï"]}
+EMPTY = dict.fromkeys(ResultRecord._fields) | {
+    "job_id": 7, "ordinal": 0, "status": "failed", "top_k": 2, "version_id": 3, "model_version": "bundled",
 }  # fmt: skip
-FAILED: dict[str, Any] = dict.fromkeys(OK) | {
-    "job": "7", "path": "=1+1.jpg", "status": "failed", "top": [], "model_version": "bundled",
-    "error": {"code": "undecodable", "message": "@no\nimage"},
-}  # fmt: skip
-RESULTS = [OK, FAILED]
-FLAT = [export.flat(result) for result in RESULTS]
+OK = ResultRecord(**EMPTY | {
+    "path": "bmw/x.jpg", "listing": "bmw", "status": "ok", "label": "BMW M3 Coupe 2012", "make": "BMW", "model": "M3",
+    "body": "Coupe", "year": 2012, "confidence": 0.875, "decision": "model",
+    "probabilities": np.array([0.0625, 0.875, 0.0625], "<f2").tobytes(), "content_hash": b"\xab" * 32,
+    "finished_at": datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC), "correction": "Audi TT",
+})  # type: ignore[arg-type]  # fmt: skip
+FAILED = ResultRecord(**EMPTY | {"path": "=1+1.jpg", "error_code": "undecodable", "error_message": "@no\nimage"})  # type: ignore[arg-type]
+RECORDS = [OK, FAILED]
+
+
+def pages(records: Sequence[ResultRecord], *, size: int = 1, top_k: int | None = None) -> Iterator[export.Columns]:
+    for first in range(0, len(records), size):
+        yield export.columns(records[first : first + size], classes=CLASSES.__getitem__, top_k=top_k)
+
+
+def results(records: Sequence[ResultRecord], top_k: int | None = None) -> list[dict[str, Any]]:
+    """Those that a program gets one by one."""
+    return [Result.from_row(row, classes=CLASSES[row.version_id], top_k=top_k).to_dict() for row in records]
+
+
+RESULTS = results(RECORDS)
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -44,22 +61,22 @@ def printed(values: list[dict[str, Any]], form: str, columns: Sequence[str] | No
 
 
 def test_json_lines(tmp_path: Path) -> None:
-    assert export.write(iter(RESULTS), tmp_path / "r.jsonl") == 2
+    assert export.write(pages(RECORDS), tmp_path / "r.jsonl") == 2
     assert [json.loads(line) for line in (tmp_path / "r.jsonl").read_text("utf-8").splitlines()] == RESULTS
 
 
-@pytest.mark.parametrize("results", [[], [OK], RESULTS])
-def test_json(tmp_path: Path, results: list[dict[str, Any]]) -> None:
-    assert export.write(iter(results), tmp_path / "r.JSON") == len(results)
-    assert json.loads((tmp_path / "r.JSON").read_text("utf-8")) == results
+@pytest.mark.parametrize("records", [[], [OK], RECORDS])
+def test_json(tmp_path: Path, records: list[ResultRecord]) -> None:
+    assert export.write(pages(records), tmp_path / "r.JSON") == len(records)
+    assert json.loads((tmp_path / "r.JSON").read_text("utf-8")) == results(records)
 
 
 def test_csv(tmp_path: Path) -> None:
-    assert export.write(iter(RESULTS), tmp_path / "r.csv") == 2
+    assert export.write(pages(RECORDS), tmp_path / "r.csv") == 2
     ok, failed = rows((tmp_path / "r.csv").read_bytes().decode())
     assert tuple(ok) == export.COLUMNS
     assert (ok["year"], ok["confidence"], ok["error_code"]) == ("2012", "0.875", "")
-    assert json.loads(ok["top"]) == OK["top"]
+    assert json.loads(ok["top"]) == RESULTS[0]["top"]
     assert (failed["path"], failed["error_message"], failed["label"]) == ("'=1+1.jpg", "'@no\nimage", "")
 
 
@@ -78,12 +95,123 @@ def test_a_path_can_be_had_back_from_csv(path: str) -> None:
 
 def test_parquet(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    assert export.write(iter(RESULTS), tmp_path / "r.parquet") == 2
+    assert export.write(pages(RECORDS), tmp_path / "r.parquet") == 2
     table = parquet.read_table(tmp_path / "r.parquet")
     assert tuple(table.column_names) == export.COLUMNS
     times = [datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC), None]
-    expected = [row | {"finished_at": time} for row, time in zip(FLAT, times, strict=True)]
+    expected = [export.flat(row) | {"finished_at": time} for row, time in zip(RESULTS, times, strict=True)]
     assert table.to_pylist() == [{name: row[name] for name in export.COLUMNS} for row in expected]
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(['"', ",", "a\r\nb", "=1", "'", "", " "])
+MAYBE = st.none() | TEXT
+FLOAT16 = st.floats(width=16)
+TIME = st.datetimes(datetime(1971, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
+PROBABILITY = st.floats(0, 1, width=16) | st.sampled_from([0.0, 0.25, 0.5])
+
+
+@st.composite
+def record(draw: st.DrawFn) -> ResultRecord:
+    status = draw(st.sampled_from(["ok", "ok", "failed", "pending", "canceled"]))
+    version = draw(st.sampled_from(sorted(CLASSES)))
+    predicted = st.lists(draw(st.sampled_from([PROBABILITY, FLOAT16])), min_size=2, max_size=2)
+    drawn = {
+        "job_id": draw(st.integers(1, 9)), "path": draw(TEXT), "listing": draw(MAYBE), "status": status,
+        "content_hash": draw(st.none() | st.binary(min_size=32, max_size=32)), "top_k": draw(st.integers(1, 4)),
+        "version_id": version, "model_version": draw(TEXT), "correction": draw(MAYBE),
+        "error_code": draw(st.sampled_from(list(ImageErrorCode))).value, "error_message": draw(MAYBE),
+        "finished_at": draw(st.none() | TIME),
+    }  # fmt: skip
+    if status == "ok":
+        values = [*draw(predicted), *([0.25] if version == 3 else [])]
+        drawn |= {name: draw(MAYBE) for name in ("label", "make", "model", "body")}
+        drawn |= {
+            "year": draw(st.none() | st.integers(0, 9999)), "confidence": draw(st.none() | st.floats(allow_nan=False)),
+            "decision": draw(MAYBE), "probabilities": np.array(values, "<f2").tobytes(),
+        }  # fmt: skip
+    return ResultRecord(**EMPTY | drawn)  # type: ignore[arg-type]
+
+
+DRAWN = (st.lists(record(), max_size=8), st.integers(1, 4), st.none() | st.integers(1, 5))
+
+
+@settings(deadline=None, max_examples=60)
+@given(*DRAWN)
+def test_a_file_has_what_results_have_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory, records: list[ResultRecord], size: int, top_k: int | None
+) -> None:
+    folder, rows = tmp_path_factory.getbasetemp(), results(records, top_k)
+    for suffix in ("json", "jsonl", "csv"):
+        file, expected = folder / f"r.{suffix}", io.StringIO(newline="")
+        assert export.write(pages(records, size=size, top_k=top_k), file) == len(rows)
+        export.print_rows(iter(rows), suffix, stream=expected, columns=export.COLUMNS if suffix == "csv" else None)
+        assert file.read_bytes().decode() == expected.getvalue()
+
+
+@settings(deadline=None, max_examples=60)
+@given(*DRAWN)
+def test_tables_have_what_results_have_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory, records: list[ResultRecord], size: int, top_k: int | None
+) -> None:
+    parquet, pandas = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pandas")
+    file = tmp_path_factory.getbasetemp() / "r.parquet"
+    rows = list(map(export.flat, results(records, top_k)))
+    assert export.write(pages(records, size=size, top_k=top_k), file) == len(rows)
+    texts = [row["finished_at"] for row in rows]
+    times = [text and datetime.fromisoformat(text) for text in texts]
+    expected = [
+        {name: row[name] for name in export.COLUMNS} | {"finished_at": t} for row, t in zip(rows, times, strict=True)
+    ]
+    written = parquet.read_table(file).to_pylist()
+    assert json.dumps(written, default=str) == json.dumps(expected, default=str)  # NaN is not equal to NaN
+    frame = export.to_pandas(pages(records, size=size, top_k=top_k))
+    assert json.dumps(frame["top"].tolist()) == json.dumps([row["top"] for row in rows])
+    assert [None if pandas.isna(time) else time.to_pydatetime() for time in frame["finished_at"]] == times
+    for name in ("path", "label", "year", "error_message"):
+        assert [None if pandas.isna(value) else value for value in frame[name]] == [row[name] for row in rows]
+
+
+def test_the_next_page_is_fetched_meanwhile_and_no_other() -> None:
+    fetched, second = list[int](), threading.Event()
+
+    def fetch() -> Iterator[int]:
+        for number in range(4):
+            fetched.append(number)
+            if number == 1:
+                second.set()
+            yield number
+
+    found = export.ahead(fetch())
+    assert next(found) == 0
+    assert second.wait(10)
+    assert fetched == [0, 1]
+    assert list(found) == [1, 2, 3]
+
+
+def test_pages_that_are_not_wanted_any_more_are_closed() -> None:
+    closed = threading.Event()
+
+    def fetch() -> Iterator[int]:
+        try:
+            yield from range(4)
+        finally:
+            closed.set()
+
+    found = export.ahead(fetch())
+    next(found)
+    found.close()  # type: ignore[attr-defined]
+    assert closed.is_set()
+
+
+def test_a_page_that_cannot_be_fetched_is_an_error() -> None:
+    def fetch() -> Iterator[int]:
+        yield 1
+        raise KeyError("lost")
+
+    found = export.ahead(fetch())
+    assert next(found) == 1
+    with pytest.raises(KeyError, match="lost"):
+        next(found)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl", "parquet"])
@@ -102,7 +230,7 @@ def test_no_results_make_a_file_that_reads_as_empty(tmp_path: Path, suffix: str)
 @pytest.mark.parametrize("name", ["r.xlsx", "r", "csv", "r.csv.gz"])
 def test_another_ending_names_those_that_work(tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsInvalid, match=r"\.csv, \.jsonl, \.json, \.parquet"):
-        export.write(RESULTS, tmp_path / name)
+        export.write(pages(RECORDS), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,8 +239,8 @@ def test_a_failure_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path,
     file = tmp_path / f"r.{suffix}"
     file.write_bytes(b"old")
 
-    def broken() -> Iterator[dict[str, Any]]:
-        yield OK
+    def broken() -> Iterator[export.Columns]:
+        yield from pages([OK])
         raise KeyError("lost")
 
     with pytest.raises(KeyError):
@@ -124,10 +252,10 @@ def test_a_failure_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path,
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     file = tmp_path / "r.csv"
 
-    def watching() -> Iterator[dict[str, Any]]:
-        for _ in range(3):
+    def watching() -> Iterator[export.Columns]:
+        for page in pages([OK] * 3):
             assert not file.exists()
-            yield OK
+            yield page
 
     assert export.write(watching(), file) == 3
     assert list(tmp_path.iterdir()) == [file]
@@ -136,9 +264,9 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
-        export.write(RESULTS, tmp_path / "folder.csv")
+        export.write(pages(RECORDS), tmp_path / "folder.csv")
     with pytest.raises(OutputError, match=f"cannot be written: there is no folder {tmp_path / 'none'}"):
-        export.write(RESULTS, tmp_path / "none" / "r.csv")
+        export.write(pages(RECORDS), tmp_path / "none" / "r.csv")
 
 
 @pytest.mark.parametrize(
@@ -146,8 +274,8 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     [(errno.ENOSPC, "is full"), (errno.EDQUOT, "is full"), (errno.EROFS, "is read-only"), (errno.EACCES, "may be")],
 )
 def test_a_disk_in_trouble_is_called_that(tmp_path: Path, code: int, words: str) -> None:
-    def failing() -> Iterator[dict[str, Any]]:
-        yield OK
+    def failing() -> Iterator[export.Columns]:
+        yield from pages([OK])
         raise OSError(code, os.strerror(code))
 
     with pytest.raises(OutputError, match=words) as caught:
@@ -158,7 +286,7 @@ def test_a_disk_in_trouble_is_called_that(tmp_path: Path, code: int, words: str)
 
 def test_a_link_to_the_file_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "r.csv").symlink_to("real.csv")
-    export.write(RESULTS, tmp_path / "r.csv")
+    export.write(pages(RECORDS), tmp_path / "r.csv")
     assert (tmp_path / "r.csv").is_symlink()
     assert len(rows((tmp_path / "real.csv").read_bytes().decode())) == 2
 
@@ -167,19 +295,21 @@ def test_a_link_to_the_file_stays_a_link(tmp_path: Path) -> None:
 def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SettingsInvalid, match=rf"{package}.*car-classifier\[tables\]"):
-        export.write(RESULTS, tmp_path / "r.parquet") if package == "pyarrow" else export.to_pandas(RESULTS)
+        export.write(pages(RECORDS), tmp_path / "r.parquet") if package == "pyarrow" else export.to_pandas(
+            pages(RECORDS)
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_pandas() -> None:
     pandas = pytest.importorskip("pandas")
-    frame = export.to_pandas(iter(RESULTS))
+    frame = export.to_pandas(pages(RECORDS))
     assert tuple(frame.columns) == export.COLUMNS
     assert frame["confidence"].dtype == "float64"
     assert frame["year"].dtype == "Int16"
     assert frame["label"].dtype == "string"
     assert frame["confidence"].max() == 0.875
-    assert frame.loc[0, "top"] == OK["top"]
+    assert frame.loc[0, "top"] == RESULTS[0]["top"]
     assert pandas.isna(frame.loc[1, "year"])
     assert frame.loc[1, "error_code"] == "undecodable"
     empty = export.to_pandas([])

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from model.publishing import input_size
 from model.publishing.input_size import choose_size
 
 
@@ -13,14 +12,13 @@ from model.publishing.input_size import choose_size
     ("right", "chosen"),
     [({128: 800, 160: 810, 192: 814}, 160), ({128: 809, 160: 810, 192: 814}, 128), ({128: 800, 160: 820}, 160)],
 )
-def test_the_smallest_size_within_half_a_point_is_served(
-    right: Mapping[int, int], chosen: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_smallest_size_within_half_a_point_is_served(right: Mapping[int, int], chosen: int) -> None:
     labels = np.zeros(1000, dtype=np.int64)
-    monkeypatch.setattr(input_size, "float_graph", lambda _weights, size: size)
     logits = {size: np.eye(2)[(np.arange(1000) >= count).astype(int)] for size, count in right.items()}
-    monkeypatch.setattr(input_size, "graph_logits", lambda size, _images: logits[size])
-    size, tried = choose_size({}, [*right, 128], lambda s: np.zeros((1000, 4, 4, 3), dtype=np.uint8), labels)
+    images = np.zeros((1000, 4, 4, 3), dtype=np.uint8)
+    size, tried = choose_size(
+        {}, [*right, 128], lambda _size: images, labels, network=lambda _weights, size: lambda _images: logits[size]
+    )
     assert size == chosen
     assert [(t.size, t.top1_calibration) for t in tried] == [(s, n / 1000) for s, n in right.items()]
     assert all(t.images_per_second > 0 for t in tried)

@@ -108,21 +108,25 @@ def test_the_loss_is_a_weighted_sum_of_the_teachers_and_the_labels() -> None:
 
 
 @pytest.mark.parametrize(("ratio", "taken"), [(1.6, True), (1.0, False)])
-def test_bfloat16_is_used_where_it_pays(ratio: float, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_is_used_where_it_pays(ratio: float, taken: bool) -> None:
     network = nn.Linear(1, 1)
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: True)
-    monkeypatch.setattr(precision, "bfloat16_ratio", lambda *_, **__: ratio)
-    chosen, words = choose_precision(plan(32), network, device=CPU)
+    chosen, words = choose_precision(
+        plan(32), network, device=CPU, supported=lambda _device: True, measure=lambda *_, **__: ratio
+    )
     assert (chosen.bfloat16, chosen.bfloat16_ratio) == (taken, ratio)
     assert f"{ratio:.2f} times as fast" in words
-    monkeypatch.setattr(precision, "bfloat16_ratio", lambda *_, **__: 1 / ratio)
-    assert choose_precision(chosen, network, device=CPU)[0] == chosen  # a run continues as it began
+    again = choose_precision(chosen, network, device=CPU, measure=lambda *_, **__: 1 / ratio)
+    assert again[0] == chosen  # a run continues as it began
 
 
-def test_a_processor_without_bfloat16_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "has_fast_bfloat16", lambda device: False)
-    monkeypatch.setattr(precision, "bfloat16_ratio", lambda *_, **__: pytest.fail("measured"))
-    chosen, words = choose_precision(plan(32), nn.Linear(1, 1), device=CPU)
+def test_a_processor_without_bfloat16_is_not_measured() -> None:
+    chosen, words = choose_precision(
+        plan(32),
+        nn.Linear(1, 1),
+        device=CPU,
+        supported=lambda _device: False,
+        measure=lambda *_, **__: pytest.fail("measured"),
+    )
     assert (chosen.bfloat16, chosen.bfloat16_ratio) == (False, None)
     assert "float32" in words
 

@@ -228,6 +228,8 @@ def test_the_card_tells_framing_sizes_and_what_held_out_of_sample(version: Path,
     assert all(row["images"] == len(dataset.of("holdout")) for row in told["framing"])
     assert [row["size"] for row in told["sizes"]] == [SIZE]
     assert told["threshold_halvings"]["rounds"] == 200
+    assert not told["listings"]["fitted"]  # of 40 sets of two nothing can be fitted
+    assert [row["sets"] for row in told["listings"]["sets"] if row["images"] == 2] == [8, 8]
     assert "ood_images" not in told
 
 
@@ -256,7 +258,17 @@ def test_evaluating_gives_the_numbers_of_the_card(version: Path, dataset: Datase
     card = cards.read(version).metrics.model_dump()
     root = dataset.images[0].file.parent.parent
     found = evaluate_version(version, root, split="holdout", engine="onnx", device="cpu")
-    for name in ("images", "top1_count", "top5_count", "make_count", "ece", "decisions", "framing", "confusable"):
+    for name in (
+        "images",
+        "top1_count",
+        "top5_count",
+        "make_count",
+        "ece",
+        "decisions",
+        "framing",
+        "listings",
+        "confusable",
+    ):
         assert found[name] == card[name], name
     assert found["in_holdout_of_card"] == found["images"]
     assert evaluate_version(version, root, engine="onnx", device="cpu")["images"] == 116

@@ -28,10 +28,13 @@ def job_row(**changes: object) -> Any:  # in place of a row of SQLAlchemy
         "failed": 1,
         "canceled": 0,
         "cached": 2,
+        "unchanged": 0,
+        "incremental": False,
         "skipped": 4,
         "skipped_suffixes": {".mp4": 1, "": 3},
         "error": None,
         "waiting": None,
+        "notified": None,
         "waiting_since": None,
         "created_at": START,
         "started_at": START,
@@ -90,6 +93,11 @@ def test_status_of_a_running_job() -> None:
         "notified": None,
         "error": None,
     }
+
+
+def test_unchanged_images_are_counted_where_a_job_is_compared_with_an_earlier_one() -> None:
+    assert JobStatus.from_row(job_row(incremental=True, unchanged=2)).unchanged == 2
+    assert JobStatus.from_row(job_row(incremental=True)).unchanged == 0
 
 
 def test_status_of_a_job_that_waits() -> None:

@@ -21,6 +21,7 @@ from workers.classification.commit import Pruned
 from workers.classification.faults import Broken, Fault, ImageAtFault, VersionUnusable, diagnose
 from workers.classification.finish import finish_job
 from workers.classification.probabilities import predict
+from workers.classification.verdicts import give_verdicts
 from workers.engine_cache import LoadedEngine
 from workers.lease import Lease, LeaseLost
 from workers.runtime import Runtime
@@ -132,6 +133,7 @@ def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending
     events.publish(events.BatchCommitted(job=claim.job_id, batch=claim.id, images=len(outcomes), seconds=seconds))
     for batch_id in sent:
         runtime.notify(CLASSIFY_BATCH, claim.job_id, batch_id)
+    give_verdicts(runtime, claim.job_id, first=claim.first, last=claim.last)
     if not sent:
         finish_job(runtime, claim.job_id)
 

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Generator, Mapping
 from itertools import islice
 
-from jobs.db.queries import batches, images, jobs, listed_files
-from jobs.errors import CarClassifierError, DatabaseError
+from jobs.db.queries import batches, images, incremental, jobs, listed_files
+from jobs.errors import CarClassifierError, DatabaseError, ImageUnavailable, SourceError
 from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
-from jobs.sources import Entry, Source
-from workers import logs
+from jobs.sources import Entry, ManifestInvalid, Source, listing_of, read_manifest
+from jobs.states import ImageErrorCode
+from workers import events, logs
 from workers.classification.finish import finish_job
+from workers.classification.unchanged import BaseWalk, keep, reader, shrunk
 from workers.lease import Lease, LeaseLost
 from workers.runtime import BATCHES_PER_ENGINE, Runtime
 
@@ -32,6 +34,8 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
         return
     with runtime.database.write() as connection:
         attempt = jobs.claim_scan(connection, job_id, owner=runtime.owner, seconds=runtime.settings.lease_seconds)
+        if attempt is not None:
+            incremental.note_reader(connection, job_id, reader(runtime.settings))
     if attempt is None:
         return
     logs.bind(job=job_id)
@@ -48,15 +52,28 @@ def scan_job(runtime: Runtime, job_id: int) -> None:
         return
     except DatabaseError:
         raise  # the lease expires, and another process tries again
+    except ManifestInvalid as exc:
+        _fail(runtime, job_id, str(exc), attempt=attempt)
+        return
     except Exception as exc:
         _put_off(runtime, job_id, exc, attempt=attempt)
         return
     runtime.scan_backoff.worked(job_id)
+    _release(runtime, job_id, attempt=attempt, done=done)
+
+
+def _release(runtime: Runtime, job_id: int, *, attempt: int, done: bool) -> None:
+    """End the slice; the job, too, where all is done, or where the source has shrunk so much that it may be away."""
     with runtime.database.write() as connection:
-        jobs.release_scan(connection, job_id, attempt=attempt, done=done)
-    if done:
+        reason = shrunk(connection, job_id) if done else None
+        mine = jobs.release_scan(connection, job_id, attempt=attempt, done=done and reason is None)
+        failed = mine and reason is not None and jobs.fail(connection, job_id, reason)
+        row = jobs.get(connection, job_id) if failed else None
+    if row is not None:
+        events.publish(events.JobFinished.of(row))
+    elif reason is None and done:
         finish_job(runtime, job_id)
-    else:
+    elif reason is None:
         runtime.notify(SCAN_JOB, job_id)
 
 
@@ -71,6 +88,16 @@ def _put_off(runtime: Runtime, job_id: int, error: Exception, *, attempt: int) -
             jobs.wait_for(connection, job_id, reason)
 
 
+def _fail(runtime: Runtime, job_id: int, error: str, *, attempt: int) -> None:
+    """End a job whose manifest cannot be used."""
+    with runtime.database.write() as connection:
+        released = jobs.release_scan(connection, job_id, attempt=attempt, done=False)
+        ended = released and jobs.fail(connection, job_id, error)
+        row = jobs.get(connection, job_id) if ended else None
+    if row is not None:
+        events.publish(events.JobFinished.of(row))
+
+
 def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool:
     """List until the slice's time is up; True at the listing's end. Raises LeaseLost, also when the job was stopped."""
     with runtime.database.read() as connection:
@@ -82,8 +109,11 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
     full = max(1, CHUNK // size) * size
     deadline = time.monotonic() + SLICE_SECONDS
     chunk = min(full, BATCHES_PER_ENGINE * size) if job.total == 0 else full  # the first batches start soon
+    walk = _base_walk(runtime, job, after=after)
     with runtime.sources.open(job.source) as source:
-        entries = _entries(runtime, job_id, source, after=after)
+        if job.manifest is not None and job.total == 0:
+            _store_manifest(runtime, job, source, lease, attempt=attempt)
+        entries = _entries(runtime, job, source, after=after)
         counted: Counter[str] = Counter()
         try:
             while True:
@@ -91,7 +121,7 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
                 if len(found) < chunk or any(f.error for f in found):
                     runtime.sources.check(job.source)  # what is missing or cannot be read may only be away
                 skipped, counted = source.left_out - counted, Counter(source.left_out)
-                _add(runtime, job_id, found, attempt=attempt, skipped=skipped)
+                _add(runtime, job, found, attempt=attempt, skipped=skipped, walk=walk)
                 lease.check()
                 if len(found) < chunk:
                     return True
@@ -102,8 +132,37 @@ def _slice(runtime: Runtime, job_id: int, lease: Lease, *, attempt: int) -> bool
             entries.close()
 
 
-def _entries(runtime: Runtime, job_id: int, source: Source, *, after: str | None) -> Generator[Entry, None, None]:
-    """Yield what the source has, or the files that were listed as the job was submitted."""
+def _store_manifest(runtime: Runtime, job: jobs.JobRecord, source: Source, lease: Lease, *, attempt: int) -> None:
+    """Store what the job's manifest lists, in place of what an earlier attempt has stored. Raises ManifestInvalid."""
+    name = job.manifest or ""
+    try:
+        content = source.read(name)
+    except ImageUnavailable as exc:
+        runtime.sources.check(job.source)  # it may only be away
+        if exc.code is ImageErrorCode.UNREADABLE:
+            raise SourceError(f"the manifest {name} cannot be read: {exc.message}") from exc
+        raise ManifestInvalid(f"the manifest {name} cannot be used: {exc.message}") from exc
+    listed = [listed_files.ListedFile(entry.listing, entry.path) for entry in read_manifest(content, name)]
+    with runtime.database.write() as connection:
+        if not jobs.renew_scan(connection, job.id, attempt=attempt, seconds=runtime.settings.lease_seconds):
+            raise LeaseLost
+        listed_files.replace(connection, job.id, listed)
+    lease.check()
+
+
+def _entries(
+    runtime: Runtime, job: jobs.JobRecord, source: Source, *, after: str | None
+) -> Generator[Entry, None, None]:
+    """Yield what the source has, or the files that a manifest or the submission lists, each with its listing."""
+    found = _found(runtime, job.id, source, after=after)
+    if job.manifest is not None or job.listing_depth is None:
+        yield from found
+        return
+    for entry in found:
+        yield entry._replace(listing=listing_of(entry.path, depth=job.listing_depth))
+
+
+def _found(runtime: Runtime, job_id: int, source: Source, *, after: str | None) -> Generator[Entry, None, None]:
     with runtime.database.read() as connection:
         listed = listed_files.any_of(connection, job_id)
     if not listed:
@@ -118,11 +177,37 @@ def _entries(runtime: Runtime, job_id: int, source: Source, *, after: str | None
         after = rows[-1].path
 
 
-def _add(runtime: Runtime, job_id: int, found: list[Entry], *, attempt: int, skipped: Mapping[str, int]) -> None:
+def _base_walk(runtime: Runtime, job: jobs.JobRecord, *, after: str | None) -> BaseWalk | None:
+    if job.base_id is None:
+        return None
+    return BaseWalk(runtime.database, job, reader=reader(runtime.settings), after=after)
+
+
+def _add(
+    runtime: Runtime,
+    job: jobs.JobRecord,
+    found: list[Entry],
+    *,
+    attempt: int,
+    skipped: Mapping[str, int],
+    walk: BaseWalk | None,
+) -> None:
     size = runtime.settings.batch_size
+    known = {} if walk is None else walk.known(found)
     with runtime.database.write() as connection:
-        if not images.add(connection, job_id, found, attempt=attempt, batch_size=size, skipped=skipped):
+        unchanged, facts = keep(connection, job.version_id, known)
+        added = images.add(
+            connection,
+            job.id,
+            found,
+            attempt=attempt,
+            batch_size=size,
+            skipped=skipped,
+            unchanged=unchanged,
+            facts=facts,
+        )
+        if not added:
             raise LeaseLost
-        sent = batches.dispatch(connection, job_id, window=runtime.window(connection))
+        sent = batches.dispatch(connection, job.id, window=runtime.window(connection))
     for batch_id in sent:
-        runtime.notify(CLASSIFY_BATCH, job_id, batch_id)
+        runtime.notify(CLASSIFY_BATCH, job.id, batch_id)

@@ -11,17 +11,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from jobs.db.queries import batches, jobs, training_runs
+from jobs.db.queries import batches, jobs, listings, training_runs
 from jobs.errors import DatabaseError
 from workers import logs
 from workers.runtime import Runtime
 from workers.supervision.board import Board
 
-__all__ = ["Seeker", "Work"]
+__all__ = ["VERDICTS", "Seeker", "Work"]
 
 logger = logging.getLogger(__name__)
 SEEK_SECONDS = 2.0
 PATIENCE = 4.0  # a message gets there sooner than this; with SEEK_SECONDS it must stay well under 10
+
+VERDICTS = "verdicts"  # no queue of its own: whoever serves `control` gives those that are due
 
 Work = Callable[[int], object]  # takes the id of a job or a run, or 0
 
@@ -29,7 +31,7 @@ Work = Callable[[int], object]  # takes the id of a job or a run, or 0
 class Seeker:
     """Between the tasks that messages start and this thread: one of the two works at a time.
 
-    `work`: for each queue that this worker serves, what does a piece of its work.
+    `work`: for each queue that this worker serves, and for VERDICTS, what does a piece of its work.
     """
 
     def __init__(self, runtime: Callable[[], Runtime], board: Board, *, slot: int, work: dict[str, Work]) -> None:
@@ -97,6 +99,8 @@ class Seeker:
                 found = [0] * batches.sent_for(connection, patience=PATIENCE, limit=1)
             elif queue == "control":
                 found = jobs.waiting_scans(connection, patience=PATIENCE)
+            elif queue == VERDICTS:
+                found = listings.due_jobs(connection)
             else:
                 found = training_runs.waiting(connection, patience=PATIENCE)
         if not found:

@@ -7,16 +7,18 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jobs.db.queries import batches, jobs, workers
+from jobs.db.queries import batches, jobs, listings, workers
 from jobs.durations import readable
 from jobs.errors import DatabaseError
-from jobs.queues import CLASSIFY_BATCH, SCAN_JOB
+from jobs.queues import CLASSIFY_BATCH, FINISH_JOB, SCAN_JOB
 from jobs.wake import Listener
 from workers import events, fork_safety
-from workers.classification.finish import finish_job
+from workers.classification.finish import end_job
+from workers.notifications.delivery import Delivery
+from workers.recovery.schedules import fire_schedules
 from workers.runtime import Runtime
 from workers.supervision import supervisor
 from workers.supervision.children import ChildMonitor
@@ -32,16 +34,23 @@ HEARTBEAT_SECONDS = 2.0
 EMBEDDED_PATIENCE = 0.5  # how long a message may be on its way before it counts as lost
 PATIENCE = 2.0
 SCAN_AGAIN_SECONDS = 4.0
+VERDICTS_AGAIN_SECONDS = 1.0
 
 
 def recover(
-    runtime: Runtime, *, idle: bool, concurrency: int = 1, last_notified: dict[int, float] | None = None
+    runtime: Runtime,
+    *,
+    idle: bool,
+    concurrency: int = 1,
+    last_notified: dict[int, float] | None = None,
+    verdicts_notified: dict[int, float] | None = None,
 ) -> None:
-    """One pass: reclaim lost batches, keep windows full, send messages for work that no worker has started.
+    """One pass: reclaim lost batches, keep windows full, fire schedules, send messages for work that no worker has
+    started.
 
     `idle`: this worker has nothing to do, so a batch that is overdue has lost its message. `last_notified`: when this
     process last sent a message for the scan of which job; one is sent at once and then every few seconds, since a busy
-    worker has the message already.
+    worker has the message already. `verdicts_notified`: the same of verdicts that are due.
     """
     _reclaim(runtime)
     with runtime.database.read() as connection:
@@ -54,9 +63,11 @@ def recover(
         for batch_id in sent:
             runtime.notify(CLASSIFY_BATCH, job_id, batch_id)
     for job_id in finishable:
-        finish_job(runtime, job_id)
+        end_job(runtime, job_id)
     _give_up(runtime)
+    fire_schedules(runtime)
     _notify_scans(runtime, {} if last_notified is None else last_notified)
+    _notify_verdicts(runtime, {} if verdicts_notified is None else verdicts_notified)
     if idle:
         _notify_batches(runtime, concurrency)
 
@@ -98,7 +109,7 @@ def _reclaim(runtime: Runtime) -> None:
             *(batch_id, job_id, why, crashed),
             extra={"job": job_id, "batch": batch_id},
         )
-        finish_job(runtime, job_id)
+        end_job(runtime, job_id)
     for owner in scans:
         if not _is_alive(owner):
             with runtime.database.write() as connection:
@@ -113,11 +124,25 @@ def _is_alive(owner: str) -> bool:
 def _notify_scans(runtime: Runtime, last_notified: dict[int, float]) -> None:
     with runtime.database.read() as connection:
         scans = jobs.waiting_scans(connection, patience=0.0 if runtime.settings.embedded else PATIENCE)
-    for job_id in scans:
-        if time.monotonic() - last_notified.get(job_id, float("-inf")) > SCAN_AGAIN_SECONDS:
+    _notify_of(runtime, SCAN_JOB, scans, last_notified, again=SCAN_AGAIN_SECONDS)
+
+
+def _notify_verdicts(runtime: Runtime, last_notified: dict[int, float]) -> None:
+    """Send messages for verdicts that are due, which are not given here: this process's parent has no time for it."""
+    with runtime.database.read() as connection:
+        due = listings.due_jobs(connection)
+    _notify_of(runtime, FINISH_JOB, due, last_notified, again=VERDICTS_AGAIN_SECONDS)
+
+
+def _notify_of(
+    runtime: Runtime, task: str, job_ids: Sequence[int], last_notified: dict[int, float], *, again: float
+) -> None:
+    """Send a message for each of the jobs, unless one was sent less than `again` seconds ago."""
+    for job_id in job_ids:
+        if time.monotonic() - last_notified.get(job_id, float("-inf")) > again:
             last_notified[job_id] = time.monotonic()
-            runtime.notify(SCAN_JOB, job_id)
-    for job_id in last_notified.keys() - set(scans):
+            runtime.notify(task, job_id)
+    for job_id in last_notified.keys() - set(job_ids):
         del last_notified[job_id]
 
 
@@ -141,15 +166,18 @@ class Recovery:
         row: Mapping[str, Any],
         monitor: ChildMonitor,
         listener: Listener | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         self._runtime = runtime
         self._listener = listener
+        self._delivery = delivery
         self._supervisor = supervisor
         self._monitor = monitor
         self._last_broken: str | None = None
         self._is_idle = is_idle
         self._row = dict(row)
         self._scans_notified: dict[int, float] = {}
+        self._verdicts_notified: dict[int, float] = {}
         self._runs_notified: dict[int, float] = {}
         self._due = 0.0
         self._heartbeat_due = 0.0
@@ -163,6 +191,8 @@ class Recovery:
         """Start the thread."""
         fork_safety.protect(self._runtime.database)
         self._thread.start()
+        if self._delivery is not None:
+            self._delivery.start()
 
     def retire(self) -> None:
         """Do not count as alive any more: the worker ends what it has begun. Safe in a signal handler."""
@@ -174,6 +204,8 @@ class Recovery:
         """End the thread; the heartbeat row is taken away."""
         self._stop.set()
         self._wake()
+        if self._delivery is not None:
+            self._delivery.stop()
         self._thread.join()
         self._monitor.close()
         if self._listener is not None:
@@ -225,9 +257,17 @@ class Recovery:
             self._heartbeat()
             concurrency = self._row["concurrency"]
             can_work = self._monitor.broken is None and self._is_idle()
-            recover(self._runtime, idle=can_work, concurrency=concurrency, last_notified=self._scans_notified)
+            recover(
+                self._runtime,
+                idle=can_work,
+                concurrency=concurrency,
+                last_notified=self._scans_notified,
+                verdicts_notified=self._verdicts_notified,
+            )
             trains = "train" in self._row["queues"].split(",")
             recover_runs(self._runtime, idle=self._is_idle(), trains=trains, last_notified=self._runs_notified)
+            if self._delivery is not None:
+                self._delivery.look()
         except DatabaseError as exc:
             logger.warning("recovery waits: %s", exc)
         except Exception:

@@ -7,13 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection
 
 from jobs.db.queries import training_runs, versions
 from jobs.db.queries.versions import VersionRecord
 from jobs.errors import VersionNotFound
+from jobs.records import RunOptions
 from jobs.sources.addresses import Address, parse, permitted_folder
 from jobs.states import RunState, VersionState
 from model import cards
@@ -48,6 +48,7 @@ class TrainingAttempt:
         self._claim = claim
         self._run = run
         self._monitor = monitor
+        self._options = _options_of(run)
         self._name = f"{run.recipe}-{run.id}-{run.token}"
         self._folder, continued = open_workspace(runtime.settings, run, attempt=claim.attempt)
         if claim.attempt > 1 and not continued:
@@ -73,7 +74,7 @@ class TrainingAttempt:
 
     def _teacher(self) -> Path | None:
         """Return the file or version folder that training learns from, if its recipe does. Raises as `_start`."""
-        teacher = self._run.options.get("teacher")
+        teacher = self._options.teacher
         if teacher is None:
             return None
         place = self._place(teacher)
@@ -85,7 +86,7 @@ class TrainingAttempt:
         """Return the images that show no car, if the run was given some. Raises DatasetError and the errors of
         `_place`.
         """
-        place = self._run.options.get("other")
+        place = self._options.other
         if place is None:
             return None
         ood_images = open_ood_images(self._place(place))
@@ -107,19 +108,19 @@ class TrainingAttempt:
         """Return the labelled images with people's corrections, in the classes of the version that training starts from
         if it knows all of them: so it stays able to name the others.
         """
-        options = self._run.options
+        options = self._options
         real = permitted_folder(parse(self._run.dataset), self._settings.roots)
         card = cards.read(start) if isinstance(start, Path) and start.is_dir() else None
         dataset = open_dataset(
             Path(os.fsdecode(real)),
-            split_seed=options["seed"],
-            min_photos=_min_photos(options),
+            split_seed=options.seed,
+            min_photos=options.min_photos,
             holdout=frozenset(card.data.holdout if card else ()),
             permitted=partial(_permitted, roots=self._settings.roots),
         )
         if dataset.left_out:
             few = ", ".join(f"{name} ({count})" for name, count in dataset.left_out.items())
-            self._monitor.note(f"classes left out, under {_min_photos(options)} images to learn from: {few}")
+            self._monitor.note(f"classes left out, under {options.min_photos} images to learn from: {few}")
         for file, reason in dataset.unreadable:
             self._monitor.note(f"left out: {file}: {reason}")
         if card is not None:
@@ -151,7 +152,6 @@ class TrainingAttempt:
         return folder if folder.exists() else None
 
     def _make(self, dataset: Dataset, start: str | Path) -> Path:
-        options = self._run.options
         for split in ("calibration", "holdout"):
             if not dataset.of(split):
                 raise DatasetError(f"the data has no images in {split!r}, without which a version cannot be evaluated")
@@ -168,10 +168,10 @@ class TrainingAttempt:
                 on_progress=self._monitor.report,
                 on_note=self._monitor.note,
                 should_stop=self._monitor.should_stop,
-                seed=options["seed"],
+                seed=self._options.seed,
                 device=_torch_device(self._runtime.device),
                 pretrained=self._settings.pretrained,
-                options=options["plan"],
+                options=self._options.plan,
             )
         except TrainingStopped:
             self._monitor.check()
@@ -194,7 +194,7 @@ class TrainingAttempt:
             name=self._name,
             training_plots=trained.plots,
             ood_images=ood_images,
-            seed=self._run.options["seed"],
+            seed=self._options.seed,
             report=report,
         )
         return out
@@ -224,9 +224,9 @@ class TrainingAttempt:
         self._monitor.check()
         card, digest = cards.verify(folder), cards.digest(folder)
         lost = [name for name in live.card["classes"] if name not in card.classes] if live is not None else []
-        options = self._run.options
-        decision = decide(mine, production, lost=lost, min_gain=options["min_gain"], force=options["force"])
-        promote = decision.promotable and options["promote"]
+        options = self._options
+        decision = decide(mine, production, lost=lost, min_gain=options.min_gain, force=options.force)
+        promote = decision.promotable and options.promote
         state = RunState.PUBLISHED if decision.better else RunState.REJECTED
         self._runtime.artifacts.store.put(folder, self._name)
         with self._runtime.database.write() as connection:
@@ -274,10 +274,10 @@ def _torch_device(device: str) -> str:
     return device if device.startswith("cuda") or device == "cpu" else "auto"
 
 
-def _min_photos(options: Mapping[str, Any]) -> int | None:
-    """Return the option, which older runs lack: which say whether small classes are dropped."""
-    before = len(SPLITS) if options.get("drop_small_classes") else None
-    return options.get("min_photos", before)
+def _options_of(run: training_runs.RunRecord) -> RunOptions:
+    """Return a run's options; older runs say whether small classes are dropped, and not below how many images."""
+    before = len(SPLITS) if run.options.get("drop_small_classes") else None
+    return RunOptions.from_json({"min_photos": before, **run.options})
 
 
 def _permitted(file: Path, *, roots: Sequence[str] | None) -> None:

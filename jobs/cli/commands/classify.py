@@ -1,13 +1,24 @@
 """`cars classify`: a folder in, one row per image out, with a worker of its own where none is alive."""
 
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.cli.commands.jobs import SourceArgument, StrictOption, TimeoutOption, finish, patience, source_of
+from jobs.cli.commands.jobs import (
+    DepthOption,
+    ManifestOption,
+    NotifyOption,
+    SourceArgument,
+    StrictOption,
+    TimeoutOption,
+    finish,
+    patience,
+    source_of,
+)
 from jobs.cli.commands.report import check_report, write_report
 from jobs.cli.commands.results import OutputOption, check_output, present
 from jobs.cli.context import LocalWorker, dependencies
@@ -17,7 +28,7 @@ from jobs.cli.output.progress import follow_job
 from jobs.cli.signals import Terminated, terminable
 from jobs.errors import WaitTimeout, WorkerFailed
 from jobs.obstacles import Obstacles
-from jobs.states import JobState
+from jobs.states import JobState, NotificationState
 from jobs.workers import anyone_classifies
 
 if TYPE_CHECKING:
@@ -26,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["classify"]
 
+_NOTIFY_PATIENCE = 12.0  # seconds: an attempt has ten
+_NOTIFY_POLL = 0.1
 _PATIENCE = 1.0  # seconds: an idle worker ends slowly by itself, and killing one loses nothing
 
 
@@ -34,7 +47,10 @@ def classify(
     folder: SourceArgument,
     top_k: Annotated[int | None, typer.Option(min=1, help="How many labels each result names; default 5.")] = None,
     model: Annotated[str | None, typer.Option(metavar="VERSION", help="Model version; default: production.")] = None,
+    listing_depth: DepthOption = None,
+    manifest: ManifestOption = None,
     timeout: TimeoutOption = None,
+    notify: NotifyOption = None,
     strict: StrictOption = False,
     every: Annotated[bool, typer.Option("--all", help="Print every row on a terminal, too, not only 50.")] = False,
     output: OutputOption = None,
@@ -54,7 +70,17 @@ def classify(
     worker = outside.local_worker()
     with terminable(), outside.client() as client:
         try:
-            job, ended = _run(client, worker, folder=folder, model=model, top_k=top_k or 5, timeout=limit)
+            job = client.submit(  # first: what is wrong with it is said at once
+                source_of(folder),
+                model=model,
+                top_k=top_k or 5,
+                listing_depth=listing_depth,
+                manifest=manifest,
+                notify=notify,
+            )
+            ended = _run(client, worker, job, timeout=limit)
+            if notify and worker.running():
+                _see_it_told(job)
             worker.dismiss()  # it takes seconds to end; meanwhile the results are printed
             if ended.state in (JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS):
                 if sys.stdout.isatty() and not (every or output) and form in (None, Format.TABLE):
@@ -68,17 +94,8 @@ def classify(
             worker.stop(patience=_PATIENCE)
 
 
-def _run(
-    client: "CommandClient",
-    worker: LocalWorker,
-    *,
-    folder: list[str],
-    model: str | None,
-    top_k: int,
-    timeout: timedelta | None,
-) -> tuple["JobHandle", "JobStatus"]:
-    """Submit the folder and see the job to its end; return it with its last status."""
-    job = client.submit(source_of(folder), model=model, top_k=top_k)  # first: what is wrong with it is said at once
+def _run(client: "CommandClient", worker: LocalWorker, job: "JobHandle", *, timeout: timedelta | None) -> "JobStatus":
+    """See the job to its end; return its last status."""
     obstacles = Obstacles(client.settings, client.workers, starts_worker=True)
 
     def watch(status: "JobStatus") -> str | None:
@@ -86,13 +103,23 @@ def _run(
         return obstacles.look(status)
 
     try:
-        return job, follow_job(job, watch=watch, timeout=timeout)
+        return follow_job(job, watch=watch, timeout=timeout)
     except (KeyboardInterrupt, Terminated, WorkerFailed, WaitTimeout):
         notice(
             f"job {job.id} is kept, with what is done; to continue: cars worker, then cars wait {job.id}; "
             f"end it: cars cancel {job.id}"
         )
         raise
+
+
+def _see_it_told(job: "JobHandle") -> None:
+    """Wait until the first attempt at notifying has been made: the local worker ends afterwards."""
+    deadline = time.monotonic() + _NOTIFY_PATIENCE
+    while job.status().notified == NotificationState.PENDING:
+        if time.monotonic() > deadline:
+            notice(f"nobody could be notified of job {job.id} yet; a worker tries again: cars worker")
+            return
+        time.sleep(_NOTIFY_POLL)
 
 
 def _see_to_work(client: "CommandClient", worker: LocalWorker) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from jobs.cli.context import CommandClient
 
 __all__ = [
+    "DepthOption",
+    "ManifestOption",
+    "NotifyOption",
     "SourceArgument",
     "StrictOption",
     "TimeoutOption",
@@ -30,6 +33,7 @@ __all__ = [
     "patience",
     "prune",
     "retry",
+    "say_if_nobody_works",
     "source_of",
     "status",
     "submit",
@@ -46,7 +50,24 @@ SourceArgument = Annotated[
 TimeoutOption = Annotated[
     str | None, typer.Option(metavar="SPAN", help="Give up, with exit code 1, after 30s, 15m, 2h, …; default: never.")
 ]
+NotifyOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Is told when the job has ended; CARS_NOTIFY_HOSTS must have its host."),
+]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 3 when some images failed.")]
+
+DepthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--listing-depth", min=0, max=10, metavar="N", help="The first N folders of a path name its listing; default 1."
+    ),
+]
+ManifestOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="A CSV in FOLDER (path relative to it) with columns listing,path: only what it lists."
+    ),
+]
 
 _STATE_STYLES = {
     JobState.COMPLETED: "green",
@@ -78,10 +99,11 @@ _ROWS: tuple[Column[JobStatus], ...] = (
 _RECORD: tuple[Column[JobStatus], ...] = (
     *(Column(name) for name in ("id", "name", "state", "waiting", "error", "source", "model_version")),
     Column("done", show=_progress),
-    *map(_count, ("ok", "failed", "canceled", "cached", "skipped")),
+    *map(_count, ("ok", "failed", "canceled", "cached", "unchanged", "skipped")),
     Column("rate", show=lambda status: f"{rate:.3g} images/s" if (rate := status.images_per_second) else ""),
     Column("left", show=lambda status: readable(status.eta_seconds) if status.eta_seconds else ""),
     *times("created", "started", "finished"),
+    Column("notified"),
 )
 
 
@@ -94,13 +116,33 @@ def submit(
     priority: Annotated[Priority, typer.Option(help="Which jobs come first.")] = Priority.NORMAL,
     key: Annotated[str | None, typer.Option(help="Submitting the same key again gives the same job.")] = None,
     reuse: Annotated[bool, typer.Option("--reuse", help="The job of the key, be it another request.")] = False,
+    notify: NotifyOption = None,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Read only what has changed since the last run of this folder.")
+    ] = False,
+    accept_shrink: Annotated[
+        bool, typer.Option("--accept-shrink", help="Accept that the folder has less than half as many images as then.")
+    ] = False,
+    listing_depth: DepthOption = None,
+    manifest: ManifestOption = None,
 ) -> None:
     """Submit a folder of images (or single images) as a job and print its id."""
     with dependencies(ctx).client() as client:
 
         def enqueue(*, reuse: bool = False) -> str:
             return client.submit(
-                source_of(folder), name=name, model=model, top_k=top_k, priority=priority.value, key=key, reuse=reuse
+                source_of(folder),
+                name=name,
+                model=model,
+                top_k=top_k,
+                priority=priority.value,
+                key=key,
+                reuse=reuse,
+                notify=notify,
+                incremental=incremental,
+                accept_shrink=accept_shrink,
+                listing_depth=listing_depth,
+                manifest=manifest,
             ).id
 
         try:
@@ -111,10 +153,11 @@ def submit(
             notice(f"job {exc.job} had the key {key!r} before, and is another request: {exc.differences}")
             job_id = enqueue(reuse=True)
         typer.echo(job_id)
-        _say_if_nobody_works(client)
+        say_if_nobody_works(client)
 
 
-def _say_if_nobody_works(client: "CommandClient") -> None:
+def say_if_nobody_works(client: "CommandClient") -> None:
+    """Tell the person if a job that was just submitted waits for a worker to be started."""
     if words := why_nobody_classifies(client.workers()):
         notice(words)
 
@@ -180,7 +223,7 @@ def retry(ctx: typer.Context, job: JobArgument) -> None:
         again = [f"{count:,} {name} images" for name, count in counts.items() if count]
         what = " and ".join(again) or "what was not listed yet"
         notice(f"job {job} continues with {what}; wait for it: cars wait {job}")
-        _say_if_nobody_works(client)
+        say_if_nobody_works(client)
 
 
 def delete(ctx: typer.Context, job: JobArgument) -> None:

@@ -28,6 +28,7 @@ group = typer.Typer(
 )
 
 
+_MIXES = ("two_makes", "with_samples", "samples_alone")
 _VERSIONS: tuple[Column[ModelVersion], ...] = (
     Column("name"),
     Column("live", show=lambda version: "production" if version.production else "", style=lambda _: "green"),
@@ -171,6 +172,12 @@ def _print_evaluation(found: Json, form: Format | None) -> None:
         return
     typer.echo("\nas framing loosens (area: the fraction of the frame that the car's own image covers)")
     print_rows(found["framing"], _columns(found["framing"][0]), form)
+    typer.echo("\nverdicts on listings made of these images (second shots: with another crop and light of each)")
+    print_rows(found["listings"]["sets"], _columns(found["listings"]["sets"][0]), form)
+    mixes = [
+        {"listing": kind.replace("_", " ")} | found["listings"][kind] for kind in _MIXES if found["listings"][kind]
+    ]
+    print_rows(mixes, _columns(mixes[0] if mixes else ()), form)
     if ood_images := found.get("ood_images"):
         typer.echo("\nimages that show no car of the classes")
         columns = ["split", "images", "rejected", "decided_model", "decided_make", "model_fraction"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobs.results import ResultFilters
     from jobs.summary import SummaryRow
 
-__all__ = ["OutputOption", "check_output", "errors", "present", "results", "summary"]
+__all__ = ["OutputOption", "check_output", "errors", "present", "results", "summary", "when"]
 
 OutputOption = Annotated[
     Path | None,
@@ -126,7 +126,7 @@ def results(
     filters: ResultFilters = {
         "label": label, "make": make, "model": car_model, "body": body, "year": year,
         "decision": decision and decision.value, "min_confidence": min_confidence, "max_confidence": max_confidence,
-        "listing": listing, "since": _moment(since, "--since"), "until": _moment(until, "--until"),
+        "listing": listing, "since": when(since, "--since"), "until": when(until, "--until"),
         "version": version, "status": status and status.value,
         "top_k": top_k, "sort": sort.value if sort else None, "reverse": reverse, "limit": limit,
     }  # fmt: skip
@@ -156,7 +156,7 @@ def summary(
     form: FormatOption = None,
 ) -> None:
     """Sum up finished images, of one job or of all: how many, how sure the model is, and what share is decided."""
-    since = _moment(since, "--since")
+    since = when(since, "--since")
     with dependencies(ctx).client() as client:
         rows = client.summary(job, by=by and by.value, since=since, limit=limit)
     value: list[Column[SummaryRow]] = [Column(by.value, show=lambda row: plain(row.value))] if by else []
@@ -224,7 +224,8 @@ def check_output(output: Path | None, form: Format | None) -> None:
         raise OutputError(f"{output} cannot be written: {wrong}")
 
 
-def _moment(text: str | None, option: str) -> str | None:
+def when(text: str | None, option: str) -> str | None:
+    """Return the time that an option names, as ISO 8601; refuse one that names none."""
     try:
         return moment_or_age(text) if text else None
     except ValueError as exc:

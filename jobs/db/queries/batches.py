@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -51,19 +51,12 @@ class Leased(NamedTuple):
     owner: str
 
 
-def add(connection: Connection, job_id: int, *, first: int, last: int, size: int, priority: int) -> None:
-    """Cut the ordinals `first … last` into waiting batches of `size`."""
-    rows = [
-        {
-            "job_id": job_id,
-            "first": at,
-            "last": min(at + size - 1, last),
-            "state": BatchState.WAITING,
-            "priority": priority,
-        }
-        for at in range(first, last + 1, size)
-    ]
-    connection.execute(insert(BatchRow), rows)
+def add(connection: Connection, job_id: int, ordinals: Sequence[int], *, size: int, priority: int) -> None:
+    """Cut the ordinals of pending images, which are sorted, into waiting batches of `size` images."""
+    parts = (ordinals[at : at + size] for at in range(0, len(ordinals), size))
+    common = {"job_id": job_id, "state": BatchState.WAITING, "priority": priority}
+    if rows := [{**common, "first": part[0], "last": part[-1]} for part in parts]:
+        connection.execute(insert(BatchRow), rows)
 
 
 def dispatch(connection: Connection, job_id: int, *, window: int) -> list[int]:

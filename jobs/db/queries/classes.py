@@ -10,7 +10,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs.db.tables import ClassRow, PredictionRow
 
-__all__ = ["CarClass", "ClassIds", "fill", "fitting", "stored_names"]
+__all__ = ["CarClass", "ClassIds", "Part", "fill", "fitting", "stored_names"]
+
+
+Part = Literal["label", "make", "model", "body"]
 
 
 class CarClass(NamedTuple):
@@ -59,10 +62,10 @@ def fitting(connection: Connection, *conditions: ColumnElement[bool]) -> list[in
     return list(connection.scalars(select(ClassRow.id).where(*conditions).order_by(ClassRow.id)))
 
 
-def stored_names(connection: Connection, field: Literal["label", "make"]) -> list[str]:
-    """Return every label or make that a stored prediction has, or had."""
-    column = {"label": ClassRow.label, "make": ClassRow.make}[field]
-    return list(connection.scalars(select(column).distinct().order_by(column)))
+def stored_names(connection: Connection, part: Part) -> list[str]:
+    """Return every name of this kind that a stored prediction has, or had."""
+    column = {"label": ClassRow.label, "make": ClassRow.make, "model": ClassRow.model, "body": ClassRow.body}[part]
+    return [name for name in connection.scalars(select(column).distinct().order_by(column)) if name is not None]
 
 
 def fill(connection: Connection) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 
 from jobs.db.database import now
 from jobs.db.tables import CorrectionRow, ImageRow
 
-__all__ = ["CorrectedImage", "Correction", "CorrectionRecord", "by_hash", "images", "page", "put"]
+__all__ = ["CorrectedImage", "Correction", "CorrectionRecord", "by_hash", "images", "page", "put", "remove"]
 
 TOGETHER = 500  # paths asked for in one statement
 
@@ -23,6 +23,7 @@ class Correction(NamedTuple):
     label: str
     job_id: int | None = None
     path: str | None = None
+    author: str | None = None
 
 
 class CorrectionRecord(NamedTuple):
@@ -33,6 +34,7 @@ class CorrectionRecord(NamedTuple):
     label: str
     job_id: int | None
     path: str | None
+    author: str | None
     created_at: datetime
 
 
@@ -49,13 +51,28 @@ def put(connection: Connection, corrections: Iterable[Correction]) -> None:
 
     One transaction at a time, so that all of its corrections are later than another's, or all are earlier.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("LOCK TABLE corrections IN SHARE ROW EXCLUSIVE MODE"))
+    _lock(connection)
     for one in corrections:
         values = {**one._asdict(), "created_at": now()}
         known = update(CorrectionRow).where(CorrectionRow.content_hash == one.content_hash)
         if not connection.execute(known.values(values)).rowcount:
             connection.execute(insert(CorrectionRow).values(values))
+
+
+def remove(connection: Connection, content_hash: bytes) -> CorrectionRecord | None:
+    """Remove the correction of these bytes and return it, None where there is none."""
+    _lock(connection)
+    row = connection.execute(select(*CorrectionRow.__table__.columns).where(CorrectionRow.content_hash == content_hash))
+    found = row.one_or_none()
+    if found is None:
+        return None
+    connection.execute(delete(CorrectionRow).where(CorrectionRow.content_hash == content_hash))
+    return CorrectionRecord(**found._asdict())
+
+
+def _lock(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("LOCK TABLE corrections IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def page(connection: Connection, *, after: int, limit: int) -> list[CorrectionRecord]:

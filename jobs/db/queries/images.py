@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, select, update
 
 from jobs.db.database import bulk_insert, now
-from jobs.db.queries import batches, jobs, outcomes
+from jobs.db.queries import batches, jobs, listings, outcomes
 from jobs.db.queries.classes import ClassIds
 from jobs.db.queries.predictions import Fact
 from jobs.db.tables import ImageRow, JobRow
@@ -17,7 +17,7 @@ from jobs.sources.base import Entry
 from jobs.sources.kinds import merged
 from jobs.states import ImageFailure, ImageStatus, JobState
 
-__all__ = ["Outcome", "add", "last_path", "pending", "settle"]
+__all__ = ["Outcome", "Settled", "add", "last_path", "pending", "settle"]
 
 TABLE: Any = ImageRow.__table__
 
@@ -28,6 +28,16 @@ class Outcome(NamedTuple):
     ordinal: int
     content_hash: bytes | None
     error: ImageFailure | None
+
+
+class Settled(NamedTuple):
+    """What is known of an image without reading it: a content hash with a stored prediction, or an error."""
+
+    content_hash: bytes | None
+    error: ImageFailure | None
+
+
+NOTHING: Mapping[str, Settled] = {}
 
 
 def last_path(connection: Connection, job_id: int) -> str | None:
@@ -45,15 +55,18 @@ def add(
     attempt: int,
     batch_size: int,
     skipped: Mapping[str, int],
+    unchanged: Mapping[str, Settled] = NOTHING,
+    facts: Mapping[bytes, Fact] | None = None,
 ) -> bool:
-    """Add what a scan has found, cut into batches, and count it; False when the scan's lease was lost or the job
-    stopped.
+    """Add what a scan has found, cut what is pending of it into batches, and count it; False when the scan's lease was
+    lost or the job stopped.
 
     `skipped`: how many files that are not images it has passed over meanwhile, by suffix. An entry with an error is a
-    failed image at once.
+    failed image at once, and one whose path is in `unchanged` is settled as that says; `facts`: what the predictions of
+    these contents say.
     """
     job = connection.execute(
-        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes, JobRow.version_id)
+        select(JobRow.total, JobRow.priority, JobRow.skipped_suffixes, JobRow.version_id, JobRow.listing_depth)
         .where(
             JobRow.id == job_id,
             JobRow.state == JobState.RUNNING,
@@ -64,25 +77,29 @@ def add(
     ).one_or_none()
     if job is None:
         return False
-    good = [f for f in found if f.error is None]
-    bad = [f for f in found if f.error is not None]
-    columns = ("job_id", "ordinal", "path", "listing", "status", "crashes")
-    ordinals = range(job.total, job.total + len(found))
-    rows = (
-        (job_id, at, f.path, f.listing, (ImageStatus.FAILED if f.error else ImageStatus.PENDING).value, 0)
-        for at, f in zip(ordinals, found, strict=True)
-    )
+    columns = ("job_id", "ordinal", "path", "listing", "status", "crashes", "stamp")
+    pending, finished = [], []
+    for at, entry in enumerate(found, job.total):
+        settled = Settled(None, entry.error) if entry.error else unchanged.get(entry.path)
+        if settled is None:
+            pending.append(at)
+        else:
+            finished.append(Outcome(at, *settled))
+    status = ImageStatus.PENDING.value
+    rows = ((job_id, at, f.path, f.listing, status, 0, f.stamp) for at, f in enumerate(found, job.total))
     bulk_insert(connection, TABLE, columns, rows)
-    if bad:
-        errors = [Outcome(at, None, f.error) for at, f in zip(ordinals, found, strict=True) if f.error]
-        settle(connection, job_id, errors, version_id=job.version_id)
-    if good:
-        batches.add(
-            connection, job_id, first=job.total, last=job.total + len(found) - 1, size=batch_size, priority=job.priority
-        )
+    if job.listing_depth is not None:
+        listings.add(connection, job_id, {f.listing for f in found if f.listing is not None})
+    settle(connection, job_id, finished, version_id=job.version_id, facts=facts)
+    batches.add(connection, job_id, pending, size=batch_size, priority=job.priority)
+    failed = sum(outcome.error is not None for outcome in finished)
+    ok = len(finished) - failed
     counts = {
         "total": JobRow.total + len(found),
-        "failed": JobRow.failed + len(bad),
+        "ok": JobRow.ok + ok,
+        "failed": JobRow.failed + failed,
+        "cached": JobRow.cached + ok,
+        "unchanged": JobRow.unchanged + ok,
         "skipped": JobRow.skipped + sum(skipped.values()),
         "skipped_suffixes": merged(job.skipped_suffixes, skipped),
     }

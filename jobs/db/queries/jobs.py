@@ -6,11 +6,24 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    Select,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from jobs.db.database import later, now
-from jobs.db.queries import outcomes, totals
-from jobs.db.tables import BatchRow, ImageRow, JobRow, VersionRow
+from jobs.db.queries import listings, notifications, outcomes, schedules, totals
+from jobs.db.tables import BatchRow, ImageRow, JobRow, ListedFileRow, ListingRow, NotificationRow, VersionRow
 from jobs.states import BatchState, ImageStatus, JobState
 
 __all__ = [
@@ -28,6 +41,7 @@ __all__ = [
     "lock",
     "page",
     "retry",
+    "settling",
 ]
 
 TERMINAL = tuple(state for state in JobState if state.terminal)
@@ -50,11 +64,19 @@ class JobRecord(NamedTuple):
     failed: int
     canceled: int
     cached: int
+    unchanged: int
     skipped: int
     skipped_suffixes: Mapping[str, int]
+    listing_depth: int | None
+    manifest: str | None
     error: str | None
     waiting: str | None
     waiting_since: datetime | None
+    incremental: bool
+    base_id: int | None
+    accept_shrink: bool
+    trial: bool
+    read_with: str | None
     scan_owner: str | None
     scan_attempt: int
     scan_expires_at: datetime | None
@@ -62,6 +84,9 @@ class JobRecord(NamedTuple):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    schedule_id: int | None
+    notify: str | None
+    notified: str | None
     model_version: str
     now: datetime
 
@@ -80,6 +105,16 @@ class Work(NamedTuple):
 
     source: str
     version_id: int
+
+
+class Settling(NamedTuple):
+    """What verdicts need of a job: `ready` says whether all its files are known, or it has ended; `scanned` the
+    first.
+    """
+
+    version_id: int
+    ready: bool
+    scanned: bool
 
 
 class Counts(NamedTuple):
@@ -107,6 +142,15 @@ def work(connection: Connection, job_id: int) -> Work | None:
     return Work(*row) if row else None
 
 
+def settling(connection: Connection, job_id: int) -> Settling | None:
+    """Return what verdicts need of a job."""
+    columns = select(JobRow.version_id, JobRow.scanned_at, JobRow.finished_at).where(JobRow.id == job_id)
+    row = connection.execute(columns).one_or_none()
+    if row is None:
+        return None
+    return Settling(row.version_id, bool(row.scanned_at or row.finished_at), row.scanned_at is not None)
+
+
 def get(connection: Connection, job_id: int) -> JobRecord | None:
     """Return the job of this id."""
     row = connection.execute(_with_version().where(JobRow.id == job_id)).one_or_none()
@@ -124,8 +168,19 @@ def page(connection: Connection, *, before: int | None, state: str | None, limit
 
 
 def _with_version() -> Select[*tuple[Any, ...]]:
-    columns = (*JobRow.__table__.columns, VersionRow.name.label("model_version"), now().label("now"))
+    columns = (
+        *JobRow.__table__.columns,
+        _notified().label("notified"),
+        VersionRow.name.label("model_version"),
+        now().label("now"),
+    )
     return select(*columns).join(VersionRow, VersionRow.id == JobRow.version_id)
+
+
+def _notified() -> ScalarSelect[str]:
+    """How far it is that the job's URL is told of its newest ending; null while it has not ended."""
+    mine = and_(NotificationRow.job_id == JobRow.id, JobRow.finished_at.is_not(None))
+    return select(NotificationRow.state).where(mine).order_by(NotificationRow.id.desc()).limit(1).scalar_subquery()
 
 
 def lock(connection: Connection, job_id: int) -> LockedJob | None:
@@ -172,10 +227,17 @@ def renew_scan(connection: Connection, job_id: int, *, attempt: int, seconds: fl
 
 
 def release_scan(connection: Connection, job_id: int, *, attempt: int, done: bool) -> bool:
-    """End a slice of a scan; `done` when the listing has come to its end. False when another has taken it over."""
+    """End a slice of a scan; `done` when the source has come to its end: what a manifest lists is then deleted. False
+    when another has taken it over.
+    """
     values = {"scan_owner": None, "scan_expires_at": None, **({"scanned_at": now()} if done else {})}
     mine = and_(JobRow.id == job_id, JobRow.scan_attempt == attempt)
-    return bool(connection.execute(update(JobRow).where(mine).values(values)).rowcount)
+    if not connection.execute(update(JobRow).where(mine).values(values)).rowcount:
+        return False
+    if done:
+        has_manifest = select(JobRow.id).where(JobRow.id == job_id, JobRow.manifest.is_not(None))
+        connection.execute(delete(ListedFileRow).where(ListedFileRow.job_id.in_(has_manifest)))
+    return True
 
 
 def waiting_scans(connection: Connection, *, patience: float) -> list[int]:
@@ -225,11 +287,16 @@ def count_up(connection: Connection, job_id: int, counts: Counts) -> bool:
 
 
 def finish(connection: Connection, job_id: int) -> bool:
-    """Give a job whose images are all accounted for its final state; False when it is not there yet."""
+    """Give a job whose images are all accounted for, and of which no verdict is due, its final state; False when it is
+    not there yet.
+    """
     pending = JobRow.total - JobRow.ok - JobRow.failed - JobRow.canceled
+    due = select(ListingRow.name).where(ListingRow.job_id == JobRow.id, ListingRow.due).exists()
     result = connection.execute(
         update(JobRow)
-        .where(JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.scanned_at.is_not(None), pending == 0)
+        .where(
+            JobRow.id == job_id, JobRow.state == JobState.RUNNING, JobRow.scanned_at.is_not(None), pending == 0, ~due
+        )
         .values(
             state=case(
                 (JobRow.failed > 0, JobState.COMPLETED_WITH_ERRORS.value),
@@ -239,11 +306,19 @@ def finish(connection: Connection, job_id: int) -> bool:
             **NOT_WAITING,
         )
     )
-    return bool(result.rowcount)
+    return bool(result.rowcount) and _ended(connection, job_id)
+
+
+def _ended(connection: Connection, job_id: int) -> bool:
+    """Whatever has ended the job: write down, in the same transaction, that its URL is to be told."""
+    row = get(connection, job_id)
+    if row is not None and row.notify is not None:
+        notifications.add(connection, row)
+    return True
 
 
 def finishable(connection: Connection) -> list[int]:
-    """Running jobs with nothing left to do."""
+    """Running jobs with nothing left to do but to give verdicts."""
     pending = JobRow.total - JobRow.ok - JobRow.failed - JobRow.canceled
     return list(
         connection.scalars(
@@ -315,7 +390,8 @@ def _stop(connection: Connection, job_id: int, *, state: JobState, error: str | 
     connection.execute(
         update(JobRow).where(JobRow.id == job_id).values(**values, scan_owner=None, scan_expires_at=None)
     )
-    return True
+    listings.cancel(connection, job_id)
+    return _ended(connection, job_id)
 
 
 def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None:
@@ -336,6 +412,7 @@ def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None
         "error_message": None,
         "finished_at": None,
     }
+    listings.set_unfinished_due(connection, job_id)
     connection.execute(update(ImageRow).where(not_ok).values(cleared))
     outcomes.delete_failures(connection, job_id)
     batches = [
@@ -350,13 +427,18 @@ def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None
 
 
 def ended_before(connection: Connection, moment: datetime, *, after: int, limit: int) -> list[int]:
-    """Jobs that ended earlier, in the order of their ids, past the id `after`."""
-    query = select(JobRow.id).where(JobRow.id > after, JobRow.finished_at < moment)
+    """Jobs that ended earlier, in the order of their ids, past the id `after`; none is a current run of a schedule."""
+    query = select(JobRow.id).where(JobRow.id > after, is_old(moment))
     return list(connection.scalars(query.order_by(JobRow.id).limit(limit)))
 
 
 def count_ended_before(connection: Connection, moment: datetime) -> int:
-    return connection.execute(select(func.count()).where(JobRow.finished_at < moment)).scalar_one()
+    return connection.execute(select(func.count()).where(is_old(moment))).scalar_one()
+
+
+def is_old(moment: datetime) -> ColumnElement[bool]:
+    """Whether a job ended earlier and is not the current run of a schedule: what `prune` deletes."""
+    return and_(JobRow.finished_at < moment, JobRow.id.not_in(schedules.current_runs()))
 
 
 def lock_ended(connection: Connection, job_id: int) -> bool:
@@ -384,12 +466,12 @@ def delete_images(connection: Connection, job_id: int, *, after: int, limit: int
     outcomes.delete_range(connection, job_id, first=after + 1, last=last)
     connection.execute(delete(ImageRow).where(chosen))
     ok = JobRow.ok - gone.get(ImageStatus.OK, 0)
-    values = {
+    values: dict[str, Any] = {
         "total": JobRow.total - sum(gone.values()),
         "ok": ok,
         "failed": JobRow.failed - gone.get(ImageStatus.FAILED, 0),
         "canceled": JobRow.canceled - gone.get(ImageStatus.CANCELED, 0),
-        "cached": case((JobRow.cached > ok, ok), else_=JobRow.cached),
+        **{column.key: case((column > ok, ok), else_=column) for column in (JobRow.cached, JobRow.unchanged)},
     }
     connection.execute(update(JobRow).where(JobRow.id == job_id).values(values))
     return last
@@ -401,4 +483,5 @@ def delete_row(connection: Connection, job_id: int) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit TO DEFAULT")
     totals.delete_all(connection, job_id)
     connection.execute(delete(BatchRow).where(BatchRow.job_id == job_id))
+    connection.execute(delete(NotificationRow).where(NotificationRow.job_id == job_id))
     connection.execute(delete(JobRow).where(JobRow.id == job_id))

@@ -1,16 +1,16 @@
-"""Statements on the files of jobs whose source is a list."""
+"""Statements on the files of jobs whose source is a list, or has a manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from jobs.db.database import bulk_insert
 from jobs.db.tables import ListedFileRow
 
-__all__ = ["ListedFile", "add", "any_of", "page"]
+__all__ = ["ListedFile", "add", "any_of", "page", "replace"]
 
 TABLE: Any = ListedFileRow.__table__
 
@@ -26,6 +26,12 @@ def add(connection: Connection, job_id: int, files: Iterable[ListedFile]) -> Non
     """Store a job's list, each path once."""
     rows = ((job_id, file.listing, file.path) for file in files)
     bulk_insert(connection, TABLE, ("job_id", "listing", "path"), rows)
+
+
+def replace(connection: Connection, job_id: int, files: Iterable[ListedFile]) -> None:
+    """Store a job's list in place of what there is of it."""
+    connection.execute(delete(ListedFileRow).where(ListedFileRow.job_id == job_id))
+    add(connection, job_id, files)
 
 
 def any_of(connection: Connection, job_id: int) -> bool:

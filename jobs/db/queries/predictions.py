@@ -8,14 +8,19 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
     CompoundSelect,
     Connection,
     CursorResult,
+    LargeBinary,
     Select,
     String,
+    any_,
     delete,
     except_,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -24,6 +29,7 @@ from sqlalchemy import (
 )
 
 from jobs.db.database import now
+from jobs.db.queries import jobs
 from jobs.db.queries.classes import CarClass
 from jobs.db.tables import ImageRow, JobRow, PredictionRow
 
@@ -91,7 +97,7 @@ def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) 
     """
     if not hashes:
         return {}
-    mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_(sorted(hashes))
+    mine = (PredictionRow.version_id == version_id) & _among(connection, hashes)
     deleting = _is_deleting(connection)
     locked = (
         select(PredictionRow.content_hash, *_FACT)
@@ -101,8 +107,16 @@ def protect(connection: Connection, version_id: int, hashes: Collection[bytes]) 
     )
     found = connection.execute(locked).all()
     if deleting:
+        mine = (PredictionRow.version_id == version_id) & PredictionRow.content_hash.in_([row[0] for row in found])
         connection.execute(update(PredictionRow).where(mine).values(created_at=now()))
     return {bytes(row[0]): Fact(CarClass(*row[1:6]), *row[6:]) for row in found}
+
+
+def _among(connection: Connection, hashes: Collection[bytes]) -> ColumnElement[bool]:
+    """Return the condition of a prediction of one of these contents: in PostgreSQL a single parameter."""
+    if connection.dialect.name == "sqlite":
+        return PredictionRow.content_hash.in_(sorted(hashes))
+    return PredictionRow.content_hash == any_(literal(sorted(hashes), ARRAY(LargeBinary)))
 
 
 def store(connection: Connection, version_id: int, predictions: Sequence[Prediction]) -> int:
@@ -146,7 +160,7 @@ def unused(connection: Connection) -> CursorResult[Any]:
 
 def count_unused(connection: Connection, *, without_jobs_before: datetime) -> int:
     """Return how many predictions no image would refer to if the jobs that ended earlier were gone."""
-    kept = or_(JobRow.finished_at.is_(None), JobRow.finished_at >= without_jobs_before)
+    kept = or_(JobRow.finished_at.is_(None), ~jobs.is_old(without_jobs_before))
     found = except_(_KEYS, _referred().where(kept)).subquery()
     return connection.execute(select(func.count()).select_from(found)).scalar_one()
 

@@ -17,8 +17,10 @@ __all__ = [
     "VersionRecord",
     "by_id",
     "by_name",
+    "classes",
     "history",
     "lock",
+    "names",
     "page",
     "production",
     "promote",
@@ -73,6 +75,16 @@ def page(connection: Connection) -> list[VersionRecord]:
     """List all versions, newest first."""
     rows = connection.execute(select(*VersionRow.__table__.columns).order_by(VersionRow.id.desc()))
     return [VersionRecord(**row._asdict()) for row in rows]
+
+
+def classes(connection: Connection, version_id: int) -> list[str]:
+    """List the classes of a version in the card's order: of its card nothing else is read."""
+    return list(connection.scalar(select(VersionRow.card["classes"]).where(VersionRow.id == version_id)) or [])
+
+
+def names(connection: Connection) -> list[str]:
+    """List the names of all versions, newest first."""
+    return list(connection.scalars(select(VersionRow.name).order_by(VersionRow.id.desc())))
 
 
 def production(connection: Connection) -> VersionRecord | None:

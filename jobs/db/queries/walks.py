@@ -13,7 +13,8 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Connection, Integer, Select, and_, func, literal, select, true, tuple_, union_all
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from jobs.db.tables import ImageRow, JobRow, OutcomeRow
 from jobs.states import Decision
@@ -141,7 +142,7 @@ def keys(connection: Connection, wanted: Narrowed, order: Order, *, after: Key |
     if wanted.class_ids == () or wanted.version_ids == ():
         return []
     if order is Order.BY_JOB:
-        return _keys(connection, _of_job(wanted, after), order, limit)
+        return _of_job(connection, wanted, after=after, limit=limit)
     if order in (Order.NEWEST, Order.OLDEST):
         return _by_time(connection, wanted.bounded(connection), order, after=after, limit=limit)
     found: list[Key] = []
@@ -149,8 +150,9 @@ def keys(connection: Connection, wanted: Narrowed, order: Order, *, after: Key |
         found = _by_confidence(connection, wanted, order, after=after, limit=limit)
         after = None
     if len(found) < limit and wanted.failures:
-        failed = _of_job(replace(wanted, decisions=(), class_ids=None), after)
-        found += [key._replace(value=None) for key in _keys(connection, failed, Order.BY_JOB, limit - len(found))]
+        failed = replace(wanted, decisions=(), class_ids=None)
+        rest = _of_job(connection, failed, after=after, limit=limit - len(found))
+        found += [key._replace(value=None) for key in rest]
     return found
 
 
@@ -210,12 +212,27 @@ def _branch(order: Order, *conditions: ColumnElement[bool], after: Key | None) -
     return query.where(row < key if order.descending else row > key)
 
 
-def _of_job(wanted: Narrowed, after: Key | None) -> list[Branch]:
-    """Along the job's part of the index of classes, or of failures."""
+def _by_class(connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int) -> list[Key]:
+    """Merge the rows of each class, which lie together in the index."""
     common = [*wanted.conditions(), *wanted.of_decisions()]
-    if wanted.class_ids is None:
-        return [_branch(Order.BY_JOB, *common, after=after)]
-    return [_branch(Order.BY_JOB, OutcomeRow.class_id == each, *common, after=after) for each in wanted.class_ids]
+    if connection.dialect.name == "sqlite":
+        branches = [_branch(order, each, *common, after=after) for each in wanted.each_class()]
+        return _keys(connection, branches, order, limit)
+    ids = func.unnest(literal(wanted.class_ids, ARRAY(Integer))).table_valued("id", name="wanted").render_derived()
+    of_class = _branch(order, OutcomeRow.class_id == ids.c.id, *common, after=after).order_by(
+        *_sorted(order, OutcomeRow)
+    )
+    rows = of_class.limit(limit).lateral()
+    query = select(rows.c.value, rows.c.job_id, rows.c.ordinal).select_from(ids).join(rows, true())
+    return list(map(Key._make, connection.execute(query.order_by(*_sorted(order, rows.c)).limit(limit))))
+
+
+def _of_job(connection: Connection, wanted: Narrowed, *, after: Key | None, limit: int) -> list[Key]:
+    """Along the job's part of the index of classes, or of failures."""
+    if wanted.class_ids is not None:
+        return _by_class(connection, wanted, Order.BY_JOB, after=after, limit=limit)
+    common = [*wanted.conditions(), *wanted.of_decisions()]
+    return _keys(connection, [_branch(Order.BY_JOB, *common, after=after)], Order.BY_JOB, limit)
 
 
 def _by_time(connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int) -> list[Key]:
@@ -225,9 +242,7 @@ def _by_time(connection: Connection, wanted: Narrowed, order: Order, *, after: K
         query = _branch(order, ImageRow.listing == wanted.listing, *common, *wanted.of_classes(), after=after)
         return _keys(connection, [query.join(ImageRow, of_listing)], order, limit)
     if wanted.few_classes:
-        decided = list(wanted.of_decisions())
-        branches = [_branch(order, each, *common, *decided, after=after) for each in wanted.each_class()]
-        return _keys(connection, branches, order, limit)
+        return _by_class(connection, wanted, order, after=after, limit=limit)
     if wanted.by_confidence and _are_few(connection, wanted.ranges()):
         parts = [_branch(order, each, *common, *wanted.of_classes(), after=after) for each in wanted.ranges()]
         return _merged(connection, [part.limit(FEW + 1) for part in parts], order, limit)

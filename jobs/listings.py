@@ -1,0 +1,146 @@
+"""Listings: the verdicts on them, one with its images, and contents that several share."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from jobs import results
+from jobs.db.paging import pages
+from jobs.db.queries import jobs, listings
+from jobs.errors import JobNotFound, ListingNotFound, SettingsInvalid
+from jobs.filters import make_filter
+from jobs.job import Job
+from jobs.records import Listing, ListingDetails, SharedContent, TopLabel
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
+    from typing import Unpack
+
+    from jobs.backend import Backend
+
+__all__ = ["ListingFilters", "Listings", "Verdicts"]
+
+PAGE = 500
+_OF_JOB = re.compile(r"(\d{1,18}):(.+)", re.DOTALL)
+
+
+class ListingFilters(TypedDict, total=False):
+    """What listings can be filtered by; see `Listings.find`."""
+
+    make: str | None
+    label: str | None
+    decision: str | None
+    conflict: bool
+    needs_review: bool
+    min_confidence: float | None
+    max_confidence: float | None
+    since: str | date | datetime | None
+
+
+class Listings:
+    """What a client knows of listings; `client.listings`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def find(self, job: str | Job | None = None, **wanted: Unpack[ListingFilters]) -> Verdicts:
+        """Return the verdicts on the listings of a job, by name, or without a job of the current run of each source.
+
+        Filters: make, label, decision, conflict, needs_review, min_confidence, max_confidence, since (when the verdict
+        was given), written as for `Client.results`. Of those that need review the ones in conflict come first, then
+        the others by rising confidence. Raises JobNotFound, SettingsInvalid, and LabelNotFound for a name that nothing
+        has.
+        """
+        number = None if job is None else self._number(job)
+        conflict, needs_review = bool(wanted.pop("conflict", False)), bool(wanted.pop("needs_review", False))
+        if unknown := wanted.keys() - ListingFilters.__annotations__.keys():
+            raise SettingsInvalid(f"no such filter: {', '.join(sorted(unknown))}")
+        names: Any = make_filter(self._backend.database, None, **wanted)
+        fields = {field: getattr(names, field) for field in wanted}
+        fitting = listings.Filter(conflict=conflict, needs_review=needs_review, **fields)
+        return Verdicts(self._backend, number, fitting)
+
+    def get(self, listing: str) -> ListingDetails:
+        """Return a listing, `JOB:NAME`, with its images. Raises JobNotFound, ListingNotFound or SettingsInvalid."""
+        match = _OF_JOB.fullmatch(listing)
+        if match is None:
+            raise SettingsInvalid(f"{listing!r} names no listing: give JOB:NAME, as in `cars listings`")
+        number, name = self._number(match[1]), match[2]
+        with self._backend.database.read() as connection:
+            row = listings.get(connection, number, name)
+        if row is None:
+            raise ListingNotFound(
+                f"job {number} has no verdict on a listing {name!r}; `cars listings {number}` lists those that it has"
+            )
+        found = results.find(self._backend, number, listing=name)
+        return ListingDetails(verdict=Listing.from_row(row), top=[*map(_top, row.top)], images=list(found))
+
+    def duplicates(self, job: str | Job) -> Iterator[SharedContent]:
+        """Yield the contents that occur in several listings of a job. Raises JobNotFound."""
+        number = self._number(job)
+        with self._backend.database.snapshot() as connection:
+            found = listings.shared(connection, number)
+            for content_hash, same in groupby(found, key=lambda row: row.content_hash):
+                rows = list(same)
+                yield SharedContent(
+                    job=str(number),
+                    content_hash=content_hash.hex(),
+                    listings=list(dict.fromkeys(row.listing for row in rows)),
+                    paths=[row.path for row in rows],
+                )
+
+    def _number(self, job: str | Job) -> int:
+        handle = job if isinstance(job, Job) else Job(self._backend, str(job))
+        with self._backend.database.read() as connection:
+            if jobs.get(connection, handle.number) is None:
+                raise JobNotFound(f"no job {handle.id!r}; `cars jobs` lists them")
+        return handle.number
+
+
+def _top(row: Mapping[str, Any]) -> TopLabel:
+    return {"label": row["label"], "confidence": row["confidence"]}
+
+
+class Verdicts:
+    """The verdicts that fit a filter. Iterating asks the database anew, a page at a time."""
+
+    def __init__(self, backend: Backend, job_id: int | None, wanted: listings.Filter) -> None:
+        self._backend = backend
+        self._job_id = job_id
+        self._wanted = wanted
+
+    def __iter__(self) -> Iterator[Listing]:
+        if self._job_id is not None:
+            job_ids = [self._job_id]
+        else:
+            with self._backend.database.read() as connection:
+                job_ids = sorted(listings.current(connection))
+        if self._wanted.needs_review:
+            streams = [self._of(job_id) for job_id in job_ids]
+            rows = heapq.merge(*streams, key=lambda row: (not row.conflict, row.confidence, row.job_id, row.name))
+        else:
+            rows = (row for job_id in job_ids for row in self._of(job_id))
+        return map(Listing.from_row, rows)
+
+    def _of(self, job_id: int) -> Iterator[listings.ListingRecord]:
+        def fetch(after: listings.ListingRecord | None, limit: int) -> Sequence[listings.ListingRecord]:
+            with self._backend.database.read() as connection:
+                return listings.page(connection, job_id, self._wanted, after=after, limit=limit)
+
+        for rows in pages(fetch, key=lambda row: row, size=PAGE):
+            yield from rows
+
+    def first(self, count: int) -> list[Listing]:
+        """Return the first ones."""
+        return list(islice(self, count))
+
+    def write(self, path: str | Path) -> int:
+        """Write `.csv`, `.jsonl`, `.json` or `.parquet`, by the file's ending; return the number of rows."""
+        from jobs import export
+
+        return export.write_listings((row.to_dict() for row in self), Path(path))
