@@ -14,6 +14,7 @@ from jobs import Client
 from tests.support.artifacts import CLASSES
 from tests.support.processes import CHECKOUT
 from workers.classification.classify import classify_batch
+from workers.classification.finish import finish_job
 from workers.classification.scan import scan_job
 from workers.runtime import Runtime
 
@@ -30,19 +31,29 @@ def test_the_page_says_what_is_there(client: Client, runtime: Callable[..., Runt
     scan_job(worker, int(job.id))
     while classify_batch(worker):
         pass
+    finish_job(worker, int(job.id))
 
     statements = re.findall(r"^```sql\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     with client.database.read() as connection:
         columns = list(connection.execute(text("SELECT * FROM results")).keys())
-        makes, unsure, recent, to_look_at, same = (_rows(connection, statement) for statement in statements)
+        views = {
+            view: list(connection.execute(text(f"SELECT * FROM {view}")).keys())
+            for view in ("listing_tags", "image_tags")
+        }
+        makes, unsure, recent, to_look_at, same, tags = (_rows(connection, statement) for statement in statements)
     table = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
     assert re.findall(r"`(\w+)`", " ".join(table)) == columns
+
+    (named,) = re.findall(r"^- `listing_tags`, (.*?)\. \[", PAGE, re.MULTILINE | re.DOTALL)
+    assert set(views["listing_tags"]) <= set(re.findall(r"`(\w+)`", named))
+    assert views["image_tags"] == ["job_source", *columns, "correction"]
 
     assert makes == [{"make": "BMW", "photos": 2}, {"make": "Acura", "photos": 1}]
     assert {row["label"] for row in unsure} == {CLASSES[0], CLASSES[2]}
     assert len(recent) == 4
     assert [row["path"] for row in to_look_at] == ["broken.png"]
     assert [row["names"] for row in same] == [2]
+    assert tags == [{"make": "BMW", "listings": 1}]
 
 
 def _rows(connection: Any, statement: str) -> list[dict[str, Any]]:
