@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, and_, case, delete, func, insert, or_
 
 from jobs.db.database import later, now
 from jobs.db.queries import listings, outcomes, totals
-from jobs.db.tables import BatchRow, ImageRow, JobRow, ListedFileRow, ListingRow, VersionRow
+from jobs.db.tables import BatchRow, ImageRow, JobRow, ListedFileRow, VersionRow
 from jobs.states import BatchState, ImageStatus, JobState
 
 __all__ = [
@@ -258,7 +258,7 @@ def finish(connection: Connection, job_id: int) -> bool:
     not there yet.
     """
     pending = JobRow.total - JobRow.ok - JobRow.failed - JobRow.canceled
-    due = select(ListingRow.name).where(ListingRow.job_id == JobRow.id, ListingRow.due).exists()
+    due = listings.due_of(JobRow.id).exists()
     result = connection.execute(
         update(JobRow)
         .where(
