@@ -52,9 +52,10 @@ class Listings:
         """Return the verdicts on the listings of a job, by name, or without a job of the current run of each source.
 
         Filters: make, label, decision, conflict, needs_review, min_confidence, max_confidence, since (when the verdict
-        was given), written as for `Client.results`. Of those that need review the ones in conflict come first, then
-        the others by rising confidence. Raises JobNotFound, SettingsInvalid, and LabelNotFound for a name that nothing
-        has.
+        was given), written as for `Client.results`. They come by job and name; those that need review, are in conflict
+        or lie within confidences with conflicts first, then by rising confidence.
+
+        Raises JobNotFound, SettingsInvalid, and LabelNotFound for a name that nothing has.
         """
         number = None if job is None else self._number(job)
         conflict, needs_review = bool(wanted.pop("conflict", False)), bool(wanted.pop("needs_review", False))
@@ -120,7 +121,7 @@ class Verdicts:
         else:
             with self._backend.database.read() as connection:
                 job_ids = sorted(listings.current(connection))
-        if self._wanted.needs_review:
+        if self._wanted.by_doubt:
             streams = [self._of(job_id) for job_id in job_ids]
             rows = heapq.merge(*streams, key=lambda row: (not row.conflict, row.confidence, row.job_id, row.name))
         else:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.ext.compiler import compiles
@@ -95,6 +96,7 @@ class Database:
         with suppress(OSError):  # which connecting finds, too
             private_file(Path(self.url.database))  # SQLite gives its other files the same mode
         engine = create_engine(self.url, connect_args={"timeout": BUSY_SECONDS, "isolation_level": None})
+        engine.dialect.statement_compiler = _HintingCompiler
         event.listen(engine, "connect", _sqlite_connect)
         event.listen(engine, "begin", _sqlite_begin)
         return engine
@@ -175,6 +177,14 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+class _HintingCompiler(SQLiteCompiler):
+    """SQLAlchemy's, which passes over hints: `INDEXED BY` is what names an index to SQLite."""
+
+    def get_from_hint_text(self, _table: Any, text: str | None) -> str | None:
+        """Return what follows the name of the table."""
+        return text
 
 
 def _lost_in_copy() -> tuple[type[Exception], ...]:

@@ -288,8 +288,9 @@ class ListingRow(Base):
     __tablename__ = "listings"
     __table_args__ = (
         Index("ix_listings_conflict", "job_id", "conflict", "confidence"),
-        Index("ix_listings_label", "label", "confidence"),
-        Index("ix_listings_make", "make", "confidence"),
+        Index("ix_listings_label", "job_id", "label", "name"),
+        Index("ix_listings_make", "job_id", "make", "name"),
+        Index("ix_listings_decision", "job_id", "decision", "name"),
         Index("ix_listings_updated_at", "updated_at"),
         Index("ix_listings_due", "job_id", postgresql_where=text("due"), sqlite_where=text("due")),
         Index(

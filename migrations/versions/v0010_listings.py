@@ -122,8 +122,8 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_listings_conflict", "listings", ["job_id", "conflict", "confidence"])
-    op.create_index("ix_listings_label", "listings", ["label", "confidence"])
-    op.create_index("ix_listings_make", "listings", ["make", "confidence"])
+    for column in ("label", "make", "decision"):
+        op.create_index(f"ix_listings_{column}", "listings", ["job_id", column, "name"])
     op.create_index("ix_listings_updated_at", "listings", ["updated_at"])
     _partial("ix_listings_due", ["job_id"], "due")
     _partial("ix_listings_review", ["job_id", "conflict", "confidence"], NEEDS_REVIEW)

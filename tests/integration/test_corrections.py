@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -183,3 +185,46 @@ def test_only_an_image_can_be_corrected(client: Client, job: tuple[str, Path], t
     assert list(client.labels()) == []
     with pytest.raises(OutputError, match="there is no folder"):
         client.export_labels(tmp_path / "none" / "labels.csv")
+
+
+def test_every_bad_line_is_named_and_nothing_is_taken_unless_they_are_skipped(
+    client: Client, job: tuple[str, Path], tmp_path: Path
+) -> None:
+    number, _folder = job
+    lines = ["job,path,label,author"]
+    for line in range(97):
+        lines.append(f"{number},{line % 3}.png,{(ACURA, BMW)[line % 2]},ann")
+    lines[4:4] = [f"{number},nowhere.png,{BMW},ann"]  # line 5
+    lines[49:49] = [f"{number},0.png,Lada Nova 1980,ann"]  # line 50
+    lines[79:79] = [f"{number},broken.png,{BMW},ann"]  # line 80
+    file = tmp_path / "given.csv"
+    file.write_text("\n".join(lines))
+    with pytest.raises(NotPossible, match="3 of 100 lines cannot be used") as caught:
+        client.import_labels(file)
+    named = [re.search(r"line (\d+)", line) for line in str(caught.value).splitlines()[1:]]
+    assert [int(found[1]) for found in named if found] == [5, 50, 80]
+    assert list(client.labels()) == []
+    done = client.corrections.import_file(file, skip_bad=True, author="bob")
+    assert (done.taken, len(done.bad)) == (97, 3)
+    assert "line 5: job 1 has no image nowhere.png" in done.bad[0]
+    assert {row.author for row in client.labels()} == {"ann"}
+
+
+def test_a_correction_has_an_author_and_can_be_removed(client: Client, job: tuple[str, Path], tmp_path: Path) -> None:
+    number, folder = job
+    assert client.label(f"{number}:0.png", ACURA, author="ann").author == "ann"
+    assert client.label(f"{number}:1.png", ACURA).author == getpass.getuser()
+    saved = tmp_path / "saved.csv"
+    client.export_labels(saved)
+    with saved.open(newline="") as stream:
+        assert {row["author"] for row in csv.DictReader(stream)} == {"ann", getpass.getuser()}
+    assert client.corrections.remove(str(folder / "0.png")).label == ACURA
+    assert [row.path for row in client.corrections] == ["1.png"]
+    (content_hash,) = [row.content_hash for row in client.corrections]
+    assert client.corrections.remove(content_hash).author == getpass.getuser()
+    with pytest.raises(NotPossible, match="no correction"):
+        client.corrections.remove(f"{number}:1.png")
+    with pytest.raises(ImageNotFound):
+        client.corrections.remove(f"{number}:9.png")
+    with pytest.raises(JobNotFound):
+        client.corrections.remove("99:1.png")

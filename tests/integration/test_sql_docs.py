@@ -49,9 +49,22 @@ def answer(client: Client, words: str) -> list[dict[str, Any]]:
 
 
 def test_there_are_ten_questions_for_both_databases() -> None:
-    assert len(QUESTIONS) == 10
+    assert len(QUESTIONS) == 10 + 1  # the last one is about the current runs
     assert {tuple(sorted(statements)) for statements in QUESTIONS.values()} == {("",), ("postgresql", "sqlite")}
     assert sum(len(statements) for statements in QUESTIONS.values()) == len(STATEMENT.findall(PAGE))
+
+
+def test_tags_of_the_current_run(two_jobs: Client) -> None:
+    two_jobs.job("2").delete()
+    assert answer(two_jobs, "How many listings of each make") == [{"make": "BMW", "listings": 1}]
+    with two_jobs.database.read() as connection:
+        columns = {
+            view: list(connection.execute(text(f"SELECT * FROM {view}")).keys())
+            for view in ("listing_tags", "image_tags", "results")
+        }
+    (named,) = re.findall(r"^- `listing_tags`, (.*?)\. \[", PAGE, re.MULTILINE | re.DOTALL)
+    assert set(columns["listing_tags"]) <= set(re.findall(r"`(\w+)`", named))
+    assert columns["image_tags"] == ["job_source", *columns["results"], "correction"]
 
 
 def test_the_columns_are_there(client: Client) -> None:

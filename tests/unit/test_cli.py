@@ -442,3 +442,47 @@ def test_the_end_of_a_job_tells_what_was_left_out(cars: Cars) -> None:
     assert (
         "4 files that are not images were left out; of which kinds: cars errors 7 --skipped" in cars("wait", "7").stderr
     )
+
+
+def test_listings_are_filtered_and_shown(cars: Cars, tmp_path: Path) -> None:
+    result = cars("listings", "7", "--make", "bmw", "--needs-review", "--min-confidence", "0.5", "--format", "jsonl")
+    assert result.exit_code == 0
+    assert [row["listing"] for row in rows_of(result)] == ["a"]
+    assert cars.client.asked == {"job": "7", "make": "bmw", "needs_review": True, "min_confidence": 0.5}
+    table = cars("listings", "--format", "table").stdout
+    assert [word in table for word in ("Acura TL Sedan 2012", "93.8%", "1/2, 1 failed")] == [True] * 3
+    result = cars("listings", "-o", str(tmp_path / "listings.csv"))
+    assert (result.exit_code, "listings written" in result.stderr) == (0, True)
+    assert cars("listings", "--decision", "perhaps").exit_code == 2
+    assert cars("listings", "--since", "soon").exit_code == 2
+
+
+def test_a_listing_is_shown_with_its_images(cars: Cars) -> None:
+    found = json.loads(cars("listing", "7:a", "--format", "json").stdout)
+    assert found["listing"] == "a"
+    assert [image["path"] for image in found["images"]] == ["a.jpg", "bad.jpg"]
+    assert found["top"][0]["label"] == "Acura TL Sedan 2012"
+    table = cars("listing", "7:a", "--format", "table").stdout
+    assert [word in table for word in ("93.8%", "bad.jpg")] == [True] * 2
+
+
+def test_contents_of_several_listings(cars: Cars) -> None:
+    (row,) = rows_of(cars("duplicates", "7"))
+    assert row == {"job": "7", "content_hash": "00", "listings": ["a", "b"], "paths": ["a/1.jpg", "b/1.jpg"]}
+
+
+def test_a_correction_is_removed(cars: Cars) -> None:
+    result = cars("label", "7:a.jpg", "--remove")
+    assert (result.exit_code, cars.client.asked) == (0, {"removed": "7:a.jpg"})
+    assert "it was BMW M3 Coupe 2012" in result.stderr
+    assert cars("label", "7:a.jpg").exit_code == 2
+    assert cars("label", "7:a.jpg", "BMW M3 Coupe 2012", "--remove").exit_code == 2
+
+
+def test_bad_lines_are_listed_when_they_are_skipped(cars: Cars) -> None:
+    result = cars("labels", "import", "labels.csv", "--skip-bad", "--author", "ann")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "labels.csv, line 3: no such image", "1,234 images corrected; lines left out: 1"
+    ]  # fmt: skip
+    assert cars.client.asked == {"file": Path("labels.csv"), "new_class": False, "author": "ann"}

@@ -64,7 +64,7 @@ def import_(
         done = client.corrections.import_file(file, new_class=new_class, skip_bad=skip_bad, author=author)
     for line in done.bad:
         notice(line)
-    left = f", {len(done.bad):,} lines left out" if done.bad else ""
+    left = f"; lines left out: {len(done.bad):,}" if done.bad else ""
     notice(f"{done.taken:,} images corrected{left}")
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from jobs.db.database import later, now
 from jobs.db.queries import listings, notifications, outcomes, schedules, totals
-from jobs.db.tables import BatchRow, ImageRow, JobRow, ListedFileRow, ListingRow, NotificationRow, VersionRow
+from jobs.db.tables import BatchRow, ImageRow, JobRow, ListedFileRow, NotificationRow, VersionRow
 from jobs.records import JobStatus
 from jobs.states import BatchState, ImageStatus, JobState
 
@@ -292,7 +292,7 @@ def finish(connection: Connection, job_id: int) -> bool:
     not there yet.
     """
     pending = JobRow.total - JobRow.ok - JobRow.failed - JobRow.canceled
-    due = select(ListingRow.name).where(ListingRow.job_id == JobRow.id, ListingRow.due).exists()
+    due = listings.due_of(JobRow.id).exists()
     result = connection.execute(
         update(JobRow)
         .where(

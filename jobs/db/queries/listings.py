@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -25,6 +25,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.orm import InstrumentedAttribute
 
 from jobs.db.database import now
 from jobs.db.queries.incremental import is_current
@@ -55,6 +56,7 @@ __all__ = [
     "current_jobs",
     "delete_some",
     "due_jobs",
+    "due_of",
     "get",
     "page",
     "paths",
@@ -138,6 +140,12 @@ class Shared(NamedTuple):
     path: str
 
 
+def _one_of(column: Any, names: tuple[str, ...]) -> ColumnElement[bool]:
+    """Compare with one name where there is one, so that an index gives its rows in order."""
+    found: ColumnElement[bool] = column == names[0] if len(names) == 1 else column.in_(names)
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Filter:
     """What to look for; None does not narrow. Of several spellings of a name any fits."""
@@ -151,18 +159,34 @@ class Filter:
     max_confidence: float | None = None
     since: datetime | None = None
 
+    @property
+    def by_doubt(self) -> bool:
+        """Whether those in conflict come first, then the others by rising confidence, instead of all by name."""
+        bounded = self.min_confidence is not None or self.max_confidence is not None
+        named = self.label is not None or self.make is not None
+        return self.needs_review or self.conflict or (bounded and not named)
+
+    @property
+    def index(self) -> str | None:
+        """The index that has the rows in their order."""
+        if self.needs_review:
+            return "review"
+        if self.by_doubt:
+            return "conflict"
+        return next((name for name in ("label", "make", "decision") if getattr(self, name) is not None), None)
+
     def conditions(self) -> Iterator[ColumnElement[bool]]:
         """Yield what a row must fulfil."""
         if self.label is not None:
-            yield ListingRow.label.in_(self.label)
+            yield _one_of(ListingRow.label, self.label)
         if self.make is not None:
-            yield ListingRow.make.in_(self.make)
+            yield _one_of(ListingRow.make, self.make)
         if self.decision is not None:
             yield ListingRow.decision == self.decision
         if self.conflict:
             yield ListingRow.conflict.is_(True)
         if self.needs_review:
-            yield text(f"({NEEDS_REVIEW.replace('source', 'listings.source')})")  # type: ignore[misc]
+            yield _REVIEW
         if self.min_confidence is not None:
             yield ListingRow.confidence >= self.min_confidence
         if self.max_confidence is not None:
@@ -170,6 +194,9 @@ class Filter:
         yield ListingRow.updated_at.is_not(None) if self.since is None else ListingRow.updated_at >= self.since
 
 
+DUE = cast("ColumnElement[bool]", text("listings.due"))
+"""Whether a verdict is due, as the index of those says it: SQLite would not use it for `due = 1`."""
+_REVIEW = cast("ColumnElement[bool]", text(f"({NEEDS_REVIEW.replace('source', 'listings.source')})"))
 _VERDICT = tuple(getattr(ListingRow, name) for name in ListingRecord._fields[1:-1])
 _COLUMNS = (ListingRow.job_id, *_VERDICT, VersionRow.name.label("model_version"))
 
@@ -198,7 +225,17 @@ def touched(connection: Connection, job_id: int, *, first: int, last: int) -> li
 
 def any_due(connection: Connection, job_id: int) -> bool:
     """Return whether a verdict of this job is due."""
-    return connection.scalar(select(1).where(ListingRow.job_id == job_id, ListingRow.due).limit(1)) is not None
+    return connection.scalar(due_of(job_id).limit(1)) is not None
+
+
+def due_of(job_id: int | InstrumentedAttribute[int]) -> Select[Any]:
+    """Select the names of a job's listings that are due, by the index of those: SQLite would take the primary key."""
+    return _by_index(select(ListingRow.name).where(ListingRow.job_id == job_id, DUE), "due")
+
+
+def _by_index(query: Select[*tuple[Any, ...]], name: str) -> Select[*tuple[Any, ...]]:
+    """Name the index for SQLite, which knows nothing of how rows are distributed."""
+    return query.with_hint(ListingRow.__table__, f"INDEXED BY ix_listings_{name}", "sqlite")
 
 
 def due_jobs(connection: Connection) -> list[int]:
@@ -206,8 +243,8 @@ def due_jobs(connection: Connection) -> list[int]:
 
     A walk along the index of what is due, from each job to the next.
     """
-    walk = select(func.min(ListingRow.job_id).label("id")).where(ListingRow.due).cte("walk", recursive=True)
-    following = select(func.min(ListingRow.job_id)).where(ListingRow.due, ListingRow.job_id > walk.c.id)
+    walk = select(func.min(ListingRow.job_id).label("id")).where(DUE).cte("walk", recursive=True)
+    following = select(func.min(ListingRow.job_id)).where(DUE, ListingRow.job_id > walk.c.id)
     walk = walk.union_all(select(following.correlate(walk).scalar_subquery()).where(walk.c.id.is_not(None)))
     settled = JobRow.total - JobRow.ok - JobRow.failed - JobRow.canceled == 0
     ready = or_(JobRow.finished_at.is_not(None), and_(JobRow.scanned_at.is_not(None), settled))
@@ -235,7 +272,7 @@ def claim(connection: Connection, job_id: int, *, names: Sequence[str] | None = 
         .correlate(ListingRow)
         .scalar_subquery()
     )
-    due = select(ListingRow.name).where(ListingRow.job_id == job_id, ListingRow.due, pending.is_(None))
+    due = due_of(job_id).where(pending.is_(None))
     if names is not None:
         due = due.where(ListingRow.name.in_(names))
     return list(connection.scalars(due.limit(limit).with_for_update(skip_locked=True)))
@@ -291,7 +328,7 @@ def cancel(connection: Connection, job_id: int) -> None:
     """Note that the listings without a verdict will never be complete; what they have is decided. The caller has
     stopped the job.
     """
-    due = and_(ListingRow.job_id == job_id, ListingRow.due)
+    due = and_(ListingRow.job_id == job_id, DUE)
     connection.execute(update(ListingRow).where(due).values(complete=False))
 
 
@@ -337,17 +374,17 @@ def current(connection: Connection) -> list[int]:
 def page(
     connection: Connection, job_id: int, wanted: Filter, *, after: ListingRecord | None, limit: int
 ) -> list[ListingRecord]:
-    """List the job's next listings with a verdict, by name; those that need review with conflicts first, then by
-    rising confidence.
-    """
+    """List the job's next listings with a verdict, in the order of the filter."""
     query = _with_version().where(ListingRow.job_id == job_id, *wanted.conditions())
-    if not wanted.needs_review:
+    if (index := wanted.index) is not None:
+        query = _by_index(query, index)
+    if not wanted.by_doubt:
         if after is not None:
             query = query.where(ListingRow.name > after.name)
         return _records(connection, query.order_by(ListingRow.name).limit(limit))
     rows: list[ListingRecord] = []
     for conflict in (True, False):  # one after the other, so that the index has the order
-        if after is not None and conflict and not after.conflict:
+        if (after is not None and conflict and not after.conflict) or (wanted.conflict and not conflict):
             continue
         part = query.where(ListingRow.conflict.is_(conflict))
         if after is not None and after.conflict == conflict:
