@@ -64,10 +64,11 @@ def summarize(
     if limit is not None and limit < 1:
         raise SettingsInvalid(f"limit must be at least 1, not {limit}")
     day = None if since is None else _day(since)
-    with backend.database.read() as connection:
-        if key is SummaryKey.LISTING:
+    if key is SummaryKey.LISTING:
+        with backend.database.snapshot() as connection:
             found = summaries.listings(connection, job_id, since=day, limit=limit or LISTINGS)
-        else:
+    else:
+        with backend.database.read() as connection:
             found = summaries.groups(connection, job_id, by=key, since=day)[:limit]
     return [SummaryRow.from_group(group, key) for group in found]
 

@@ -89,7 +89,13 @@ def _those(job_id: int | None, since: date | None) -> list[ColumnElement[bool]]:
 
 
 def listings(connection: Connection, job_id: int | None, *, since: date | None, limit: int) -> list[Group]:
-    """Sum up the first listings, of a job in the order of its paths, else by name, each from its own images."""
+    """Sum up the first listings, of a job in the order of its paths, else by name, each from its own images.
+
+    In a transaction: PostgreSQL takes these few rows for many, and would start processes and a compiler for them.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL jit = off")
+        connection.exec_driver_sql("SET LOCAL max_parallel_workers_per_gather = 0")
     names = _first_of_job(connection, job_id, limit) if job_id is not None else _first_names(connection, limit)
     ok = OutcomeRow.error_code.is_(None)
     sums = [func.sum(case((each, 1), else_=0)) for each in (ok, ~ok, OutcomeRow.decision.in_(DECIDED))]

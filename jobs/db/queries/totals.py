@@ -1,4 +1,4 @@
-"""Statements on totals: how many images a job's commits have finished, by day, outcome and class."""
+"""Statements on totals: the number of images that commits have finished, by job, day, outcome and class."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from jobs.states import Decision
 __all__ = ["Key", "Narrowed", "Order", "count", "keys"]
 
 MOST_BRANCHES = 64  # classes whose rows are merged; so many classes together are frequent enough to be met soon
-FEW = 20_000  # rows that are sorted rather than sought along another index
+FEW = 10_000  # rows that are sorted rather than sought along another index
 
 
 class Order(IntEnum):
