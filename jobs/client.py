@@ -173,7 +173,9 @@ class Client:
         return retag.retag(self._backend, number, stale=stale, model=model, trial=trial, dry_run=dry_run)
 
     def diff(self, job: str | Job, before: str, after: str) -> Iterator[records.Difference]:
-        """Yield the images of an ended job of which two model versions differ in label or decision.
+        """Yield the images, then the listings, of an ended job of which two model versions differ in label or decision.
+
+        Images are compared by content, listings by name between the runs of both versions.
 
         A version that is not the job's must have a run over the same source that has ended. Raises JobNotFound,
         VersionNotFound, SettingsInvalid, and NotPossible where there is no such run: see `retag`.

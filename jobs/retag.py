@@ -104,7 +104,9 @@ def _submit(backend: Backend, row: JobRecord, version: VersionRecord, *, trial: 
 
 
 def diff(backend: Backend, job_id: int, names: tuple[str, str]) -> Iterator[Difference]:
-    """Return what two versions say differently of a job's images; see `Client.diff`. Errors are raised at once."""
+    """Return what two versions say differently of a job's images and listings; see `Client.diff`. Errors are raised at
+    once.
+    """
     with backend.database.read() as connection:
         row = _row(connection, job_id)
         if not JobState(row.state).terminal:
@@ -112,15 +114,21 @@ def diff(backend: Backend, job_id: int, names: tuple[str, str]) -> Iterator[Diff
         versions = [model_registry.resolve(connection, name) for name in names]
         if versions[0].id == versions[1].id:
             raise SettingsInvalid(f"{versions[0].name} is both versions: name two that differ")
-        for version in versions:
-            if row.version_id == version.id:
-                continue
-            if queries.newest_of_version(connection, row.source, version.id) is None:
-                raise NotPossible(
-                    f"no run of {version.name} over the source of job {row.id} has ended; retag first: "
-                    f"cars retag {row.id} --model {version.name} --trial"
-                )
-    return chain(_images(backend, row, (versions[0].id, versions[1].id)))
+        before, after = (_run(connection, row, version) for version in versions)
+    return chain(_images(backend, row, (versions[0].id, versions[1].id)), _listings(backend, row, (before, after)))
+
+
+def _run(connection: Connection, row: JobRecord, version: VersionRecord) -> int:
+    """Return the run that says what a version says: the job itself, or the newest one over its source."""
+    if row.version_id == version.id:
+        return row.id
+    found = queries.newest_of_version(connection, row.source, row.manifest, version.id)
+    if found is None:
+        raise NotPossible(
+            f"no run of {version.name} over the source of job {row.id} has ended; retag first: "
+            f"cars retag {row.id} --model {version.name} --trial"
+        )
+    return found
 
 
 def _images(backend: Backend, row: JobRecord, versions: tuple[int, int]) -> Iterator[Difference]:
@@ -131,3 +139,12 @@ def _images(backend: Backend, row: JobRecord, versions: tuple[int, int]) -> Iter
 
     for found in pages(fetch, key=lambda one: one.ordinal, size=PAGE):
         yield from (Difference.of_image(one, job_id=row.id) for one in found)
+
+
+def _listings(backend: Backend, row: JobRecord, runs: tuple[int, int]) -> Iterator[Difference]:
+    def fetch(after: str | None, limit: int) -> Sequence[queries.ListingDifference]:
+        with backend.database.read() as connection:
+            return queries.listing_differences(connection, runs, after=after, limit=limit)
+
+    for found in pages(fetch, key=lambda one: one.name, size=PAGE):
+        yield from (Difference.of_listing(one, job_id=row.id) for one in found)

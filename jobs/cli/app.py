@@ -83,7 +83,10 @@ COMMANDS = {
         "Tag a job's source, or every source, again with a model version, and print the jobs' ids.",
     ),
     "diff": _Command(
-        "Results", "retag", "diff", "Show the images of a job of which two model versions say different things."
+        "Results",
+        "retag",
+        "diff",
+        "Show the images and listings of a job of which two model versions say different things.",
     ),
     "report": _Command(
         "Results",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
-from jobs.records.base import Record, Selected
+from jobs.records.base import Json, Record, Selected
 
 __all__ = ["Difference", "Retagging", "TagSaid"]
 
@@ -40,7 +40,10 @@ class TagSaid(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference(Record):
-    """An image or a listing (`kind`) of a job, of which two model versions say different things."""
+    """An image or a listing (`kind`) of a job, of which two model versions say different things.
+
+    `photos_changed`: the listing's photos are not the same in the runs of both versions.
+    """
 
     kind: Literal["image", "listing"]
     job: str
@@ -48,14 +51,38 @@ class Difference(Record):
     path: str | None
     before: TagSaid
     after: TagSaid
+    photos_changed: bool = False
 
     _json_names: ClassVar[Mapping[str, str]] = {"before": "from", "after": "to"}
+
+    def to_dict(self) -> Json:
+        """Return it as a JSON object, with `photos_changed` only where they are."""
+        found = Record.to_dict(self)
+        if not self.photos_changed:
+            del found["photos_changed"]
+        return found
 
     @classmethod
     def of_image(cls, row: Selected, *, job_id: int) -> Self:
         """Make one of a row of `queries.retag.image_differences`."""
-        before, after = (
-            TagSaid(label=tag.label, confidence=tag.confidence, decision=tag.decision)
-            for tag in (row.before, row.after)
+        return cls(
+            kind="image",
+            job=str(job_id),
+            listing=row.listing,
+            path=row.path,
+            before=TagSaid(**row.before._asdict()),
+            after=TagSaid(**row.after._asdict()),
         )
-        return cls(kind="image", job=str(job_id), listing=row.listing, path=row.path, before=before, after=after)
+
+    @classmethod
+    def of_listing(cls, row: Selected, *, job_id: int) -> Self:
+        """Make one of a row of `queries.retag.listing_differences`."""
+        return cls(
+            kind="listing",
+            job=str(job_id),
+            listing=row.name,
+            path=None,
+            before=TagSaid(**row.before._asdict()),
+            after=TagSaid(**row.after._asdict()),
+            photos_changed=row.photos_changed,
+        )

@@ -2,7 +2,7 @@
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Generic, NamedTuple, Self, TypeVar
 
@@ -80,6 +80,12 @@ class Source(ABC):
         """Return the bytes of the image at an entry's `path`; raises `ImageUnavailable` with the code that its row
         gets.
         """
+
+    def stamps(self, paths: Sequence[str]) -> Iterator[str | None]:
+        """Yield the stamp of each of these paths, which are sorted, as a scan would give it; None for what a scan would
+        not find, or where that is not known. Raises `SourceMissing` when the source cannot be listed.
+        """
+        return iter([None] * len(paths))
 
     def close(self) -> None:
         """Close what is open."""

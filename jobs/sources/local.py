@@ -5,7 +5,7 @@ system: a link is resolved here, step by step, and only inside the source.
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -84,6 +84,16 @@ class LocalSource(TreeSource[int]):
                 raise
             return None  # reading it will say why
         return of_status(info) if stat.S_ISREG(info.st_mode) else None
+
+    def stamps(self, paths: Sequence[str]) -> Iterator[str | None]:
+        """Yield the stamp of each path; see `Source.stamps`."""
+        for path in paths:
+            try:
+                with self._located(decode(path)) as (_, _, info):
+                    stamp = of_status(info) if stat.S_ISREG(info.st_mode) else None
+            except (ImageUnavailable, ValueError):
+                stamp = None
+            yield stamp
 
     def read(self, path: str) -> bytes:
         """Return the bytes of an image; see `Source.read`."""

@@ -2,7 +2,8 @@
 filesystem is made in the process that uses it: its connections and event loop do not outlive a fork.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import fsspec
@@ -108,6 +109,19 @@ class UrlSource(TreeSource[_Folder]):
         except Exception as exc:
             return Look(True, unavailable(exc).failure)
         return Look(starts_like_an_image(head), stamp=self._stamp(decode(path).rpartition(b"/")[2], folder=folder))
+
+    def stamps(self, paths: Sequence[str]) -> Iterator[str | None]:
+        """Yield the stamp of each path, by a listing of its folder; see `Source.stamps`."""
+        listed: tuple[bytes | None, dict[bytes, str | None]] = (None, {})
+        for path in paths:
+            within, _, name = decode(path).rpartition(b"/")
+            if within != listed[0]:
+                self._filesystem.get()
+                folder = _Folder(f"{self._base}/{_text(within)}".rstrip("/"))
+                with suppress(OSError):
+                    self._keys(folder, b"")
+                listed = (within, folder.stamps)
+            yield listed[1].get(name)
 
     def read(self, path: str) -> bytes:
         """Return the bytes of an image; see `Source.read`."""

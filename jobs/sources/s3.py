@@ -183,6 +183,20 @@ class S3Source(Source):
         except Exception as exc:
             raise SourceMissing(f"{self._text} cannot be listed: {why(_translated(exc))}") from exc
 
+    def stamps(self, paths: Sequence[str]) -> Iterator[str | None]:
+        """Yield the stamp of each path, by pages of the listing that begin where the next path is: at most one request
+        for a path, and one for a thousand where they lie together; see `Source.stamps`.
+        """
+        listed: dict[str, str | None] = {}
+        last = ""
+        for path in paths:
+            key = self._prefix + _text(decode(path))
+            if key not in listed and key > last:
+                page: Any = next(self._listing({"StartAfter": key[:-1]} if key[:-1] > self._prefix else {}), {})
+                listed = {item["Key"]: of_object(item["Size"], item.get("ETag")) for item in page.get("Contents", ())}
+                last = max(listed, default=key)
+            yield listed.get(key)
+
     def _look(self, names: Sequence[bytes]) -> set[bytes]:
         """Return those that start like an image, by a request of `HEAD_BYTES` bytes each; and those that cannot be
         read, so that their rows say why.

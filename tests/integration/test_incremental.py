@@ -330,6 +330,26 @@ def test_a_killed_scan_continues(
     assert inferences(log) == 24 + 2
 
 
+def test_a_manifest_is_compared_with_the_run_of_the_same_manifest(
+    client: Client, runtime: Make, photos: Photos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "CHUNK", 3)
+    worker = runtime(batch_size=1)
+    folder = photos(8, 16)
+    (folder / "000002.jpg").rename(folder / "a\\b.jpg")
+    names = sorted(photo.name for photo in folder.glob("*.jpg"))
+    manifest = folder / "list.csv"
+    manifest.write_text("listing,path\n" + "".join(f"{place % 2},{name}\n" for place, name in enumerate(names[1:])))
+    whole = run(client, worker, folder)
+    first = run(client, worker, folder, manifest="list.csv")
+    assert (base_of(client, first), first.status().ok, first.status().unchanged) == (None, 7, 0)
+    copy(folder / "000005.jpg", folder / "000004.jpg", comment=b"other")
+    with opened_under(".jpg") as opened:
+        second = run(client, worker, folder, manifest="list.csv")
+    assert (base_of(client, second), second.status().unchanged, opened) == (first.id, 6, ["000004.jpg"])
+    assert base_of(client, run(client, worker, folder)) == whole.id
+
+
 def test_retrying_and_deleting_keep_the_counts_honest(client: Client, runtime: Make, photos: Photos) -> None:
     worker = runtime()
     folder = photos(3, 16)

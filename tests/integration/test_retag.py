@@ -236,3 +236,36 @@ def test_a_version_without_a_run_of_the_source(
         client.diff(first, "tiny", "none")
     with pytest.raises(JobNotFound):
         client.diff("99", "tiny", "newer")
+
+
+def test_the_listings_on_which_versions_say_different_things(
+    client: Client, runtime: Make, publish: Publish, photos: Photos, tmp_path: Path
+) -> None:
+    worker = runtime()
+    folder = tmp_path / "cars"
+    for name in ("a", "b", "c", "d"):
+        photos(2, 16, folder / name)
+    first = run(client, worker, folder)
+    (folder / "a" / "more.jpg").write_bytes((folder / "d" / "000007.jpg").read_bytes() + b"more")
+    publish("newer")
+    (row,) = client.retag(first, model="newer", trial=True)
+    (trial,) = do(client, worker, row.job)
+    for job, name, label in ((trial, "a", "one"), (trial, "b", "two"), (first, "c", None), (trial, "c", None)):
+        with client.database.write() as connection:
+            connection.execute(
+                text("UPDATE listings SET label = :label, decision = 'model' WHERE job_id = :id AND name = :name"),
+                {"label": label, "id": int(job.id), "name": name},
+            )
+    listings = {(job.id, row.listing): row for job in (first, trial) for row in client.listings.find(job)}
+    found = [one.to_dict() for one in client.diff(first, "tiny", "newer") if one.kind == "listing"]
+
+    def said(job: Job, name: str) -> dict[str, object]:
+        row = listings[job.id, name]
+        return {"label": row.label, "confidence": row.confidence, "decision": row.decision}
+
+    common = {"kind": "listing", "job": first.id, "path": None}
+    assert found == [
+        {**common, "listing": "a", "from": said(first, "a"), "to": said(trial, "a"), "photos_changed": True},
+        {**common, "listing": "b", "from": said(first, "b"), "to": said(trial, "b")},
+    ]
+    assert [one["to"]["label"] for one in found] == ["one", "two"]

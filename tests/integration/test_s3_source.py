@@ -214,3 +214,20 @@ def test_roots(s3: Any) -> None:
         assert has_images(source)
     with pytest.raises(SourceNotAllowed):
         opened("s3://cars/photos", roots=["s3://cars/p"])
+
+
+def test_stamps_of_some_objects_take_few_requests(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE", 7)
+    put(s3, *(f"p/{number:02}.jpg" for number in range(40)), "p/é\\.jpg", "p/z/x.jpg")
+    with watched("s3://cars/p") as (source, requests):
+        every = {entry.path: entry.stamp for entry in source.scan()}
+        del requests[:]
+        for wanted, sent in (
+            (["03.jpg", "04.jpg", "05.jpg", "no.jpg"], 2),
+            (["00.jpg", "39.jpg", "z/x.jpg", "é\\\\.jpg"], 2),
+            (list(every), 6),
+            ([], 0),
+        ):
+            assert list(source.stamps(wanted)) == [every.get(path) for path in wanted]
+            assert len(requests) == sent, wanted
+            del requests[:]

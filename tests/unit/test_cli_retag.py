@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from dataclasses import replace
 
 import pytest
@@ -61,6 +63,14 @@ def test_retag_needs_a_job_or_all_that_are_stale(cars: Cars, arguments: tuple[st
     result = cars("retag", *arguments)
     assert result.exit_code == 2
     assert "--stale" in result.stderr
+
+
+def test_diff_as_csv_has_the_columns_of_images_and_listings(cars: Cars) -> None:
+    of_listing = replace(DIFFERENCE, kind="listing", listing="a", path=None, photos_changed=True)
+    cars.client.differences = [DIFFERENCE, of_listing]
+    lines = list(csv.DictReader(cars("diff", "7", "v1", "v2", "--format", "csv").stdout.splitlines()))
+    assert [(line["kind"], line["photos_changed"]) for line in lines] == [("image", ""), ("listing", "True")]
+    assert json.loads(lines[0]["to"])["decision"] == "model"
 
 
 def test_diff(cars: Cars) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from jobs.sources import canonical, open_source, stamps
@@ -73,6 +74,36 @@ def test_a_time_ahead_of_the_clock_gives_none(tmp_path: Path, at_once: None) -> 
     photo.write_bytes(b"photo")
     os.utime(photo, (time.time() + 1000, time.time() + 1000))
     assert stamp_of(tmp_path) is None
+
+
+def test_of_named_files_as_a_scan_gives_them(tmp_path: Path, at_once: None) -> None:
+    for name in ("a.jpg", "b/c.jpg", "b/d.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"photo")
+    (tmp_path / "link.jpg").symlink_to("b/c.jpg")
+    (tmp_path / "out.jpg").symlink_to("/etc/hostname")
+    with open_source(canonical(tmp_path), roots=None, max_file_bytes=1000) as source:
+        every = {entry.path: entry.stamp for entry in source.scan()}
+        wanted = ["a.jpg", "b", "b/c.jpg", "b/d.jpg", "gone.jpg", "link.jpg", "out.jpg", "x/y.jpg"]
+        assert list(source.stamps(wanted)) == [every.get(path) for path in wanted]
+        assert sum(stamp is not None for stamp in source.stamps(wanted)) == 4
+
+
+def test_of_named_files_in_another_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    for name in ("a.jpg", "b/c.jpg", "b/d.jpg"):
+        memory.pipe_file(f"/stamped/{name}", b"photo")
+    ls = memory.ls
+
+    def with_etags(path: str, **options: Any) -> list[dict[str, Any]]:
+        return [{**item, "etag": item["name"]} for item in ls(path, **options)]
+
+    monkeypatch.setattr(type(memory), "ls", lambda _, path, **options: with_etags(path, **options))
+    with open_source("memory://stamped", roots=None, max_file_bytes=1000) as source:
+        every = {entry.path: entry.stamp for entry in source.scan()}
+        assert every == {"a.jpg": "5:/stamped/a.jpg", "b/c.jpg": "5:/stamped/b/c.jpg", "b/d.jpg": "5:/stamped/b/d.jpg"}
+        wanted = ["a.jpg", "b/c.jpg", "b/x.jpg", "c/y.jpg"]
+        assert list(source.stamps(wanted)) == [every.get(path) for path in wanted]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping
-from itertools import islice
+from itertools import islice, repeat
 
 from jobs.db.queries import batches, images, incremental, jobs, listed_files
 from jobs.errors import CarClassifierError, DatabaseError, ImageUnavailable, SourceError
@@ -154,7 +154,7 @@ def _entries(
     runtime: Runtime, job: jobs.JobRecord, source: Source, *, after: str | None
 ) -> Generator[Entry, None, None]:
     """Yield what the source has, or the files that a manifest or the submission lists, each with its listing."""
-    found = _found(runtime, job.id, source, after=after)
+    found = _found(runtime, job, source, after=after)
     if job.manifest is not None or job.listing_depth is None:
         yield from found
         return
@@ -162,16 +162,17 @@ def _entries(
         yield entry._replace(listing=listing_of(entry.path, depth=job.listing_depth))
 
 
-def _found(runtime: Runtime, job_id: int, source: Source, *, after: str | None) -> Generator[Entry, None, None]:
+def _found(runtime: Runtime, job: jobs.JobRecord, source: Source, *, after: str | None) -> Generator[Entry, None, None]:
     with runtime.database.read() as connection:
-        listed = listed_files.any_of(connection, job_id)
+        listed = listed_files.any_of(connection, job.id)
     if not listed:
         yield from source.scan(after=after)
         return
     while True:
         with runtime.database.read() as connection:
-            rows = listed_files.page(connection, job_id, after=after, limit=CHUNK)
-        yield from (Entry(row.path, row.listing) for row in rows)
+            rows = listed_files.page(connection, job.id, after=after, limit=CHUNK)
+        stamps = repeat(None) if job.manifest is None else source.stamps([row.path for row in rows])
+        yield from (Entry(row.path, row.listing, stamp=stamp) for row, stamp in zip(rows, stamps, strict=False))
         if len(rows) < CHUNK:
             return
         after = rows[-1].path

@@ -1,13 +1,13 @@
 """What a scan knows of an image from the run before, without reading it.
 
-Base and scan are in the same order, that of the raw paths, so that both are walked side by side, in memory that grows
-with neither.
+Base and scan are in the same order, that of the raw paths (of a manifest's files: the encoded ones), so that both are
+walked side by side, in memory that grows with neither.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection
 
@@ -48,12 +48,13 @@ class BaseWalk:
     def __init__(self, database: Database, job: jobs.JobRecord, *, reader: str, after: str | None) -> None:
         self._database = database
         self._base_id = job.base_id or 0
+        self._key: Callable[[str], bytes] = decode if job.manifest is None else str.encode  # what both are sorted by
         self._rows: deque[tuple[bytes, incremental.BaseImage]] = deque()
         with database.read() as connection:
             base = incremental.base(connection, self._base_id)
             self._ended = base is None
             self._same_reader = base is not None and base.read_with == reader
-            self._ordinal = _place(connection, self._base_id, after=decode(after)) - 1 if after and base else -1
+            self._ordinal = self._place(connection, after=self._key(after)) - 1 if after and base else -1
 
     def known(self, found: Sequence[Entry]) -> dict[str, Settled]:
         """Return what the base knows of those images that have not changed, by path. Entries come in order."""
@@ -62,7 +63,7 @@ class BaseWalk:
     def _find(self, entry: Entry) -> Settled | None:
         if entry.stamp is None:
             return None
-        key = decode(entry.path)
+        key = self._key(entry.path)
         while (first := self._first()) is not None and first[0] < key:
             self._rows.popleft()
         if first is None or first[0] != key or first[1].stamp != entry.stamp:
@@ -76,23 +77,22 @@ class BaseWalk:
         if not self._rows and not self._ended:
             with self._database.read() as connection:
                 rows = incremental.page(connection, self._base_id, after=self._ordinal, limit=PAGE)
-            self._rows.extend((decode(row.path), row) for row in rows)
+            self._rows.extend((self._key(row.path), row) for row in rows)
             self._ended = len(rows) < PAGE
             self._ordinal = rows[-1].ordinal if rows else self._ordinal
         return self._rows[0] if self._rows else None
 
-
-def _place(connection: Connection, base_id: int, *, after: bytes) -> int:
-    """Return the ordinal of the base's first image past a raw path, or one past its last: found by halving."""
-    low, high = 0, incremental.last(connection, base_id) + 1
-    while low < high:
-        middle = (low + high) // 2
-        found = incremental.first_from(connection, base_id, middle)
-        if found is None or decode(found[1]) > after:
-            high = middle
-        else:
-            low = found[0] + 1
-    return low
+    def _place(self, connection: Connection, *, after: bytes) -> int:
+        """Return the ordinal of the base's first image past a key, or one past its last: found by halving."""
+        low, high = 0, incremental.last(connection, self._base_id) + 1
+        while low < high:
+            middle = (low + high) // 2
+            found = incremental.first_from(connection, self._base_id, middle)
+            if found is None or self._key(found[1]) > after:
+                high = middle
+            else:
+                low = found[0] + 1
+        return low
 
 
 def keep(

@@ -6,7 +6,7 @@ import typer
 
 from jobs.cli.commands.jobs import say_if_nobody_works
 from jobs.cli.context import dependencies
-from jobs.cli.output.formats import FormatOption, error, notice, print_rows
+from jobs.cli.output.formats import Format, FormatOption, error, notice, print_rows
 from jobs.cli.output.table import Column, plain
 from jobs.records import Difference, Retagging, TagSaid
 
@@ -32,6 +32,7 @@ _DIFFERENCES: tuple[Column[Difference], ...] = (
     Column("what", show=lambda row: plain(row.path if row.kind == "image" else row.listing), shrinks="to end"),
     Column("from", show=lambda row: _said(row.before)),
     Column("to", show=lambda row: _said(row.after)),
+    Column("photos", show=lambda row: "changed" if row.photos_changed else ""),
 )
 
 
@@ -75,12 +76,19 @@ def retag(
 
 def diff(
     ctx: typer.Context,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Whose images to compare.", show_default=False)],
+    job: Annotated[
+        str, typer.Argument(metavar="JOB", help="Whose images and listings to compare.", show_default=False)
+    ],
     before: Annotated[str, typer.Argument(metavar="VERSION", help="What said the one.", show_default=False)],
     after: Annotated[str, typer.Argument(metavar="VERSION", help="What says the other.", show_default=False)],
     form: FormatOption = None,
 ) -> None:
-    """Show the images of a job of which two model versions say different things."""
+    """Show the images and listings of a job of which two model versions say different things."""
     with dependencies(ctx).client() as client:
-        count = print_rows(client.diff(job, before, after), _DIFFERENCES, form)
+        found = client.diff(job, before, after)
+        if form is Format.CSV:  # whose columns are those of the first row
+            rows = ({**row.to_dict(), "photos_changed": row.photos_changed or None} for row in found)
+            count = print_rows(rows, (), form)
+        else:
+            count = print_rows(found, _DIFFERENCES, form)
     notice("1 difference" if count == 1 else f"{count:,} differences")
