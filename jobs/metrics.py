@@ -58,6 +58,7 @@ class _Jobs(Collector):
             _backlog,
             self._counters,
             _batches,
+            _schedules,
             _training,
             _production,
         )
@@ -168,6 +169,15 @@ def _batches(connection: Connection) -> Iterator[Metric]:
     overdue = GaugeMetricFamily("cars_leases_overdue", "Expired leases of batches that no worker has reclaimed.")
     overdue.add_metric([], metrics.overdue_leases(connection))
     yield overdue
+
+
+def _schedules(connection: Connection) -> Iterator[Metric]:
+    lag = GaugeMetricFamily("cars_schedule_lag_seconds", "For how long the most overdue schedule has been due.")
+    lag.add_metric([], metrics.overdue_schedule(connection))
+    yield lag
+    pending = GaugeMetricFamily("cars_notifications_pending", "Notifications of jobs' ends that are to be delivered.")
+    pending.add_metric([], metrics.pending_notifications(connection))
+    yield pending
 
 
 def _training(connection: Connection) -> Iterator[Metric]:

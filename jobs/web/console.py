@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jobs.web.access import Access
     from jobs.web.thumbnails import Thumbnails
 
-__all__ = ["Console", "Form", "console_of", "page", "posting", "redirect", "whole_number"]
+__all__ = ["Console", "Form", "console_of", "follows", "page", "posting", "redirect", "whole_number"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
         )
     )
     return HTMLResponse(made.encode("utf-8", "replace"), status)
+
+
+def follows(request: Request) -> bool:
+    """Return whether a page that is open asks for its changing part again, which then is all that it gets."""
+    return "hx-request" in request.headers
 
 
 def redirect(path: str) -> RedirectResponse:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import uvicorn
 
@@ -12,6 +13,8 @@ from jobs.errors import OutputError
 from jobs.web.app import make
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from jobs.client import Client
 
 __all__ = ["serve"]
@@ -37,9 +40,15 @@ def serve(client: Client, *, host: str, port: int, ready: Callable[[int], None])
         timeout_graceful_shutdown=GRACE_SECONDS,
         ws="none",
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)  # uvicorn, too, ends by it, once it has finished what it had in hand
     with listener:
         ready(listener.getsockname()[1])
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -106,6 +106,23 @@ def test_what_was_processed_is_counted_once_and_never_falls(
     assert after['cars_images_processed_total{status="ok"}'] == 3
 
 
+@embedded
+def test_a_missed_schedule_and_a_notification_that_waits_move_what_the_alerts_name(
+    backend: Backend, photos: Callable[..., Path]
+) -> None:
+    with Client(settings=load(notify_hosts="127.0.0.1:9")) as client:
+        exposition = client.metrics()
+        assert samples(exposition)["cars_schedule_lag_seconds"] == 0
+        folder = photos(1)
+        client.schedules.add("nightly", folder, every="5s")  # and no worker is there that would fire it
+        wait_until(lambda: samples(exposition)["cars_schedule_lag_seconds"] > 0, message="the schedule's lag")
+        client.schedules.pause("nightly")
+        assert samples(exposition)["cars_schedule_lag_seconds"] == 0
+        assert samples(exposition)["cars_notifications_pending"] == 0
+        client.submit(folder, notify="http://127.0.0.1:9/").cancel()
+        assert samples(exposition)["cars_notifications_pending"] == 1
+
+
 def test_a_database_that_does_not_answer_is_a_metric(home: Path) -> None:
     unreachable = Operations(load(database_url="postgresql://nobody@127.0.0.1:1/none"))
     assert samples(Exposition(unreachable)) == {"cars_database_up": 0.0}

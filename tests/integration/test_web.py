@@ -97,6 +97,14 @@ def test_pages_are_there_and_strict(browser: TestClient, page: str) -> None:
     assert re.findall(r"(?:src|href|action)=\"(?![/#]|data:image/jpeg)[^\"]*", answer.text) == ['href="data:,']
 
 
+@pytest.mark.parametrize(("page", "part"), [("/jobs", "list"), ("/jobs/1", "status")])
+def test_a_page_that_is_open_gets_only_what_changes(browser: TestClient, page: str, part: str) -> None:
+    whole, again = browser.get(page), browser.get(page, headers={"hx-request": "true"})
+    assert again.text.lstrip().startswith(f'<div id="{part}"')
+    assert again.text.strip() in whole.text
+    assert len(again.text) < len(whole.text) / 2
+
+
 def test_hostile_names_are_text_on_every_page(browser: TestClient) -> None:
     for page in ("/jobs", "/jobs/1", "/jobs/99<i>x", "/jobs/1?make=<i>x", "/jobs/1?listing=<i>x", "/models/<i>x"):
         text = browser.get(page).text

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, func, or_, select
 
 from jobs.db.database import now
 from jobs.db.queries.totals import NO_CLASS
-from jobs.db.tables import BatchRow, JobRow, TotalRow, TrainingRunRow
-from jobs.states import BatchState, RunState
+from jobs.db.tables import BatchRow, JobRow, NotificationRow, ScheduleRow, TotalRow, TrainingRunRow
+from jobs.states import BatchState, NotificationState, RunState
 
 __all__ = [
     "Backlog",
@@ -23,6 +23,8 @@ __all__ = [
     "in_flight",
     "job_totals",
     "overdue_leases",
+    "overdue_schedule",
+    "pending_notifications",
     "progress",
     "running_runs",
     "runs_by_state",
@@ -125,3 +127,18 @@ def running_runs(connection: Connection) -> list[RunningRun]:
     columns = (TrainingRunRow.id, TrainingRunRow.recipe, TrainingRunRow.progress)
     running = select(*columns).where(TrainingRunRow.finished_at.is_(None), TrainingRunRow.state == RunState.RUNNING)
     return list(map(RunningRun._make, connection.execute(running)))
+
+
+def overdue_schedule(connection: Connection) -> float:
+    """Return for how many seconds the most overdue schedule that is not paused has been due; 0 where none is."""
+    columns = select(func.min(ScheduleRow.next_at), now()).where(ScheduleRow.paused.is_(False))
+    due, moment = connection.execute(columns).one()
+    return max(0.0, (moment - due).total_seconds()) if due is not None else 0.0
+
+
+def pending_notifications(connection: Connection) -> int:
+    """Count the notifications of jobs' ends that are to be delivered."""
+    pending = (
+        select(func.count()).select_from(NotificationRow).where(NotificationRow.state == NotificationState.PENDING)
+    )
+    return int(connection.execute(pending).scalar_one())

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from jobs.errors import LabelNotFound, SettingsInvalid
 from jobs.states import Decision, ImageFailure, ImageStatus
-from jobs.web.console import console_of, page
+from jobs.web.console import console_of, follows, page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +28,8 @@ IMAGES = 48  # on a page
 def show(request: Request) -> Response:
     """Show a job and a page of its images."""
     job = console_of(request).client.job(request.path_params["id"])
+    if follows(request):
+        return page(request, "job_status.html", job=job.status())
     asked = {name: value for name, value in request.query_params.items() if name in _FIELDS and value}
     images: Sequence[Result] = ()
     status, message, following = 200, None, None

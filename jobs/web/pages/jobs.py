@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from jobs.errors import CarClassifierError, SettingsInvalid, SourceError
 from jobs.states import JobState, Priority, VersionState
-from jobs.web.console import Form, console_of, page, posting, redirect, whole_number
+from jobs.web.console import Form, console_of, follows, page, posting, redirect, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +33,8 @@ def _list(request: Request, *, values: Mapping[str, str], message: str | None, s
     asked = request.query_params.get("state")
     state = asked if asked in list(JobState) else None
     found = list(client.jobs(state=state, limit=limit))
+    if follows(request):
+        return page(request, "jobs_list.html", jobs=found, state=state)
     versions = [version.name for version in client.models() if version.state is not VersionState.RETIRED]
     return page(
         request,
