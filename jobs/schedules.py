@@ -169,7 +169,8 @@ class Schedules:
         listed = sources.listed(source)
         if listed.files is not None:
             raise SettingsInvalid("the source of a schedule must be a folder or a URL, not a file")
-        Request(listed=listed, name=None, key=None, **{o: options[o] for o in ("model", "top_k", "priority")})
+        checked = ("model", "top_k", "priority", "manifest")
+        Request(listed=listed, name=None, key=None, **{option: options[option] for option in checked})
         with sources.open_source(
             listed.source, roots=self._backend.settings.roots, max_file_bytes=self._backend.settings.max_file_bytes
         ) as opened:

@@ -310,6 +310,7 @@ def test_what_cannot_be_added(client: Client, runtime: Make, photos: Photos, tmp
         (SettingsInvalid, "keep must be from 1", folder, {"keep": 0}),
         (SettingsInvalid, "listing_depth must be from 0 to 10", folder, {"listing_depth": 11}),
         (SettingsInvalid, "listing_depth and manifest", folder, {"listing_depth": 1, "manifest": "m.csv"}),
+        (SettingsInvalid, "manifest", folder, {"manifest": "../m.csv"}),
         (SettingsInvalid, "top_k", folder, {"top_k": 0}),
         (SettingsInvalid, "priority", folder, {"priority": "urgent"}),
         (SettingsInvalid, "CARS_NOTIFY_HOSTS", folder, {"notify": "https://hooks.example.com/x"}),
