@@ -32,7 +32,7 @@ from tests.support.servers import Postgres, Redis
 
 SIDE = 8
 PROCESSES = 2  # with nothing to infer, an engine process is Python alone: one per core
-TABLES = ("predictions", "batches", "images")
+TABLES = ("predictions", "batches", "images", "classes", "outcomes", "totals")
 
 
 class NoopEngine:

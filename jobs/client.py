@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jobs.db.database import Database
     from jobs.metrics import Exposition
     from jobs.results import ResultFilters, Results
+    from jobs.schedules import Schedules
     from jobs.settings import Settings
     from jobs.summary import SummaryRow
 
@@ -74,6 +75,7 @@ class Client:
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
         reuse: bool = False,
+        notify: str | None = None,
         incremental: bool = False,
         accept_shrink: bool = False,
         listing_depth: int | None = None,
@@ -83,7 +85,8 @@ class Client:
 
         `model` pins a model version (default: the one in production); `top_k` labels are in each result; the same
         `key` gives the same job, if it is the same request: else KeyInUse is raised, unless `reuse` takes the old job
-        whatever it was. Of files, the source is the folder that they have in common.
+        whatever it was. Of files, the source is the folder that they have in common. `notify`: a URL that is told when
+        the job has ended; CARS_NOTIFY_HOSTS must have its host.
 
         An `incremental` job reads only what has changed since the newest run of this source that ended well; it fails
         if less than half as many images are found, unless that is to be accepted (`accept_shrink`).
@@ -108,6 +111,7 @@ class Client:
                 accept_shrink=accept_shrink,
                 listing_depth=listing_depth,
                 manifest=manifest,
+                notify=notify,
             )
 
         return job.submit(self._backend, request, key=key, reuse=reuse)
@@ -317,6 +321,13 @@ class Client:
     def export_labels(self, file: str | os.PathLike[str]) -> int:
         """Write all corrections to a CSV; return their number."""
         return corrections.export_file(self._backend, Path(file))
+
+    @property
+    def schedules(self) -> Schedules:
+        """Schedules: `add`, `list`, `show`, `pause`, `resume`, `run`, `remove`."""
+        from jobs.schedules import Schedules  # its libraries are needed by nothing else
+
+        return Schedules(self._backend)
 
     def workers(self) -> list[records.WorkerStatus]:
         """List the workers that were seen in the last week; alive when their heartbeat is under 15 s old."""

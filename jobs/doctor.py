@@ -7,17 +7,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import broker
 from jobs.db import migrate
-from jobs.db.queries import versions, workers
+from jobs.db.queries import notifications, schedules, versions, workers
 from jobs.disk import check_writable, private_folder, trouble
 from jobs.errors import CarClassifierError
 from jobs.photo_store import local_folder
-from jobs.records import CheckResult
+from jobs.records import CheckResult, iso
 from jobs.redaction import redacted
 from jobs.settings import environment
 from jobs.states import VersionState
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["checkup"]
 
 LOW_DISK_BYTES = 2**30
+OVERDUE_SECONDS = 60
+FAILING_TIMES = 3
+GIVEN_UP_DAYS = 7
 CHECK_SECONDS = 120  # a worker loads its engine and classifies one image
 _ENGINE_ADVICE = "check CARS_DEVICE, CARS_ENGINE and CARS_MODELS, and what is installed"
 
@@ -38,6 +42,7 @@ def checkup(backend: Backend) -> list[CheckResult]:
     checks = [_database(backend)]
     if checks[0].ok:
         checks += [_schema(backend), _production(backend), _files(backend), _workers(backend)]
+        checks += [_schedules(backend), _notifications(backend)]
     return [*checks, _broker(backend), _roots(backend), _disk(backend), _engine(backend)]
 
 
@@ -106,6 +111,34 @@ def _workers(backend: Backend) -> CheckResult:
     if backend.settings.embedded and not alive:
         return _check("workers", True, "none alive; `cars classify` starts its own, `cars worker` starts one")
     return _check("workers", bool(alive), detail, "start one with `cars worker`")
+
+
+def _schedules(backend: Backend) -> CheckResult:
+    """Whether every schedule fires in time, and comes to something."""
+    with backend.database.read() as connection:
+        names = [row.name for row in schedules.listing(connection)]
+        late = schedules.overdue(connection, seconds=OVERDUE_SECONDS)
+        failing = schedules.not_completed(connection, times=FAILING_TIMES)
+    wrong = [f"{name} is overdue since {iso(due_at)}" for name, due_at in late]
+    wrong += [f"{name} has not completed its last {FAILING_TIMES} due times ({_why(row)})" for name, row in failing]
+    detail = "; ".join(wrong) or f"{len(names)} of them" if names else "none"
+    advice = "start a worker if none is alive: each of them fires schedules" if late else ""
+    return _check("schedules", not wrong, detail, advice or "look into them with `cars schedule show NAME`")
+
+
+def _why(row: schedules.LedgerRow) -> str:
+    return row.reason or f"job {row.job_id} is {row.job_state}"
+
+
+def _notifications(backend: Backend) -> CheckResult:
+    """Whether the ends of jobs could be told to their URLs."""
+    with backend.database.read() as connection:
+        given_up = notifications.given_up(connection, seconds=timedelta(days=GIVEN_UP_DAYS).total_seconds())
+    if not given_up:
+        return _check("notifications", True, f"none given up in {GIVEN_UP_DAYS} days")
+    job_id, reason = given_up[0]
+    detail = f"{len(given_up)} given up in {GIVEN_UP_DAYS} days, the newest of job {job_id}: {reason}"
+    return _check("notifications", False, detail, "put that right; later jobs are told of anew")
 
 
 def _broker(backend: Backend) -> CheckResult:

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["moment_or_age", "readable", "span"]
+__all__ = ["moment_or_age", "readable", "span", "written"]
 
 _DAYS_AGO = {"today": 0, "yesterday": 1}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -18,6 +18,14 @@ def span(text: str) -> timedelta:
         return timedelta(**{_UNITS[match[2]]: float(match[1])})
     except OverflowError as exc:
         raise ValueError(f"{text!r} is too long a span of time") from exc
+
+
+def written(length: timedelta) -> str:
+    """Return the shortest text of whole units that `span` reads as this: `15m`, `90s`, `1d`."""
+    for unit, name in reversed(_UNITS.items()):
+        if name != "weeks" and length % timedelta(**{name: 1}) == timedelta(0):
+            return f"{length // timedelta(**{name: 1})}{unit}"
+    return f"{length.total_seconds():.6f}".rstrip("0") + "s"
 
 
 def moment_or_age(text: str) -> str:

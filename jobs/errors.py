@@ -19,6 +19,7 @@
     │   ├── LabelNotFound
     │   ├── ListingNotFound
     │   ├── RunNotFound
+    │   ├── ScheduleNotFound
     │   └── VersionNotFound
     ├── KeyInUse                   the key is that of a job which is another request
     ├── NotPossible                the job or version is in a state that does not allow it
@@ -52,6 +53,7 @@ __all__ = [
     "OutputError",
     "PreviewUnavailable",
     "RunNotFound",
+    "ScheduleNotFound",
     "SchemaMissing",
     "SchemaTooNew",
     "SettingsInvalid",
@@ -139,6 +141,10 @@ class ListingNotFound(NotFound):
 
 class RunNotFound(NotFound):
     """No training run has this id."""
+
+
+class ScheduleNotFound(NotFound):
+    """No schedule has this name."""
 
 
 class VersionNotFound(NotFound):

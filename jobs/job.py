@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import IntegrityError
 
-from jobs import housekeeping, model_registry, results, sources, workers
+from jobs import housekeeping, model_registry, notifications, results, sources, workers
 from jobs.db.paging import pages
 from jobs.db.queries import incremental, jobs, listed_files
 from jobs.db.queries import results as result_rows
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from jobs.backend import Backend
     from jobs.results import ResultFilters, Results
 
-__all__ = ["Job", "Request", "listing", "submit"]
+__all__ = ["Job", "Request", "check", "check_source", "enqueue", "listing", "submit"]
 
 PAGE = 500
 FILES_PAGE = 2_000
@@ -210,6 +210,8 @@ class Request:
     top_k: int
     priority: str
     key: str | None
+    notify: str | None = None
+    schedule_id: int | None = None
     incremental: bool = False
     accept_shrink: bool = False
     trial: bool = False
@@ -259,6 +261,8 @@ class Request:
             "key": self.key,
             "top_k": min(self.top_k, MOST_LABELS),
             "priority": Priority(self.priority).rank,
+            "notify": self.notify,
+            "schedule_id": self.schedule_id,
             "incremental": self.incremental,
             "accept_shrink": self.accept_shrink,
             "trial": self.trial or self.listed.files is not None,
@@ -282,10 +286,10 @@ class Request:
         job = jobs.get(connection, job_id)
         if job is None:  # deleted meanwhile, as its handle will say
             return
-        wanted = self.row | {"priority": self.priority}
-        known = job._asdict() | {"priority": next(p.value for p in Priority if p.rank == job.priority)}
+        wanted = self.row | {"priority": self.priority, "notify": redacted(self.notify or "")}
+        known = job._asdict() | {"priority": Priority.of(job.priority).value, "notify": redacted(job.notify or "")}
         fields = ["source", "top_k", "priority", "listing_depth", "manifest", "incremental", "accept_shrink"]
-        fields += ["name"] if self.name else []
+        fields += [name for name in ("name", "notify") if getattr(self, name)]
         yield from (
             f"its {f.replace('_', ' ')} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f]
         )
@@ -320,8 +324,7 @@ def submit(backend: Backend, request: Callable[[], Request], *, key: str | None,
     wanted = request()
     if key is not None and (known := _by_key(backend, key)) is not None:
         return _same(backend, known, wanted)
-    whole = wanted.listed.files is None and wanted.manifest is None and not _has_base(backend, wanted)
-    check_source(backend, wanted.listed.source, whole=whole)
+    check(backend, wanted)
     job_id, new = _add(backend, wanted)
     if not new:
         return Job(backend, str(job_id)) if reuse else _same(backend, job_id, wanted)
@@ -350,6 +353,14 @@ def _same(backend: Backend, job_id: int, request: Request) -> Job:
     return Job(backend, str(job_id))
 
 
+def check(backend: Backend, request: Request) -> None:
+    """Raise a SourceError unless the request's source can be used, SettingsInvalid where its URL may not be told."""
+    if request.notify is not None:
+        notifications.check(backend.settings, request.notify)
+    whole = request.listed.files is None and request.manifest is None and not _has_base(backend, request)
+    check_source(backend, request.listed.source, whole=whole)
+
+
 def check_source(backend: Backend, canonical: str, *, whole: bool) -> None:
     """Raise a SourceError unless the source can be opened and, as a whole, has images."""
     with sources.open_source(
@@ -359,22 +370,27 @@ def check_source(backend: Backend, canonical: str, *, whole: bool) -> None:
             raise SourceEmpty(f"{redacted(canonical)} has no images: {sources.what_it_has(source)}; check the folder")
 
 
+def enqueue(connection: Connection, request: Request) -> int:
+    """Write a job's rows and return its id; workers are to be notified after the commit.
+
+    Raises VersionNotFound or NotPossible, and then nothing is written.
+    """
+    version = model_registry.usable(connection, request.model)
+    row = request.row
+    if request.incremental:
+        row |= incremental.columns(
+            connection, request.listed.source, manifest=request.manifest_path, accept_shrink=request.accept_shrink
+        )
+    job_id = jobs.add(connection, {**row, "version_id": version.id})
+    request.store_files(connection, job_id)
+    return job_id
+
+
 def _add(backend: Backend, request: Request) -> tuple[int, bool]:
     """The id of a new job, or of the one that has got the key meanwhile; and whether it is new."""
     try:
         with backend.database.write() as connection:
-            version = model_registry.usable(connection, request.model)
-            row = request.row
-            if request.incremental:
-                row |= incremental.columns(
-                    connection,
-                    request.listed.source,
-                    manifest=request.manifest_path,
-                    accept_shrink=request.accept_shrink,
-                )
-            job_id = jobs.add(connection, {**row, "version_id": version.id})
-            request.store_files(connection, job_id)
-            return job_id, True
+            return enqueue(connection, request), True
     except IntegrityError:
         known = _by_key(backend, request.key) if request.key else None
         if known is None:

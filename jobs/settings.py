@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from urllib.parse import parse_qs, urlsplit
 
 from platformdirs import user_data_path
-from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -18,8 +19,9 @@ from sqlalchemy.exc import ArgumentError
 from jobs.durations import span
 from jobs.errors import SettingsInvalid
 
-__all__ = ["Settings", "environment", "load"]
+__all__ = ["Settings", "environment", "load", "signing_key"]
 
+MIN_SIGNING_KEY = 24  # bytes
 MIN_CHILD_MEMORY = 256 * 2**20  # less does not hold an engine
 _BROKERS = frozenset({"memory", "redis", "rediss", "sentinel", "amqp", "amqps"})
 _OF_URL = frozenset({"hostname", "password", "port", "transport", "userid", "virtual_host"})  # never in the query
@@ -34,7 +36,9 @@ _EXPECTED = {
 class Settings(BaseSettings):
     """What `CARS_*` variables say; every field has a default that works on a laptop."""
 
-    model_config = SettingsConfigDict(env_prefix="CARS_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CARS_", frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(default_factory=lambda: user_data_path("car-classifier", appauthor=False))
     database_url: str = ""
@@ -52,6 +56,8 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=50_000_000, ge=1)
     max_file_mb: float = Field(default=64, gt=0, le=4096)
     pretrained: Path | None = None
+    notify_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    notify_secret: SecretStr | None = None
     log_format: Literal["text", "json"] = "text"
     web_token: str | None = Field(default=None, min_length=16, max_length=1000, repr=False)
     web_hosts: Annotated[tuple[str, ...], NoDecode] = ()
@@ -74,9 +80,30 @@ class Settings(BaseSettings):
 
     @field_validator("web_hosts", mode="before")
     @classmethod
-    def _split_hosts(cls, value: Any) -> Any:
+    def _split_web_hosts(cls, value: Any) -> Any:
         """Names of hosts are separated by commas, blanks or line ends."""
         return tuple(value.replace(",", " ").lower().split()) if isinstance(value, str) else value
+
+    @field_validator("notify_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        return tuple(re.split(r"[\s,]+", value.strip(" \t\n,").lower())) if isinstance(value, str) else value
+
+    @field_validator("notify_hosts")
+    @classmethod
+    def _hosts_alone(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        hosts = tuple(host for host in value if host)
+        for host in hosts:
+            if not re.fullmatch(r"([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", host):
+                raise ValueError("must be hosts such as hooks.example.com or 10.0.0.7:8080, separated by commas")
+        return hosts
+
+    @field_validator("notify_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            signing_key(value)
+        return value
 
     @field_validator("give_up", mode="before")
     @classmethod
@@ -162,9 +189,8 @@ def load(**overrides: Any) -> Settings:
 
 def _line(error: Mapping[str, Any]) -> str:
     name = "_".join(str(part) for part in error["loc"])
-    value = (
-        "" if name.endswith(("_url", "_token")) else f", not {str(error['input'])!r}"
-    )  # it may be or hold a password
+    # a URL may hold a password
+    value = "" if name.endswith(("_url", "_secret", "_token")) else f", not {str(error['input'])!r}"
     return f"CARS_{name.upper()} {_expected(name, error)}{value}"
 
 
@@ -188,10 +214,30 @@ def _expected(name: str, error: Mapping[str, Any]) -> str:
     )
 
 
+def signing_key(secret: SecretStr) -> bytes:
+    """Return the bytes that sign what is sent to URLs. Raises ValueError, without the secret in it."""
+    expected = "must be whsec_ and base64 of at least 24 bytes: make one with `openssl rand -base64 32`"
+    prefix, _, text = secret.get_secret_value().rpartition("_")
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ValueError(expected) from None
+    if prefix != "whsec" or len(key) < MIN_SIGNING_KEY:
+        raise ValueError(expected)
+    return key
+
+
+def _text(value: Any) -> str:
+    """Return a setting as its variable has it."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return "\n".join(["", *value]) or "\n" if isinstance(value, tuple) else str(value)
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """Return the process environment with these settings in it, for a child process that reads CARS_* itself."""
     given = {
-        f"CARS_{name.upper()}": "\n".join(["", *value]) or "\n" if isinstance(value, tuple) else str(value)
+        f"CARS_{name.upper()}": _text(value)
         for name, value in settings.model_dump().items()
         if name in settings.model_fields_set and value is not None
     }

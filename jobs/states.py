@@ -6,10 +6,12 @@ from typing import NamedTuple
 __all__ = [
     "BatchState",
     "Decision",
+    "FireOutcome",
     "ImageErrorCode",
     "ImageFailure",
     "ImageStatus",
     "JobState",
+    "NotificationState",
     "Priority",
     "ResultOrder",
     "RunState",
@@ -110,6 +112,21 @@ class VersionState(StrEnum):
     RETIRED = "retired"  # not for new jobs any more; jobs that have it keep it
 
 
+class FireOutcome(StrEnum):
+    """What came of one due time of a schedule."""
+
+    FIRED = "fired"  # it has made a job
+    SKIPPED = "skipped"  # it has made none, for the reason beside it
+
+
+class NotificationState(StrEnum):
+    """`pending → delivered | given_up`: how far it is that a job's URL is told of its end."""
+
+    PENDING = "pending"  # not delivered yet; the next attempt has its time
+    DELIVERED = "delivered"  # the server has answered that it has it
+    GIVEN_UP = "given_up"  # no further attempt is made, for the reason beside it
+
+
 class Priority(StrEnum):
     """Which jobs are served first."""
 
@@ -121,6 +138,11 @@ class Priority(StrEnum):
     def rank(self) -> int:
         """The order in the database: a higher number is served first."""
         return {"low": 0, "normal": 1, "high": 2}[self.value]
+
+    @classmethod
+    def of(cls, rank: int) -> "Priority":
+        """Return the priority of this rank."""
+        return next(priority for priority in cls if priority.rank == rank)
 
 
 class ResultOrder(StrEnum):

@@ -25,11 +25,13 @@ from jobs.db import migrate
 from jobs.db.database import Database
 from jobs.errors import DatabaseError
 from jobs.notifier import Notifier
-from jobs.queues import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TRAIN_MODEL
+from jobs.queues import CLASSIFY_BATCH, FINISH_JOB, QUEUES, SCAN_JOB, TICK, TIDY_SCHEDULE, TRAIN_MODEL
 from jobs.wake import Listener
 from workers import devices, event_log, footprint, logs, messages, remote_control, self_check, termination
 from workers.classification import classify, finish, scan
+from workers.notifications.delivery import Delivery
 from workers.pipe_notifier import PipeNotifier
+from workers.recovery import schedules
 from workers.recovery.seeking import VERDICTS, Seeker, Work
 from workers.recovery.thread import Recovery, recover
 from workers.release import release
@@ -130,6 +132,12 @@ def finish_job(*ids: object) -> None:
 def train_model(*ids: object) -> None:
     if known := messages.numbers(ids, task=TRAIN_MODEL):
         _execute(lambda runtime: task.train_model(runtime, known[0], closing=_is_closing))
+
+
+@app.task(name=TIDY_SCHEDULE)
+def tidy_schedule(*ids: object) -> None:
+    if known := messages.numbers(ids, task=TIDY_SCHEDULE):
+        _execute(lambda runtime: schedules.tidy_schedule(runtime, known[0]))
 
 
 @app.task(name=TICK)
@@ -238,7 +246,13 @@ def _ready(sender: Any, **_kw: Any) -> None:
     _Process.notifier.start()
     supervisor = _supervisor(worker, queues)
     _Process.recovery = Recovery(
-        runtime(), supervisor, is_idle=_is_idle, row=row, monitor=monitor, listener=_listener()
+        runtime(),
+        supervisor,
+        is_idle=_is_idle,
+        row=row,
+        monitor=monitor,
+        listener=_listener(),
+        delivery=Delivery(runtime()),
     )
     _Process.recovery.start()
     logger.info("ready: %d on %s, queues %s", worker.concurrency, row["device"], row["queues"])

@@ -50,6 +50,7 @@ def worker(
     quiet = ["--without-gossip", "--without-mingle"]
     if settings.embedded:
         quiet.append("--without-heartbeat")  # Celery's, which its own tools look at; ours is in the database
+        beat = False  # its process would fill a broker of its own, which nobody reads; this worker ticks by itself
     sys.exit(app.worker_main(["--quiet", "worker", *options, *quiet, *(["--beat"] if beat else [])]))
 
 
@@ -59,7 +60,8 @@ def beat_() -> None:
     settings = configuration.load()
     if settings.embedded:
         raise SettingsInvalid(
-            "the in-process broker reaches no other process: run `cars worker --beat` instead, or set CARS_BROKER_URL"
+            "the in-process broker reaches no other process: run `cars worker`, which ticks by itself, or set "
+            "CARS_BROKER_URL"
         )
     _prepare(settings)
     from workers.app import app

@@ -57,6 +57,12 @@ COMMANDS = {
     "prune": _Command(
         "Jobs", "jobs", "prune", "Delete jobs that ended long ago, with every prediction that no other job refers to."
     ),
+    "schedule": _Command(
+        "Jobs",
+        "schedules",
+        "group",
+        "Classify a folder again and again: add, list, show, pause, resume, run, remove.",
+    ),
     "results": _Command("Results", "results", "results", "Show results, one row per image, of one job or of all."),
     "summary": _Command(
         "Results",

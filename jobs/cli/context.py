@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         Promotion,
         Result,
         Retagging,
+        Schedule,
+        ScheduleDetail,
         SharedContent,
         SkippedSuffix,
         TrainingStatus,
@@ -52,6 +54,7 @@ __all__ = [
     "LocalWorker",
     "ResultStream",
     "RunHandle",
+    "ScheduleCommands",
     "dependencies",
 ]
 
@@ -169,6 +172,7 @@ class JobClient(Protocol):
         priority: Literal["low", "normal", "high"] = "normal",
         key: str | None = None,
         reuse: bool = False,
+        notify: str | None = None,
         incremental: bool = False,
         accept_shrink: bool = False,
         listing_depth: int | None = None,
@@ -286,7 +290,56 @@ class TrainingClient(Protocol):
         """Write all corrections to a CSV."""
 
 
-class CommandClient(JobClient, ModelClient, TrainingClient, Protocol):
+class ScheduleCommands(Protocol):
+    """What the commands about schedules need of `jobs.schedules.Schedules`."""
+
+    def add(
+        self,
+        name: str,
+        source: str,
+        *,
+        cron: str | None = None,
+        timezone: str | None = None,
+        every: str | None = None,
+        replace: bool = False,
+        keep: int | None = None,
+        model: str | None = None,
+        top_k: int = 5,
+        priority: Literal["low", "normal", "high"] = "normal",
+        listing_depth: int | None = None,
+        manifest: str | None = None,
+        notify: str | None = None,
+    ) -> Schedule:
+        """Add or change a schedule."""
+
+    def list(self) -> Sequence[Schedule]:
+        """List the schedules."""
+
+    def show(self, name: str) -> ScheduleDetail:
+        """Return a schedule with its ledger."""
+
+    def pause(self, name: str) -> Schedule:
+        """Let nothing become due."""
+
+    def resume(self, name: str) -> Schedule:
+        """Undo `pause`."""
+
+    def run(self, name: str, *, accept_shrink: bool = False) -> JobHandle:
+        """Make a job now."""
+
+    def remove(self, name: str) -> None:
+        """Delete a schedule."""
+
+
+class ScheduleClient(Protocol):
+    """What the commands about schedules need of `jobs.client.Client`."""
+
+    @property
+    def schedules(self) -> ScheduleCommands:
+        """The operations on schedules."""
+
+
+class CommandClient(JobClient, ModelClient, TrainingClient, ScheduleClient, Protocol):
     """What commands need of `jobs.client.Client`; a test's fake has the same shape, which mypy checks."""
 
 

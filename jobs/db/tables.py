@@ -38,13 +38,16 @@ __all__ = [
     "BatchRow",
     "ClassRow",
     "CorrectionRow",
+    "FireRow",
     "ImageRow",
     "JobRow",
     "ListedFileRow",
     "ListingRow",
+    "NotificationRow",
     "OutcomeRow",
     "PredictionRow",
     "PromotionRow",
+    "ScheduleRow",
     "TotalRow",
     "TrainingRunRow",
     "Utc",
@@ -154,6 +157,13 @@ class JobRow(Base):
         Index(
             "ix_jobs_open", "id", postgresql_where=text("finished_at IS NULL"), sqlite_where=text("finished_at IS NULL")
         ),
+        Index(
+            "ix_jobs_schedule",
+            "schedule_id",
+            "id",
+            postgresql_where=text("schedule_id IS NOT NULL"),
+            sqlite_where=text("schedule_id IS NOT NULL"),
+        ),
         Index("ix_jobs_source_id", "source", "id"),
         {"sqlite_autoincrement": True},  # an id is never given twice, not even after a deletion
     )
@@ -193,6 +203,8 @@ class JobRow(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    schedule_id: Mapped[int | None] = mapped_column(Id)  # what made it; None again when that is removed
+    notify: Mapped[str | None]  # the URL that is told of its end
 
 
 class BatchRow(Base):
@@ -461,3 +473,70 @@ class CorrectionRow(Base):
     path: Mapped[str | None]
     author: Mapped[str | None]
     created_at: Mapped[datetime]
+
+
+class ScheduleRow(Base):
+    """When a source is classified again, and how. Due times follow from `cron` in `timezone`, or from `every` (seconds)
+    since `anchor`.
+    """
+
+    __tablename__ = "schedules"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - the ids of jobs refer to it after it is gone
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    source: Mapped[str]
+    cron: Mapped[str | None]
+    timezone: Mapped[str | None]
+    every: Mapped[float | None]
+    anchor: Mapped[datetime]
+    model: Mapped[str | None]  # a version's name; None: what is in production then
+    top_k: Mapped[int] = mapped_column(SmallInteger, server_default="5")
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default="1")
+    listing_depth: Mapped[int] = mapped_column(SmallInteger, server_default="1")
+    manifest: Mapped[str | None]
+    keep: Mapped[int | None] = mapped_column(Integer)  # how many of its ended runs stay
+    notify: Mapped[str | None]
+    paused: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    next_at: Mapped[datetime | None] = mapped_column(index=True)  # the first due time without a ledger row
+    created_at: Mapped[datetime]
+
+
+class FireRow(Base):
+    """The ledger: one row per due time of a schedule, with what came of it."""
+
+    __tablename__ = "fires"
+    __table_args__ = (Index("ix_fires_schedule", "schedule_id", "due_at", unique=True), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    schedule_id: Mapped[int] = mapped_column(Id, ForeignKey("schedules.id", ondelete="CASCADE"))
+    due_at: Mapped[datetime]
+    outcome: Mapped[str] = mapped_column(String(10))
+    reason: Mapped[str | None]
+    job_id: Mapped[int | None] = mapped_column(Id, ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
+
+
+class NotificationRow(Base):
+    """What a URL is told of one ending of a job, until it is delivered or given up."""
+
+    __tablename__ = "notifications"
+    __table_args__ = (
+        Index(
+            "ix_notifications_due",
+            "next_at",
+            postgresql_where=text("state = 'pending'"),
+            sqlite_where=text("state = 'pending'"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[int] = mapped_column(Id, ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    webhook_id: Mapped[str] = mapped_column(String(64), unique=True)  # the same on every attempt
+    url: Mapped[str]
+    body: Mapped[str]  # JSON, as it is sent and signed
+    state: Mapped[str] = mapped_column(String(10))
+    attempt: Mapped[int] = mapped_column(Integer, server_default="0")
+    owner: Mapped[str | None] = mapped_column(String(120))
+    next_at: Mapped[datetime]  # of the next attempt; until when its owner has this one; when it was settled
+    last_error: Mapped[str | None]

@@ -11,6 +11,7 @@ from jobs.records.listings import Listing, ListingDetails, SharedContent
 from jobs.records.model_registry import ModelVersion, Promotion
 from jobs.records.results import FailedImage, Result, TopLabel, top_labels
 from jobs.records.retag import Difference, Retagging, TagSaid
+from jobs.records.schedules import Fire, Schedule, ScheduleDetail
 from jobs.records.training_run import RunOptions, RunProgress, TrainingStatus
 from jobs.records.workers import WorkerStatus
 from jobs.states import ImageFailure
@@ -20,6 +21,7 @@ __all__ = [
     "Correction",
     "Difference",
     "FailedImage",
+    "Fire",
     "ImageFailure",
     "ImportedCorrections",
     "JobStatus",
@@ -33,6 +35,8 @@ __all__ = [
     "Retagging",
     "RunOptions",
     "RunProgress",
+    "Schedule",
+    "ScheduleDetail",
     "Selected",
     "SharedContent",
     "SkippedSuffix",

@@ -32,7 +32,8 @@ class SkippedSuffix(Record):
 class JobStatus(Record):
     """How far a job is, as one moment saw it. Times are ISO 8601 in UTC.
 
-    `images_per_second` is the rate of the whole job so far; `waiting` says why nothing of it can be done at present.
+    `images_per_second` is the rate of the whole job so far; `waiting` says why nothing of it can be done at present;
+    `notified` is how far it is that its URL is told of its end: None, `pending`, `delivered` or `given_up`.
     `cached` images, of `ok`, had a prediction already; `unchanged` ones, of `cached`, were not even read (None where
     the job is not incremental).
     """
@@ -56,7 +57,7 @@ class JobStatus(Record):
     finished_at: str | None
     waiting: str | None
     unchanged: int | None = None
-    notified: str | None = None  # until somebody can be notified of a job's end
+    notified: str | None = None
     error: str | None
 
     @property
@@ -97,6 +98,7 @@ class JobStatus(Record):
             started_at=iso(row.started_at),
             finished_at=iso(row.finished_at),
             waiting=_waiting(row),
+            notified=row.notified,
             unchanged=row.unchanged if row.incremental else None,
             error=row.error,
         )

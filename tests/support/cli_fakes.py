@@ -18,7 +18,7 @@ from typer.testing import Result as Run
 
 from jobs.cli.app import app
 from jobs.cli.context import Dependencies
-from jobs.errors import CarClassifierError, JobNotFound, NotPossible, RunNotFound, WorkerFailed
+from jobs.errors import CarClassifierError, JobNotFound, NotPossible, RunNotFound, ScheduleNotFound, WorkerFailed
 from jobs.listings import ListingFilters
 from jobs.metrics import Exposition
 from jobs.records import (
@@ -26,6 +26,7 @@ from jobs.records import (
     Correction,
     Difference,
     FailedImage,
+    Fire,
     ImageFailure,
     ImportedCorrections,
     JobStatus,
@@ -35,6 +36,8 @@ from jobs.records import (
     Promotion,
     Result,
     Retagging,
+    Schedule,
+    ScheduleDetail,
     SharedContent,
     SkippedSuffix,
     TrainingStatus,
@@ -43,7 +46,7 @@ from jobs.records import (
 from jobs.report import Written
 from jobs.results import Page, ResultFilters
 from jobs.settings import Settings, load
-from jobs.states import ImageErrorCode, JobState, RunState, VersionState
+from jobs.states import FireOutcome, ImageErrorCode, JobState, RunState, VersionState
 from jobs.summary import SummaryRow
 
 STATUS = JobStatus(
@@ -72,6 +75,18 @@ _WITHOUT_VERSION = replace(
 RUN_FAILED = replace(_WITHOUT_VERSION, state=RunState.FAILED, error="/cars has one class")
 RUN_CANCELED = replace(_WITHOUT_VERSION, state=RunState.CANCELED)
 RUN_RUNNING = replace(_WITHOUT_VERSION, state=RunState.RUNNING, stage="training", epoch=1, finished_at=None)
+A_SCHEDULE = Schedule(
+    name="nightly", source="/photos", cron="0 2 * * *", every=None, timezone="Europe/Berlin", paused=False,
+    next_at="2026-01-03T01:00:00.000Z", last_at="2026-01-02T01:00:00.000Z", last_outcome=FireOutcome.SKIPPED,
+    last_reason="job 6 is still running", last_job=None,
+)  # fmt: skip
+A_LEDGER = ScheduleDetail(
+    **A_SCHEDULE.to_dict(),
+    ledger=[
+        Fire(due_at="2026-01-02T01:00:00.000Z", outcome=FireOutcome.SKIPPED, reason="job 6 is still running", job=None),
+        Fire(due_at="2026-01-01T01:00:00.000Z", outcome=FireOutcome.FIRED, reason=None, job="6"),
+    ],
+)
 A_RESULT = Result(
     job="7", path="a.jpg", listing=None, status="ok", label="Acura TL Sedan 2012", make="Acura",
     model="TL", body="Sedan", year=2012, confidence=0.875, decision="model",
@@ -223,6 +238,38 @@ class FakeRun:
 
 
 @dataclass
+class FakeSchedules:
+    """Knows one schedule."""
+
+    client: FakeClient
+
+    def add(self, name: str, source: str, **options: Any) -> Schedule:
+        self.client.asked = {"name": name, "source": source} | {k: v for k, v in options.items() if v}
+        return A_SCHEDULE
+
+    def list(self) -> Sequence[Schedule]:
+        return [A_SCHEDULE]
+
+    def show(self, name: str) -> ScheduleDetail:
+        if name != "nightly":
+            raise ScheduleNotFound(f"no schedule {name!r}; `cars schedule list` lists them")
+        return A_LEDGER
+
+    def pause(self, name: str) -> Schedule:
+        return replace(A_SCHEDULE, paused=True, next_at=None)
+
+    def resume(self, name: str) -> Schedule:
+        return A_SCHEDULE
+
+    def run(self, name: str, *, accept_shrink: bool = False) -> FakeJob:
+        self.client.asked = {"accept_shrink": accept_shrink}
+        return FakeJob(self.client)
+
+    def remove(self, name: str) -> None:
+        self.client.asked = {"removed": name}
+
+
+@dataclass
 class FakeClient:
     statuses: list[JobStatus | Callable[[], JobStatus]] = field(default_factory=lambda: [STATUS])
     run_statuses: list[TrainingStatus | Exception] = field(default_factory=lambda: [RUN_RUNNING, RUN])
@@ -246,6 +293,10 @@ class FakeClient:
 
     def __exit__(self, *_exc: object) -> None:
         pass
+
+    @property
+    def schedules(self) -> FakeSchedules:
+        return FakeSchedules(self)
 
     def submit(self, source: str | list[str], *, reuse: bool = False, **options: Any) -> FakeJob:
         if self.refusal and not reuse:

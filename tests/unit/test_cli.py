@@ -86,7 +86,7 @@ def test_submit_prints_the_id_and_nothing_else(cars: Cars) -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (0, "7\n", "")
     assert cars.client.submitted == {
         "source": "photos", "name": "n", "model": None, "top_k": 3, "priority": "high", "key": "k",
-        "incremental": False, "accept_shrink": False,
+        "incremental": False, "accept_shrink": False, "notify": None,
         "listing_depth": None, "manifest": None,
     }  # fmt: skip
 

@@ -99,6 +99,6 @@ def test_a_run_is_canceled(cars: Cars) -> None:
 def test_labels(cars: Cars) -> None:
     assert cars("label", "7:a.jpg", "Lada Niva 1977").exit_code == 1
     assert cars("label", "7:a.jpg", "Lada Niva 1977", "--new-class").exit_code == 0
-    assert cars.client.asked == {"image": "7:a.jpg", "label": "Lada Niva 1977"}
+    assert cars.client.asked == {"image": "7:a.jpg", "label": "Lada Niva 1977", "author": None}
     assert "1,234 images" in cars("labels", "import", "labels.csv").stderr
     assert "5 corrections" in cars("labels", "export", "labels.csv").stderr

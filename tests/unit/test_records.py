@@ -34,6 +34,7 @@ def job_row(**changes: object) -> Any:  # in place of a row of SQLAlchemy
         "skipped_suffixes": {".mp4": 1, "": 3},
         "error": None,
         "waiting": None,
+        "notified": None,
         "waiting_since": None,
         "created_at": START,
         "started_at": START,

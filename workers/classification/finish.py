@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.db.queries import jobs, listings
-from jobs.queues import FINISH_JOB
+from jobs.queues import FINISH_JOB, TIDY_SCHEDULE
 from workers import events
 from workers.classification.verdicts import sweep
 from workers.runtime import Runtime
@@ -28,5 +28,8 @@ def end_job(runtime: Runtime, job_id: int) -> None:
     with runtime.database.write() as connection:
         ended = jobs.finish(connection, job_id)
         row = jobs.get(connection, job_id) if ended else None
-    if row is not None:
-        events.publish(events.JobFinished.of(row))
+    if row is None:
+        return
+    events.publish(events.JobFinished.of(row))
+    if row.schedule_id is not None:
+        runtime.notify(TIDY_SCHEDULE, row.schedule_id)

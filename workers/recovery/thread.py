@@ -17,6 +17,8 @@ from jobs.queues import CLASSIFY_BATCH, FINISH_JOB, SCAN_JOB
 from jobs.wake import Listener
 from workers import events, fork_safety
 from workers.classification.finish import end_job
+from workers.notifications.delivery import Delivery
+from workers.recovery.schedules import fire_schedules
 from workers.runtime import Runtime
 from workers.supervision import supervisor
 from workers.supervision.children import ChildMonitor
@@ -43,7 +45,8 @@ def recover(
     last_notified: dict[int, float] | None = None,
     verdicts_notified: dict[int, float] | None = None,
 ) -> None:
-    """One pass: reclaim lost batches, keep windows full, send messages for work that no worker has started.
+    """One pass: reclaim lost batches, keep windows full, fire schedules, send messages for work that no worker has
+    started.
 
     `idle`: this worker has nothing to do, so a batch that is overdue has lost its message. `last_notified`: when this
     process last sent a message for the scan of which job; one is sent at once and then every few seconds, since a busy
@@ -62,6 +65,7 @@ def recover(
     for job_id in finishable:
         end_job(runtime, job_id)
     _give_up(runtime)
+    fire_schedules(runtime)
     _notify_scans(runtime, {} if last_notified is None else last_notified)
     _notify_verdicts(runtime, {} if verdicts_notified is None else verdicts_notified)
     if idle:
@@ -162,9 +166,11 @@ class Recovery:
         row: Mapping[str, Any],
         monitor: ChildMonitor,
         listener: Listener | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         self._runtime = runtime
         self._listener = listener
+        self._delivery = delivery
         self._supervisor = supervisor
         self._monitor = monitor
         self._last_broken: str | None = None
@@ -185,6 +191,8 @@ class Recovery:
         """Start the thread."""
         fork_safety.protect(self._runtime.database)
         self._thread.start()
+        if self._delivery is not None:
+            self._delivery.start()
 
     def retire(self) -> None:
         """Do not count as alive any more: the worker ends what it has begun. Safe in a signal handler."""
@@ -196,6 +204,8 @@ class Recovery:
         """End the thread; the heartbeat row is taken away."""
         self._stop.set()
         self._wake()
+        if self._delivery is not None:
+            self._delivery.stop()
         self._thread.join()
         self._monitor.close()
         if self._listener is not None:
@@ -256,6 +266,8 @@ class Recovery:
             )
             trains = "train" in self._row["queues"].split(",")
             recover_runs(self._runtime, idle=self._is_idle(), trains=trains, last_notified=self._runs_notified)
+            if self._delivery is not None:
+                self._delivery.look()
         except DatabaseError as exc:
             logger.warning("recovery waits: %s", exc)
         except Exception:

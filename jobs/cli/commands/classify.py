@@ -1,6 +1,7 @@
 """`cars classify`: a folder in, one row per image out, with a worker of its own where none is alive."""
 
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 from jobs.cli.commands.jobs import (
     DepthOption,
     ManifestOption,
+    NotifyOption,
     SourceArgument,
     StrictOption,
     TimeoutOption,
@@ -26,7 +28,7 @@ from jobs.cli.output.progress import follow_job
 from jobs.cli.signals import Terminated, terminable
 from jobs.errors import WaitTimeout, WorkerFailed
 from jobs.obstacles import Obstacles
-from jobs.states import JobState
+from jobs.states import JobState, NotificationState
 from jobs.workers import anyone_classifies
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["classify"]
 
+_NOTIFY_PATIENCE = 12.0  # seconds: an attempt has ten
+_NOTIFY_POLL = 0.1
 _PATIENCE = 1.0  # seconds: an idle worker ends slowly by itself, and killing one loses nothing
 
 
@@ -46,6 +50,7 @@ def classify(
     listing_depth: DepthOption = None,
     manifest: ManifestOption = None,
     timeout: TimeoutOption = None,
+    notify: NotifyOption = None,
     strict: StrictOption = False,
     every: Annotated[bool, typer.Option("--all", help="Print every row on a terminal, too, not only 50.")] = False,
     output: OutputOption = None,
@@ -66,9 +71,16 @@ def classify(
     with terminable(), outside.client() as client:
         try:
             job = client.submit(  # first: what is wrong with it is said at once
-                source_of(folder), model=model, top_k=top_k or 5, listing_depth=listing_depth, manifest=manifest
+                source_of(folder),
+                model=model,
+                top_k=top_k or 5,
+                listing_depth=listing_depth,
+                manifest=manifest,
+                notify=notify,
             )
             ended = _run(client, worker, job, timeout=limit)
+            if notify and worker.running():
+                _see_it_told(job)
             worker.dismiss()  # it takes seconds to end; meanwhile the results are printed
             if ended.state in (JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS):
                 if sys.stdout.isatty() and not (every or output) and form in (None, Format.TABLE):
@@ -98,6 +110,16 @@ def _run(client: "CommandClient", worker: LocalWorker, job: "JobHandle", *, time
             f"end it: cars cancel {job.id}"
         )
         raise
+
+
+def _see_it_told(job: "JobHandle") -> None:
+    """Wait until the first attempt at notifying has been made: the local worker ends afterwards."""
+    deadline = time.monotonic() + _NOTIFY_PATIENCE
+    while job.status().notified == NotificationState.PENDING:
+        if time.monotonic() > deadline:
+            notice(f"nobody could be notified of job {job.id} yet; a worker tries again: cars worker")
+            return
+        time.sleep(_NOTIFY_POLL)
 
 
 def _see_to_work(client: "CommandClient", worker: LocalWorker) -> None:

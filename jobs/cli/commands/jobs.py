@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DepthOption",
     "ManifestOption",
+    "NotifyOption",
     "SourceArgument",
     "StrictOption",
     "TimeoutOption",
@@ -48,6 +49,10 @@ SourceArgument = Annotated[
 ]
 TimeoutOption = Annotated[
     str | None, typer.Option(metavar="SPAN", help="Give up, with exit code 1, after 30s, 15m, 2h, …; default: never.")
+]
+NotifyOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Is told when the job has ended; CARS_NOTIFY_HOSTS must have its host."),
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Exit 3 when some images failed.")]
 
@@ -98,6 +103,7 @@ _RECORD: tuple[Column[JobStatus], ...] = (
     Column("rate", show=lambda status: f"{rate:.3g} images/s" if (rate := status.images_per_second) else ""),
     Column("left", show=lambda status: readable(status.eta_seconds) if status.eta_seconds else ""),
     *times("created", "started", "finished"),
+    Column("notified"),
 )
 
 
@@ -110,6 +116,7 @@ def submit(
     priority: Annotated[Priority, typer.Option(help="Which jobs come first.")] = Priority.NORMAL,
     key: Annotated[str | None, typer.Option(help="Submitting the same key again gives the same job.")] = None,
     reuse: Annotated[bool, typer.Option("--reuse", help="The job of the key, be it another request.")] = False,
+    notify: NotifyOption = None,
     incremental: Annotated[
         bool, typer.Option("--incremental", help="Read only what has changed since the last run of this folder.")
     ] = False,
@@ -131,6 +138,7 @@ def submit(
                 priority=priority.value,
                 key=key,
                 reuse=reuse,
+                notify=notify,
                 incremental=incremental,
                 accept_shrink=accept_shrink,
                 listing_depth=listing_depth,

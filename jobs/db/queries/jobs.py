@@ -6,11 +6,24 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    Select,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from jobs.db.database import later, now
-from jobs.db.queries import listings, outcomes, totals
-from jobs.db.tables import BatchRow, ImageRow, JobRow, ListedFileRow, ListingRow, VersionRow
+from jobs.db.queries import listings, notifications, outcomes, schedules, totals
+from jobs.db.tables import BatchRow, ImageRow, JobRow, ListedFileRow, ListingRow, NotificationRow, VersionRow
 from jobs.states import BatchState, ImageStatus, JobState
 
 __all__ = [
@@ -71,6 +84,9 @@ class JobRecord(NamedTuple):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    schedule_id: int | None
+    notify: str | None
+    notified: str | None
     model_version: str
     now: datetime
 
@@ -152,8 +168,19 @@ def page(connection: Connection, *, before: int | None, state: str | None, limit
 
 
 def _with_version() -> Select[*tuple[Any, ...]]:
-    columns = (*JobRow.__table__.columns, VersionRow.name.label("model_version"), now().label("now"))
+    columns = (
+        *JobRow.__table__.columns,
+        _notified().label("notified"),
+        VersionRow.name.label("model_version"),
+        now().label("now"),
+    )
     return select(*columns).join(VersionRow, VersionRow.id == JobRow.version_id)
+
+
+def _notified() -> ScalarSelect[str]:
+    """How far it is that the job's URL is told of its newest ending; null while it has not ended."""
+    mine = and_(NotificationRow.job_id == JobRow.id, JobRow.finished_at.is_not(None))
+    return select(NotificationRow.state).where(mine).order_by(NotificationRow.id.desc()).limit(1).scalar_subquery()
 
 
 def lock(connection: Connection, job_id: int) -> LockedJob | None:
@@ -279,7 +306,15 @@ def finish(connection: Connection, job_id: int) -> bool:
             **NOT_WAITING,
         )
     )
-    return bool(result.rowcount)
+    return bool(result.rowcount) and _ended(connection, job_id)
+
+
+def _ended(connection: Connection, job_id: int) -> bool:
+    """Whatever has ended the job: write down, in the same transaction, that its URL is to be told."""
+    row = get(connection, job_id)
+    if row is not None and row.notify is not None:
+        notifications.add(connection, row)
+    return True
 
 
 def finishable(connection: Connection) -> list[int]:
@@ -356,7 +391,7 @@ def _stop(connection: Connection, job_id: int, *, state: JobState, error: str | 
         update(JobRow).where(JobRow.id == job_id).values(**values, scan_owner=None, scan_expires_at=None)
     )
     listings.cancel(connection, job_id)
-    return True
+    return _ended(connection, job_id)
 
 
 def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None:
@@ -392,13 +427,18 @@ def retry(connection: Connection, job_id: int, *, batch_size: int) -> int | None
 
 
 def ended_before(connection: Connection, moment: datetime, *, after: int, limit: int) -> list[int]:
-    """Jobs that ended earlier, in the order of their ids, past the id `after`."""
-    query = select(JobRow.id).where(JobRow.id > after, JobRow.finished_at < moment)
+    """Jobs that ended earlier, in the order of their ids, past the id `after`; none is a current run of a schedule."""
+    query = select(JobRow.id).where(JobRow.id > after, is_old(moment))
     return list(connection.scalars(query.order_by(JobRow.id).limit(limit)))
 
 
 def count_ended_before(connection: Connection, moment: datetime) -> int:
-    return connection.execute(select(func.count()).where(JobRow.finished_at < moment)).scalar_one()
+    return connection.execute(select(func.count()).where(is_old(moment))).scalar_one()
+
+
+def is_old(moment: datetime) -> ColumnElement[bool]:
+    """Whether a job ended earlier and is not the current run of a schedule: what `prune` deletes."""
+    return and_(JobRow.finished_at < moment, JobRow.id.not_in(schedules.current_runs()))
 
 
 def lock_ended(connection: Connection, job_id: int) -> bool:
@@ -443,4 +483,5 @@ def delete_row(connection: Connection, job_id: int) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit TO DEFAULT")
     totals.delete_all(connection, job_id)
     connection.execute(delete(BatchRow).where(BatchRow.job_id == job_id))
+    connection.execute(delete(NotificationRow).where(NotificationRow.job_id == job_id))
     connection.execute(delete(JobRow).where(JobRow.id == job_id))

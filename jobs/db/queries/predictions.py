@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 
 from jobs.db.database import now
+from jobs.db.queries import jobs
 from jobs.db.queries.classes import CarClass
 from jobs.db.tables import ImageRow, JobRow, PredictionRow
 
@@ -159,7 +160,7 @@ def unused(connection: Connection) -> CursorResult[Any]:
 
 def count_unused(connection: Connection, *, without_jobs_before: datetime) -> int:
     """Return how many predictions no image would refer to if the jobs that ended earlier were gone."""
-    kept = or_(JobRow.finished_at.is_(None), JobRow.finished_at >= without_jobs_before)
+    kept = or_(JobRow.finished_at.is_(None), ~jobs.is_old(without_jobs_before))
     found = except_(_KEYS, _referred().where(kept)).subquery()
     return connection.execute(select(func.count()).select_from(found)).scalar_one()
 

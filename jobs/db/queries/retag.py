@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from jobs.db.queries.incremental import ENDED_WELL, is_current
-from jobs.db.tables import ImageRow, JobRow, ListingRow, PredictionRow
+from jobs.db.tables import ImageRow, JobRow, ListingRow, PredictionRow, ScheduleRow
 from jobs.states import ImageStatus
 
 __all__ = [
@@ -43,7 +43,7 @@ class ImageDifference(NamedTuple):
 
 
 class ListingDifference(NamedTuple):
-    """A listing of which two runs say different things, and whether its photos are not the same in both."""
+    """A listing of which two runs say different things, and whether its images are not the same in both."""
 
     name: str
     before: Tag
@@ -53,13 +53,14 @@ class ListingDifference(NamedTuple):
 
 def stale(connection: Connection, version_id: int) -> list[int]:
     """Return the current runs of sources that are of another version, but for those where a run of this version is on
-    its way already.
+    its way already, and those of schedules that pin a version.
     """
     newest = select(func.max(JobRow.id)).where(is_current()).group_by(JobRow.source)
     coming = aliased(JobRow)
     same_source = and_(coming.source == JobRow.source, coming.version_id == version_id, coming.trial.is_(False))
     on_its_way = select(coming.id).where(same_source, coming.finished_at.is_(None)).exists()
-    found = select(JobRow.id).where(JobRow.id.in_(newest), JobRow.version_id != version_id, ~on_its_way)
+    pinned = select(ScheduleRow.id).where(ScheduleRow.source == JobRow.source, ScheduleRow.model.is_not(None)).exists()
+    found = select(JobRow.id).where(JobRow.id.in_(newest), JobRow.version_id != version_id, ~on_its_way, ~pinned)
     return list(connection.scalars(found.order_by(JobRow.id)))
 
 
@@ -121,11 +122,11 @@ def listing_differences(
     if after is not None:
         query = query.where(old.name > after)
     rows = connection.execute(query).all()
-    changed = _with_other_photos(connection, runs, [row[0] for row in rows])
+    changed = _with_other_images(connection, runs, [row[0] for row in rows])
     return [ListingDifference(row[0], Tag(*row[1:4]), Tag(*row[4:7]), row[0] in changed) for row in rows]
 
 
-def _with_other_photos(connection: Connection, runs: tuple[int, int], names: Sequence[str]) -> set[str]:
+def _with_other_images(connection: Connection, runs: tuple[int, int], names: Sequence[str]) -> set[str]:
     """Return which of these listings have other contents in the one run than in the other."""
     found: dict[str, tuple[set[bytes], set[bytes]]] = {name: (set(), set()) for name in names}
     columns = (ImageRow.listing, ImageRow.job_id, ImageRow.content_hash)

@@ -1,0 +1,1 @@
+"""Telling URLs that jobs have ended."""
