@@ -202,7 +202,7 @@ def export(client: Client, folder: Path, suffix: str, rows: int) -> dict[str, An
 
 
 def copy(database: Database, rows: int) -> dict[str, Any] | None:
-    """Read the same columns with COPY alone: what PostgreSQL needs for them, and so what an export can be held to."""
+    """Read the same columns with COPY alone: what PostgreSQL needs for them, and so what an export compares with."""
     if database.sqlite:
         return None
     columns = (

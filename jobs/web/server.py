@@ -21,8 +21,11 @@ GRACE_SECONDS = 5
 
 
 def serve(client: Client, *, host: str, port: int, ready: Callable[[int], None]) -> None:
-    """Serve until SIGTERM or SIGINT; `ready` gets the port. Raises SettingsInvalid, OutputError where it is taken."""
+    """Serve until SIGTERM or SIGINT; `ready` gets the port. Raises SettingsInvalid, the
+    errors of the database, OutputError where it is taken.
+    """
     app = make(client, host=host)
+    _ = client.database  # migrated or checked now, and not by several requests at once
     listener = _listener(host, port)
     config = uvicorn.Config(
         app,

@@ -35,9 +35,15 @@ def test_first_screen_has_the_two_commands() -> None:
 
 
 def test_shell_blocks_run(
-    tmp_path: Path, home: Path, pg_url: str, broker_url: str, photos: Callable[..., Path]
+    tmp_path: Path,
+    home: Path,
+    pg_url: str,
+    broker_url: str,
+    photos: Callable[..., Path],
+    worker: Callable[..., WorkerProcess],
 ) -> None:
     folder = photos(3)
+    photos(2, folder=folder / "a1")
     stand_ins = {
         "./cars": "cars",
         "FOLDER": str(folder),
@@ -48,19 +54,24 @@ def test_shell_blocks_run(
         "redis://localhost:6379/0": broker_url,
     }
     written = re.compile("|".join(map(re.escape, stand_ins)))
-    first, activated, production = (
+    first, activated, production, listings = (
         written.sub(lambda match: stand_ins[match[0]], script) for script in blocks(README, "sh")
     )
 
     shown = run(first, folder=tmp_path, env={"CARS_HOME": str(home)})
     rows = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
-    assert sorted(row["path"] for row in rows) == sorted(path.name for path in folder.iterdir())
+    images = [path for path in folder.rglob("*") if path.is_file()]
+    assert sorted(row["path"] for row in rows) == sorted(str(path.relative_to(folder)) for path in images)
     assert {row["status"] for row in rows} == {"ok"}
     assert "pytest" in shown  # of make's dry run
 
     assert '"check"' in run(activated, folder=tmp_path, env={"CARS_HOME": str(home)}, path=os.environ["PATH"])
     run(production, folder=tmp_path, env={"CARS_HOME": str(home)})
-    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + 3
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + len(images)
+    worker({"CARS_HOME": str(home), "CARS_DATABASE_URL": f"sqlite:///{home / 'cars.db'}"})
+    run(listings, folder=tmp_path, env={"CARS_HOME": str(home)})
+    [_, tags] = (tmp_path / "tags.csv").read_text().splitlines()
+    assert ",a1," in tags
 
 
 def test_python_blocks_and_the_example_run(

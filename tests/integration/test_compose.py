@@ -1,11 +1,13 @@
 """docker-compose.yml: each service's own command, run as a process here, makes a system that classifies a folder."""
 
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -71,6 +73,25 @@ def test_services_classify_a_folder(
     assert worker.stop() == 0
 
 
+def test_the_console_asks_for_its_token(compose_env: dict[str, str], service: Callable[[str], WorkerProcess]) -> None:
+    assert run_cars("migrate", env=compose_env).returncode == 0
+    own = {name: interpolated(str(value)) for name, value in SERVICES["web"]["environment"].items()}
+    assert own["CARS_WEB_TOKEN"] == ""
+    refused = service("web")
+    assert refused.process.wait(60) == 2
+    assert "set CARS_WEB_TOKEN" in refused.output()
+    compose_env["CARS_WEB_TOKEN"] = "a secret of many characters"
+    console = service("web")
+    wait_until(lambda: "the console: " in console.output(), timeout=60, message="the console's start")
+    (port,) = re.findall(r":(\d+)/$", console.output(), re.MULTILINE)
+    assert SERVICES["web"]["ports"] == [f"127.0.0.1:{port}:{port}"], "on this machine alone"
+    answer = httpx.get(f"http://127.0.0.1:{port}/jobs")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+    *_, check = SERVICES["web"]["healthcheck"]["test"]
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+    assert console.stop(timeout=30) == 0
+
+
 @pytest.mark.parametrize("name", ["worker", "training-worker", "beat"])
 def test_service_ends_within_the_grace_period(
     name: str, compose_env: dict[str, str], service: Callable[[str], WorkerProcess]
@@ -87,7 +108,7 @@ def test_service_ends_within_the_grace_period(
 
 def test_every_own_service_is_built_from_the_checkout_and_waits_for_the_migration() -> None:
     own = {name: service for name, service in SERVICES.items() if "build" in service}
-    assert {"migrate", "worker", "beat", "training-worker", "gpu-worker"} == set(own)
+    assert {"migrate", "worker", "web", "beat", "training-worker", "gpu-worker"} == set(own)
     for name, service in own.items():
         assert service["build"]["context"] == "."
         assert ("migrate" in service["depends_on"]) == (name != "migrate")

@@ -24,6 +24,7 @@ from sqlalchemy import (
 from jobs.db.database import later, now
 from jobs.db.queries import listings, notifications, outcomes, schedules, totals
 from jobs.db.tables import BatchRow, ImageRow, JobRow, ListedFileRow, ListingRow, NotificationRow, VersionRow
+from jobs.records import JobStatus
 from jobs.states import BatchState, ImageStatus, JobState
 
 __all__ = [
@@ -313,7 +314,7 @@ def _ended(connection: Connection, job_id: int) -> bool:
     """Whatever has ended the job: write down, in the same transaction, that its URL is to be told."""
     row = get(connection, job_id)
     if row is not None and row.notify is not None:
-        notifications.add(connection, row)
+        notifications.add(connection, job_id, url=row.notify, status=JobStatus.from_row(row))
     return True
 
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, and_, insert, select, update
 
 from jobs.db.database import later, now
 from jobs.db.tables import NotificationRow
-from jobs.records import JobStatus, iso
+from jobs.records import JobStatus
 from jobs.states import NotificationState
-
-if TYPE_CHECKING:
-    from jobs.db.queries.jobs import JobRecord
 
 __all__ = ["Claim", "add", "any_due", "claim", "deliver", "give_up", "given_up", "postpone"]
 
@@ -31,14 +28,14 @@ class Claim(NamedTuple):
     attempt: int
 
 
-def add(connection: Connection, job: JobRecord) -> None:
-    """Write down that the job's URL is to be told of its end, of which `job` is the row."""
-    status = replace(JobStatus.from_row(job), notified=NotificationState.PENDING)
-    body = {"type": "job.finished", "timestamp": iso(job.finished_at), "data": status.to_dict()}
+def add(connection: Connection, job_id: int, *, url: str, status: JobStatus) -> None:
+    """Write down that the job's URL is to be told of its end, with the status that it has then."""
+    told = replace(status, notified=NotificationState.PENDING)
+    body = {"type": "job.finished", "timestamp": status.finished_at, "data": told.to_dict()}
     row = {
-        "job_id": job.id,
+        "job_id": job_id,
         "webhook_id": f"msg_{uuid4().hex}",
-        "url": job.notify,
+        "url": url,
         "body": json.dumps(body, separators=(",", ":")),
         "state": NotificationState.PENDING,
         "next_at": now(),
