@@ -18,7 +18,7 @@ from jobs.errors import SettingsInvalid
 from jobs.sources import s3 as s3_module
 from jobs.sources import stamps
 from tests.support.backends import embedded
-from tests.support.changes import opened_under, outcome
+from tests.support.changes import opened_under, outcome, tags
 from tests.support.engines import inferences
 from tests.support.steps import check_honest, complete, drain
 from workers.classification import scan, unchanged
@@ -213,13 +213,17 @@ def test_a_source_that_has_shrunk_fails_the_job(
     client: Client, runtime: Make, photos: Photos, left: int, tmp_path: Path
 ) -> None:
     worker = runtime(batch_size=2)
-    folder = photos(10, 16)
+    folder = photos(10, 16, tmp_path / "photos" / "one listing").parent
+    inside = folder / "one listing"
     first = run(client, worker, folder)
+    before = tags(client)
+    assert [len(rows) for rows in before.values()] == [10, 1]
     aside = tmp_path / "aside"
     aside.mkdir()
-    for photo in sorted(folder.iterdir())[left:]:
+    for photo in sorted(inside.iterdir())[left:]:
         photo.rename(aside / photo.name)
     second = run(client, worker, folder)
+    assert tags(client) == before
     status = check_honest(client, second)
     assert (status.state, status.error) == (
         "failed",
@@ -229,7 +233,7 @@ def test_a_source_that_has_shrunk_fails_the_job(
     assert base_of(client, third) == first.id, "a run that failed is never current"
     complete(third, worker)
     for photo in aside.iterdir():
-        photo.rename(folder / photo.name)
+        photo.rename(inside / photo.name)
     third.retry()
     status = complete(third, worker)
     assert (status.state, status.total, status.ok) == ("completed", 10, 10), "the disk is back"

@@ -13,6 +13,7 @@ from jobs import Client, Job
 from jobs.errors import JobNotFound, NotPossible, SettingsInvalid, SourceMissing, VersionNotFound
 from jobs.sources import stamps
 from tests.support.backends import embedded
+from tests.support.changes import tags
 from tests.support.engines import inferences
 from tests.support.steps import complete
 from workers.runtime import Runtime
@@ -98,11 +99,13 @@ def test_a_trial_is_never_current_and_spares_the_real_run_all_reading(
     log = tmp_path / "engine.log"
     monkeypatch.setenv("ENGINE_LOG", str(log))
     worker = runtime()
-    folder = photos(3, 16)
+    folder = photos(3, 16, tmp_path / "photos" / "one listing").parent
     first = run(client, worker, folder)
+    before = tags(client)
     publish("newer")
     (row,) = client.retag(first, model="newer", trial=True)
     (trial,) = do(client, worker, row.job)
+    assert tags(client) == before
     assert (trial.status().model_version, trial.status().ok, inferences(log)) == ("newer", 3, 6)
     client.promote("newer")
     (planned,) = client.retag(stale=True, dry_run=True)
@@ -110,6 +113,8 @@ def test_a_trial_is_never_current_and_spares_the_real_run_all_reading(
     (row,) = client.retag(stale=True)
     (again,) = do(client, worker, row.job)
     assert (again.status().unchanged, inferences(log)) == (3, 6)
+    assert [len(rows) for rows in tags(client).values()] == [3, 1]
+    assert tags(client) != before
 
 
 def test_one_job_is_tagged_again_with_its_options(

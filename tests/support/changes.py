@@ -6,9 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sqlalchemy import text
+
 from jobs import Client, Job
 
-__all__ = ["opened_under", "outcome"]
+__all__ = ["opened_under", "outcome", "tags"]
 
 _watched: dict[bytes, list[str]] = {}
 
@@ -43,3 +45,13 @@ def outcome(client: Client, job: Job | str) -> dict[str, tuple[object, ...]]:
     return {
         result.path: (result.status, result.label, result.content_hash, result.error) for result in client.results(job)
     }
+
+
+def tags(client: Client) -> dict[str, list[tuple[object, ...]]]:
+    """Return what the views for readers with SQL show: images and listings of the current run of each source."""
+    orders = {"image_tags": "job_source, job, path", "listing_tags": "job_source, job, listing"}
+    with client.database.read() as connection:
+        return {
+            view: [tuple(row) for row in connection.execute(text(f"SELECT * FROM {view} ORDER BY {order}"))]
+            for view, order in orders.items()
+        }
