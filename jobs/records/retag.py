@@ -42,7 +42,7 @@ class TagSaid(Record):
 class Difference(Record):
     """An image or a listing (`kind`) of a job, of which two model versions say different things.
 
-    `photos_changed`: the listing's photos are not the same in the runs of both versions.
+    `photos_changed`: the listing's images are not the same in the runs of both versions.
     """
 
     kind: Literal["image", "listing"]

@@ -43,7 +43,7 @@ class ImageDifference(NamedTuple):
 
 
 class ListingDifference(NamedTuple):
-    """A listing of which two runs say different things, and whether its photos are not the same in both."""
+    """A listing of which two runs say different things, and whether its images are not the same in both."""
 
     name: str
     before: Tag
@@ -122,11 +122,11 @@ def listing_differences(
     if after is not None:
         query = query.where(old.name > after)
     rows = connection.execute(query).all()
-    changed = _with_other_photos(connection, runs, [row[0] for row in rows])
+    changed = _with_other_images(connection, runs, [row[0] for row in rows])
     return [ListingDifference(row[0], Tag(*row[1:4]), Tag(*row[4:7]), row[0] in changed) for row in rows]
 
 
-def _with_other_photos(connection: Connection, runs: tuple[int, int], names: Sequence[str]) -> set[str]:
+def _with_other_images(connection: Connection, runs: tuple[int, int], names: Sequence[str]) -> set[str]:
     """Return which of these listings have other contents in the one run than in the other."""
     found: dict[str, tuple[set[bytes], set[bytes]]] = {name: (set(), set()) for name in names}
     columns = (ImageRow.listing, ImageRow.job_id, ImageRow.content_hash)
