@@ -18,7 +18,7 @@ from jobs.report.thumbnails import take
 
 if TYPE_CHECKING:
     from jobs.backend import Backend
-    from jobs.job import Job
+    from jobs.report.subject import ReportedJob
 
 __all__ = ["MOST_IMAGES", "Written", "write"]
 
@@ -32,7 +32,7 @@ class Written(NamedTuple):
     note: str | None
 
 
-def write(backend: Backend, job: Job, file: Path, *, images: int) -> Written:
+def write(backend: Backend, job: ReportedJob, file: Path, *, images: int) -> Written:
     """Write the report on a job with at most so many images; see `Job.report`. Raises OutputError, JobNotFound."""
     with new_file(file) as stream:
         findings = collect(job, images=images)

@@ -17,7 +17,7 @@ from jobs.records import JobStatus, Result, TopLabel
 from jobs.states import Decision, ImageStatus
 
 if TYPE_CHECKING:
-    from jobs.job import Job
+    from jobs.report.subject import ReportedJob
 
 __all__ = ["BINS", "Conflict", "Duplicate", "Findings", "Group", "Image", "collect"]
 
@@ -85,7 +85,7 @@ class Findings:
     groups: Sequence[Group]
 
 
-def collect(job: Job, *, images: int) -> Findings:
+def collect(job: ReportedJob, *, images: int) -> Findings:
     """Return the findings on a job, with `images` images chosen. Raises JobNotFound."""
     found = _Collection(seed=job.id, images=images)
     for result in job.results(top_k=_TOP):

@@ -21,8 +21,8 @@ from jobs.states import ImageErrorCode, ImageFailure
 
 if TYPE_CHECKING:
     from jobs.backend import Backend
-    from jobs.job import Job
     from jobs.report.findings import Image
+    from jobs.report.subject import ReportedJob
 
 __all__ = ["Thumbnails", "take"]
 
@@ -43,7 +43,7 @@ class Thumbnails:
     note: str | None = None
 
 
-def take(backend: Backend, job: Job, images: Sequence[Image]) -> Thumbnails:
+def take(backend: Backend, job: ReportedJob, images: Sequence[Image]) -> Thumbnails:
     """Return what can be had of these images; nothing that keeps one away is an error."""
     if not images:
         return Thumbnails()
@@ -60,7 +60,7 @@ def take(backend: Backend, job: Job, images: Sequence[Image]) -> Thumbnails:
         preview.close()
 
 
-def _take(backend: Backend, job: Job, images: Sequence[Image], preview: Preview) -> Thumbnails:
+def _take(backend: Backend, job: ReportedJob, images: Sequence[Image], preview: Preview) -> Thumbnails:
     found = Thumbnails()
     deadline = time.monotonic() + SECONDS
     room = MOST_BYTES
@@ -83,7 +83,7 @@ def _take(backend: Backend, job: Job, images: Sequence[Image], preview: Preview)
     return found
 
 
-def _read(backend: Backend, job: Job, images: Sequence[Image]) -> Iterator[tuple[Image, bytes | ImageFailure]]:
+def _read(backend: Backend, job: ReportedJob, images: Sequence[Image]) -> Iterator[tuple[Image, bytes | ImageFailure]]:
     """Yield each image with its bytes, or why they cannot be had. Raises SourceError."""
     settings = backend.settings
     with backend.database.read() as connection:
