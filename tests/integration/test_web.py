@@ -43,9 +43,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> _Done:
     (folder / "broken.jpg").write_bytes(b"no image")
     Image.new("RGB", (8, 8)).save(above / "secret.jpg")
     env = {**SCRIPTED, "CARS_HOME": str(home)}
-    submitted = run_cars("submit", folder, "--name", HOSTILE, "--key", "k", env=env)
+    submitted = run_cars("submit", folder, "--name", HOSTILE, "--key", "k", env=env, timeout=240)
     assert submitted.returncode == 0, submitted.stderr
-    assert run_cars("classify", folder / "<i>listing", env=env).returncode == 0
+    assert run_cars("classify", folder / "<i>listing", env=env, timeout=240).returncode == 0
     settings = load(home=home, engine=SCRIPTED["CARS_ENGINE"])
     with Client(settings=settings) as client:
         assert client.job("1").status().state == "completed_with_errors", "the same worker has done both"
