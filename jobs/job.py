@@ -290,9 +290,7 @@ class Request:
         known = job._asdict() | {"priority": Priority.of(job.priority).value, "notify": redacted(job.notify or "")}
         fields = ["source", "top_k", "priority", "listing_depth", "manifest", "incremental", "accept_shrink"]
         fields += [name for name in ("name", "notify") if getattr(self, name)]
-        yield from (
-            f"its {f.replace('_', ' ')} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f]
-        )
+        yield from (f"its {f} is {known[f]}, not {wanted[f]}" for f in fields if known[f] != wanted[f])
         if self.model not in (None, "production", job.model_version):
             yield f"its model version is {job.model_version}, not {self.model}"
         if (

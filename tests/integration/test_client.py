@@ -146,7 +146,7 @@ def test_single_files(
     assert (status.source, status.name, status.total) == (str(folder), "photos", 3)
     assert [(r.path, r.listing, r.status) for r in job.results()] == [
         ("000002.jpg", None, "ok"),
-        ("a2/deep/000004.jpg", "a2/deep", "ok"),
+        ("a2/deep/000004.jpg", "a2", "ok"),
         (r"a2/odd \\name.txt", "a2", "failed"),
     ]
     monkeypatch.chdir(folder)
