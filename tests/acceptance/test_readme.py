@@ -68,7 +68,8 @@ def test_shell_blocks_run(
     assert '"check"' in run(activated, folder=tmp_path, env={"CARS_HOME": str(home)}, path=os.environ["PATH"])
     run(production, folder=tmp_path, env={"CARS_HOME": str(home)})
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + len(images)
-    worker({"CARS_HOME": str(home), "CARS_DATABASE_URL": f"sqlite:///{home / 'cars.db'}"})
+    database = f"sqlite:///{home / 'cars.db'}"
+    worker({"CARS_HOME": str(home), "CARS_DATABASE_URL": database, "CARS_BROKER_URL": "memory://"})
     run(listings, folder=tmp_path, env={"CARS_HOME": str(home)})
     [_, tags] = (tmp_path / "tags.csv").read_text().splitlines()
     assert ",a1," in tags
