@@ -13,7 +13,20 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import ColumnElement, Connection, Integer, Select, and_, func, literal, select, true, tuple_, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    and_,
+    func,
+    literal,
+    null,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from jobs.db.tables import ImageRow, JobRow, OutcomeRow
@@ -202,7 +215,8 @@ def _column(order: Order) -> Any:
 
 def _branch(order: Order, *conditions: ColumnElement[bool], after: Key | None) -> Branch:
     """Return the outcomes after a key that fulfil the conditions."""
-    query = select(_column(order).label("value"), OutcomeRow.job_id, OutcomeRow.ordinal).where(*conditions)
+    value: ColumnElement[Any] = null() if order is Order.BY_JOB else _column(order)  # then the index alone has the key
+    query = select(value.label("value"), OutcomeRow.job_id, OutcomeRow.ordinal).where(*conditions)
     if after is None:
         return query
     place, last = [OutcomeRow.job_id, OutcomeRow.ordinal], [after.job_id, after.ordinal]
