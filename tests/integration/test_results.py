@@ -229,6 +229,13 @@ def test_sorted_and_limited(client: Client, job: Job, monkeypatch: pytest.Monkey
             assert paths(ask(sort="confidence", make="Acura", limit=2)) == ["b/1.png", "a/1.png"]
 
 
+def test_a_listing_sorted_by_confidence_has_no_others(client: Client, job: Job) -> None:
+    set_confidences(client)
+    for ask in (client.results, job.results):
+        assert paths(ask(listing="a", sort="confidence")) == [f"a/{red}.png" for red in (3, 2, 1, 0)]
+        assert paths(ask(listing="a", make="Acura", sort="confidence")) == ["a/1.png", "a/0.png"]
+
+
 def test_sorting_is_of_one_moment(client: Client, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """What changes while results are read is neither missed nor given twice."""
     monkeypatch.setattr("jobs.results.PAGE", 2)

@@ -174,10 +174,7 @@ def count(connection: Connection, wanted: Narrowed) -> int:
     if wanted.class_ids == () or wanted.version_ids == ():
         return 0
     query = select(func.count()).select_from(OutcomeRow).where(*wanted.conditions(), *wanted.of_classes())
-    if wanted.listing is not None:
-        of_listing = and_(ImageRow.job_id == OutcomeRow.job_id, ImageRow.ordinal == OutcomeRow.ordinal)
-        query = query.join(ImageRow, of_listing).where(ImageRow.listing == wanted.listing)
-    return connection.execute(query).scalar_one()
+    return int(connection.execute(_of_listing(query, wanted)).scalar_one())
 
 
 Branch = Select[*tuple[Any, ...]]
@@ -213,10 +210,19 @@ def _column(order: Order) -> Any:
     return OutcomeRow.finished_at if order in (Order.NEWEST, Order.OLDEST) else OutcomeRow.confidence
 
 
-def _branch(order: Order, *conditions: ColumnElement[bool], after: Key | None) -> Branch:
-    """Return the outcomes after a key that fulfil the conditions."""
+def _of_listing(query: Branch, wanted: Narrowed) -> Branch:
+    """Return the query for the images of the wanted listing, if one is wanted."""
+    if wanted.listing is None:
+        return query
+    same = and_(ImageRow.job_id == OutcomeRow.job_id, ImageRow.ordinal == OutcomeRow.ordinal)
+    return query.join(ImageRow, same).where(ImageRow.listing == wanted.listing)
+
+
+def _branch(wanted: Narrowed, order: Order, *conditions: ColumnElement[bool], after: Key | None) -> Branch:
+    """Return the wanted outcomes after a key; `conditions` are those in class and decision."""
     value: ColumnElement[Any] = null() if order is Order.BY_JOB else _column(order)  # then the index alone has the key
-    query = select(value.label("value"), OutcomeRow.job_id, OutcomeRow.ordinal).where(*conditions)
+    query = select(value.label("value"), OutcomeRow.job_id, OutcomeRow.ordinal)
+    query = _of_listing(query.where(*wanted.conditions(), *conditions), wanted)
     if after is None:
         return query
     place, last = [OutcomeRow.job_id, OutcomeRow.ordinal], [after.job_id, after.ordinal]
@@ -228,15 +234,13 @@ def _branch(order: Order, *conditions: ColumnElement[bool], after: Key | None) -
 
 def _by_class(connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int) -> list[Key]:
     """Merge the rows of each class, which lie together in the index."""
-    common = [*wanted.conditions(), *wanted.of_decisions()]
+    decided = wanted.of_decisions()
     if connection.dialect.name == "sqlite":
-        branches = [_branch(order, each, *common, after=after) for each in wanted.each_class()]
+        branches = [_branch(wanted, order, each, *decided, after=after) for each in wanted.each_class()]
         return _keys(connection, branches, order, limit)
     ids = func.unnest(literal(wanted.class_ids, ARRAY(Integer))).table_valued("id", name="wanted").render_derived()
-    of_class = _branch(order, OutcomeRow.class_id == ids.c.id, *common, after=after).order_by(
-        *_sorted(order, OutcomeRow)
-    )
-    rows = of_class.limit(limit).lateral()
+    of_class = _branch(wanted, order, OutcomeRow.class_id == ids.c.id, *decided, after=after)
+    rows = of_class.order_by(*_sorted(order, OutcomeRow)).limit(limit).lateral()
     query = select(rows.c.value, rows.c.job_id, rows.c.ordinal).select_from(ids).join(rows, true())
     return list(map(Key._make, connection.execute(query.order_by(*_sorted(order, rows.c)).limit(limit))))
 
@@ -245,42 +249,30 @@ def _of_job(connection: Connection, wanted: Narrowed, *, after: Key | None, limi
     """Along the job's part of the index of classes, or of failures."""
     if wanted.class_ids is not None:
         return _by_class(connection, wanted, Order.BY_JOB, after=after, limit=limit)
-    common = [*wanted.conditions(), *wanted.of_decisions()]
-    return _keys(connection, [_branch(Order.BY_JOB, *common, after=after)], Order.BY_JOB, limit)
+    return _keys(connection, [_branch(wanted, Order.BY_JOB, *wanted.of_decisions(), after=after)], Order.BY_JOB, limit)
 
 
 def _by_time(connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int) -> list[Key]:
-    common = list(wanted.conditions())
-    if wanted.listing is not None:
-        of_listing = and_(ImageRow.job_id == OutcomeRow.job_id, ImageRow.ordinal == OutcomeRow.ordinal)
-        query = _branch(order, ImageRow.listing == wanted.listing, *common, *wanted.of_classes(), after=after)
-        return _keys(connection, [query.join(ImageRow, of_listing)], order, limit)
-    if wanted.few_classes:
+    if wanted.listing is None and wanted.few_classes:
         return _by_class(connection, wanted, order, after=after, limit=limit)
-    if wanted.by_confidence and _are_few(connection, wanted.ranges()):
-        parts = [_branch(order, each, *common, *wanted.of_classes(), after=after) for each in wanted.ranges()]
+    if wanted.listing is None and wanted.by_confidence and _are_few(connection, wanted.ranges()):
+        parts = [_branch(wanted, order, each, *wanted.of_classes(), after=after) for each in wanted.ranges()]
         return _merged(connection, [part.limit(FEW + 1) for part in parts], order, limit)
-    if wanted.decisions and not wanted.every_decision:
+    if wanted.listing is None and wanted.decisions and not wanted.every_decision:
         decided = [OutcomeRow.decision == each for each in wanted.decisions]
-        branches = [_branch(order, each, *common, *wanted.of_classes(), after=after) for each in decided]
+        branches = [_branch(wanted, order, each, *wanted.of_classes(), after=after) for each in decided]
         return _keys(connection, branches, order, limit)
-    return _keys(connection, [_branch(order, *common, *wanted.of_classes(), after=after)], order, limit)
+    return _keys(connection, [_branch(wanted, order, *wanted.of_classes(), after=after)], order, limit)
 
 
 def _by_confidence(
     connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int
 ) -> list[Key]:
-    common = list(wanted.conditions())
     if wanted.few_classes and _are_few(connection, wanted.each_class()):
-        decided = list(wanted.of_decisions())
-        parts = [_branch(order, each, *common, *decided, after=after) for each in wanted.each_class()]
+        parts = [_branch(wanted, order, each, *wanted.of_decisions(), after=after) for each in wanted.each_class()]
         return _merged(connection, [part.limit(FEW + 1) for part in parts], order, limit)
     decided = [OutcomeRow.decision == each for each in wanted.decisions]
-    branches = [_branch(order, each, *common, *wanted.of_class(), after=after) for each in decided]
-    if wanted.listing is None:
-        return _keys(connection, branches, order, limit)
-    of_listing = and_(ImageRow.job_id == OutcomeRow.job_id, ImageRow.ordinal == OutcomeRow.ordinal)
-    branches = [each.join(ImageRow, of_listing).where(ImageRow.listing == wanted.listing) for each in branches]
+    branches = [_branch(wanted, order, each, *wanted.of_class(), after=after) for each in decided]
     return _keys(connection, branches, order, limit)
 
 
