@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypedDict, TypeVar
 
 from jobs import cursors
 from jobs.db.database import Database
@@ -23,11 +23,21 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     import pandas
+    from sqlalchemy import Connection
 
     from jobs.backend import Backend
     from jobs.export import Columns
 
 __all__ = ["Page", "ResultFilters", "Results", "find"]
+
+T = TypeVar("T")
+
+
+class Prefetch(Protocol):
+    """Passes pages on, which it may fetch before they are asked for."""
+
+    def __call__(self, pages: Iterator[T], /) -> Iterator[T]: ...
+
 
 PAGE = 2_000
 
@@ -99,7 +109,7 @@ class Results:
         self._classes: dict[int, list[str]] = {}
 
     def __iter__(self) -> Iterator[Result]:
-        for rows in self.record_pages():
+        for rows in self._pages(results.records, _themselves):
             yield from map(self._result, rows)
 
     def page(self, after: str | None = None, *, limit: int = 100) -> Page:
@@ -122,19 +132,29 @@ class Results:
         """Whether `page` can be asked for them: an index has their order."""
         return self._walk() is not None
 
-    def record_pages(self) -> Iterator[Sequence[results.ResultRecord]]:
-        """Yield what is stored of the results, some at a time."""
+    def _pages(
+        self,
+        read: Callable[[Connection, Sequence[Key]], T],
+        of_rows: Callable[[Sequence[results.ResultRecord]], T],
+        *,
+        prefetch: Prefetch = iter,
+    ) -> Iterator[T]:
+        """Yield what is stored of the results, some at a time, as `read` reads it by their keys.
+
+        `of_rows` makes the same of rows, for an order that has no keys.
+        """
         walk = self._walk()
         if walk is None:
             with self._database.snapshot() as connection:
-                yield from results.in_order(
+                rows = results.in_order(
                     connection, self._wanted, order=self._order, reverse=self._reverse, limit=self._limit, size=PAGE
                 )
+                yield from map(of_rows, rows)
             return
-        for keys in pages(walk, key=lambda key: key, size=PAGE, limit=self._limit):
+        for keys in prefetch(pages(walk, key=lambda key: key, size=PAGE, limit=self._limit)):
             with self._database.read() as connection:
-                rows = results.records(connection, keys)
-            yield rows
+                found = read(connection, keys)
+            yield found
 
     def _walk(self) -> Callable[[Key | None, int], Sequence[Key]] | None:
         """Return what lists the next keys; None where no index has the order."""
@@ -235,6 +255,10 @@ class Results:
     def _columns(self) -> Iterator[Columns]:
         from jobs import export
 
-        found = self.record_pages()
-        for rows in found if self._database.sqlite else export.ahead(found):
-            yield export.columns(rows, classes=self._class_names, top_k=self._top_k)
+        prefetch: Prefetch = iter if self._database.sqlite else export.ahead  # another process, which works meanwhile
+        for given in prefetch(self._pages(results.columns, results.transposed, prefetch=prefetch)):
+            yield export.columns(given, classes=self._class_names, top_k=self._top_k)
+
+
+def _themselves(rows: Sequence[results.ResultRecord]) -> Sequence[results.ResultRecord]:
+    return rows

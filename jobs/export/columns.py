@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +16,6 @@ from jobs.states import ImageErrorCode, ImageStatus
 if TYPE_CHECKING:
     import numpy as np
 
-    from jobs.records import Selected
-
 __all__ = ["Columns", "Top", "ahead", "columns", "each_value"]
 
 V = TypeVar("V", bound=Hashable)
@@ -25,7 +23,7 @@ T = TypeVar("T")
 
 _AS_THEY_ARE = ("path", "listing", "status", "label", "make", "model", "body", "year", "confidence", "decision",
                 "model_version", "correction")  # fmt: skip
-_DISTINCT = ("path", "confidence")
+_DISTINCT = ("path", "confidence", "content_hash")
 _INFINITY = 0x7C00  # the bits of float16: up to these, numbers have the order of their bits
 
 
@@ -78,30 +76,29 @@ class Columns:
 
 
 def columns(
-    records: Sequence[Selected], *, classes: Callable[[int], Sequence[str]], top_k: int | None = None
+    given: Mapping[str, Sequence[Any]], *, classes: Callable[[int], Sequence[str]], top_k: int | None = None
 ) -> Columns:
-    """Turn a page of rows of `queries.results` into columns that hold what `Result.from_row` makes of each row.
+    """Turn what `queries.results.columns` returns into columns that hold what `Result.from_row` makes of each row.
 
     `classes` returns the classes of a version, by its id, in the card's order.
     """
-    given = dict(zip(records[0]._fields, zip(*records, strict=True), strict=True)) if records else {}
-    values: dict[str, Sequence[Any]] = {name: given.get(name, ()) for name in _AS_THEY_ARE}
-    moments = given.get("finished_at", ())
+    values: dict[str, Sequence[Any]] = {name: given[name] for name in _AS_THEY_ARE}
+    rows, moments = len(given["path"]), given["finished_at"]
     failures = [at for at, status in enumerate(values["status"]) if status == ImageStatus.FAILED]
-    codes: list[str | None] = [None] * len(records)
-    messages: list[str | None] = [None] * len(records)
+    codes: list[str | None] = [None] * rows
+    messages: list[str | None] = [None] * rows
     for at in failures:
         codes[at] = ImageErrorCode(given["error_code"][at]).value
         messages[at] = given["error_message"][at] or ""
     values |= {
-        "job": each_value(str, given.get("job_id", ())),
-        "content_hash": [None if digest is None else digest.hex() for digest in given.get("content_hash", ())],
+        "job": each_value(str, given["job_id"]),
+        "content_hash": [None if digest is None else digest.hex() for digest in given["content_hash"]],
         "finished_at": each_value(iso, moments),
         "error_code": codes,
         "error_message": messages,
     }
-    predicted = (given.get(name, ()) for name in ("version_id", "top_k", "probabilities"))
-    return Columns(len(records), values, moments, _top(*predicted, classes=classes, top_k=top_k))
+    predicted = (given[name] for name in ("version_id", "top_k", "probabilities"))
+    return Columns(rows, values, moments, _top(*predicted, classes=classes, top_k=top_k))
 
 
 def each_value(function: Callable[[V], T], values: Sequence[V]) -> list[T]:

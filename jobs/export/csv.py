@@ -24,6 +24,7 @@ _FORMULA = re.compile("['\t\r\n]|[\\s\ufeff]*[=+\\-@＝＋－＠]")
 
 
 _SPECIAL = re.compile('[,"\r\n]')
+_plain = re.compile('[A-Za-z0-9][^,"\r\n]*').fullmatch  # neither of them: most texts, told at one look
 
 
 def write_csv(pages: Iterable[Columns], stream: BinaryIO) -> int:
@@ -48,6 +49,8 @@ def _cell(value: str | float | None) -> str:
     """Return a value as the text of a cell, guarded, and in quotes where it needs them."""
     if not isinstance(value, str):
         return "" if value is None else repr(value)
+    if _plain(value):
+        return value
     return _quoted(f"'{value}" if _FORMULA.match(value) else value)
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import export
-from jobs.db.queries.results import ResultRecord
+from jobs.db.queries.results import ResultRecord, transposed
 from jobs.errors import OutputError, SettingsInvalid
 from jobs.records import Result
 from jobs.states import ImageErrorCode
@@ -39,7 +39,7 @@ RECORDS = [OK, FAILED]
 
 def pages(records: Sequence[ResultRecord], *, size: int = 1, top_k: int | None = None) -> Iterator[export.Columns]:
     for first in range(0, len(records), size):
-        yield export.columns(records[first : first + size], classes=CLASSES.__getitem__, top_k=top_k)
+        yield export.columns(transposed(records[first : first + size]), classes=CLASSES.__getitem__, top_k=top_k)
 
 
 def results(records: Sequence[ResultRecord], top_k: int | None = None) -> list[dict[str, Any]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -16,13 +16,17 @@ from sqlalchemy import (
     Select,
     Subquery,
     TableValuedAlias,
+    Text,
     and_,
+    exists,
     func,
     literal,
     or_,
     select,
+    type_coerce,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import NullType
 
 from jobs.db.queries import classes, summaries, walks
 from jobs.db.queries.walks import Key, Narrowed, Order
@@ -30,15 +34,18 @@ from jobs.db.tables import BatchRow, ClassRow, CorrectionRow, ImageRow, JobRow, 
 from jobs.states import BatchState, Decision, ImageStatus, ResultOrder
 
 __all__ = [
+    "Columns",
     "Count",
     "FailedImage",
     "Filter",
     "ResultRecord",
+    "columns",
     "counts",
     "errors",
     "in_order",
     "page",
     "records",
+    "transposed",
     "unfinished_jobs",
 ]
 
@@ -106,7 +113,9 @@ class Filter:
         of_class = list(self.of_class(ClassRow))
         versions: tuple[int, ...] | None = None
         if self.version:
-            versions = tuple(connection.scalars(select(VersionRow.id).where(VersionRow.name.in_(self.version))))
+            with_jobs = exists().where(JobRow.version_id == VersionRow.id)  # without jobs nothing is to be sought
+            named = select(VersionRow.id).where(VersionRow.name.in_(self.version), with_jobs)
+            versions = tuple(connection.scalars(named))
         class_ids: tuple[int, ...] | None = None
         if of_class:
             of_version = [ClassRow.version_id.in_(versions)] if versions is not None else []
@@ -154,6 +163,10 @@ class ResultRecord(NamedTuple):
     version_id: int
     model_version: str
     correction: str | None
+
+
+Columns = Mapping[str, Sequence[Any]]
+"""The fields of `ResultRecord`, each with one value per image."""
 
 
 class FailedImage(NamedTuple):
@@ -220,15 +233,38 @@ def unfinished_jobs(connection: Connection, wanted: Filter, *, from_job: int | N
 
 def records(connection: Connection, keys: Sequence[Key]) -> list[ResultRecord]:
     """Return what is stored of these images, in this order; those that are deleted meanwhile are left out."""
+    return list(map(ResultRecord._make, connection.execute(_looked_up(connection, keys)))) if keys else []
+
+
+def columns(connection: Connection, keys: Sequence[Key]) -> Columns:
+    """Return what `records` returns, a sequence for each field, without an object for each row: PostgreSQL makes them
+    itself, and SQLite's times are read once for those that are equal.
+    """
     if not keys:
-        return []
+        return transposed([])
+    rows = _looked_up(connection, keys).subquery()
+    if connection.dialect.name == "sqlite":
+        as_text = (type_coerce(column, Text) if column.name == "finished_at" else column for column in rows.c)
+        found = transposed(connection.execute(select(*as_text)).all())
+        times = found["finished_at"]
+        moments = {text: text and datetime.fromisoformat(text).replace(tzinfo=UTC) for text in set(times)}
+        return {**found, "finished_at": [moments[text] for text in times]}
+    query = select(*(type_coerce(func.array_agg(column), NullType()).label(column.name) for column in rows.c))
+    arrays = connection.execute(query, execution_options={"cars_binary": True}).one()
+    return {name: values or () for name, values in zip(ResultRecord._fields, arrays, strict=True)}
+
+
+def transposed(rows: Sequence[Sequence[Any]]) -> Columns:
+    """Return records as a sequence for each field."""
+    values = zip(*rows, strict=True) if rows else [()] * len(ResultRecord._fields)
+    return dict(zip(ResultRecord._fields, values, strict=True))
+
+
+def _looked_up(connection: Connection, keys: Sequence[Key]) -> Select[*tuple[Any, ...]]:
     places = _places(connection, keys)
-    query = (
-        _joined(select(*_COLUMNS), places)
-        .outerjoin(CorrectionRow, CorrectionRow.content_hash == ImageRow.content_hash)
-        .order_by(places.c.at)
-    )
-    return list(map(ResultRecord._make, connection.execute(query)))
+    corrected = CorrectionRow.content_hash == ImageRow.content_hash
+    query = _joined(select(*_COLUMNS), places).outerjoin(CorrectionRow, corrected)
+    return query.order_by(places.c.at)
 
 
 def _places(connection: Connection, keys: Sequence[Key]) -> TableValuedAlias | Subquery:

@@ -7,10 +7,12 @@ so that no row that was there when a walk began is passed over or met twice whil
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
+from itertools import islice
 from typing import Any, NamedTuple, Self
 
 from sqlalchemy import (
@@ -19,6 +21,7 @@ from sqlalchemy import (
     Integer,
     Select,
     and_,
+    bindparam,
     func,
     literal,
     null,
@@ -236,13 +239,31 @@ def _by_class(connection: Connection, wanted: Narrowed, order: Order, *, after: 
     """Merge the rows of each class, which lie together in the index."""
     decided = wanted.of_decisions()
     if connection.dialect.name == "sqlite":
-        branches = [_branch(wanted, order, each, *decided, after=after) for each in wanted.each_class()]
-        return _keys(connection, branches, order, limit)
+        return _by_class_in_turn(connection, wanted, order, after=after, limit=limit)
     ids = func.unnest(literal(wanted.class_ids, ARRAY(Integer))).table_valued("id", name="wanted").render_derived()
     of_class = _branch(wanted, order, OutcomeRow.class_id == ids.c.id, *decided, after=after)
     rows = of_class.order_by(*_sorted(order, OutcomeRow)).limit(limit).lateral()
     query = select(rows.c.value, rows.c.job_id, rows.c.ordinal).select_from(ids).join(rows, true())
     return list(map(Key._make, connection.execute(query.order_by(*_sorted(order, rows.c)).limit(limit))))
+
+
+def _by_class_in_turn(
+    connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int
+) -> list[Key]:
+    """Merge a cursor for each class, since SQLite has no lateral join: of each only the rows that are needed are read,
+    and all have one statement.
+    """
+    of_class = OutcomeRow.class_id == bindparam("class_id")
+    query = _branch(wanted, order, of_class, *wanted.of_decisions(), after=after)
+    query = query.order_by(*_sorted(order, OutcomeRow)).limit(limit)
+    a_few = {"yield_per": 1 + limit // len(wanted.class_ids or ())}
+    found = [connection.execute(query, {"class_id": each}, execution_options=a_few) for each in wanted.class_ids or ()]
+    start = 1 if order is Order.BY_JOB else 0
+    merged = heapq.merge(*found, key=lambda row: tuple(row[start:]), reverse=order.descending)
+    rows = list(map(Key._make, islice(merged, limit)))
+    for result in found:
+        result.close()
+    return rows
 
 
 def _of_job(connection: Connection, wanted: Narrowed, *, after: Key | None, limit: int) -> list[Key]:
