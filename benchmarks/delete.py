@@ -25,7 +25,8 @@ from sqlalchemy import text
 from jobs import housekeeping
 from jobs.db import migrate
 from jobs.db.database import Database
-from jobs.db.queries import images, jobs, predictions
+from jobs.db.queries import images, jobs, outcomes, predictions
+from jobs.db.queries.classes import CarClass
 from tests.support.servers import Postgres
 
 BATCH, REUSED, PAUSE_SECONDS = 64, 8, 0.02
@@ -43,6 +44,9 @@ PREDICTIONS = """INSERT INTO predictions (version_id, content_hash, label, make,
     SELECT version_id, content_hash, 'Label ' || ordinal % 196, 'Make ' || ordinal % 49, 'Model ' || ordinal % 196,
         'Sedan', 2012, random(), 'model', decode(repeat(md5(CAST(ordinal AS text)), 24), 'hex'), now()
     FROM images JOIN jobs ON jobs.id = job_id WHERE job_id = :job ORDER BY ordinal ON CONFLICT DO NOTHING"""
+CLASSES = """INSERT INTO classes (version_id, label, make, model, body, year)
+    SELECT DISTINCT version_id, label, make, model, body, year FROM predictions ON CONFLICT DO NOTHING"""
+FACT = predictions.Fact(CarClass("x", "x", "x", None, None), 0.5, "model")
 
 
 def fill(database: Database, count: int, *, contents: str, ended: bool = True) -> int:
@@ -54,6 +58,8 @@ def fill(database: Database, count: int, *, contents: str, ended: bool = True) -
         if ended:
             connection.execute(text(SETTLED), {"job": job, "contents": contents})
             connection.execute(text(PREDICTIONS), {"job": job})
+            connection.execute(text(CLASSES))
+            outcomes.fill(connection, job, first=0, last=count - 1)
     return job
 
 
@@ -94,10 +100,11 @@ def commit(database: Database, job: int, ordinals: range, *, victim: str, seed: 
     began = time.perf_counter()
     with database.write() as connection:
         predictions.store(connection, version, new)
-        predictions.protect(connection, version, reused)
+        protected = predictions.protect(connection, version, reused)
         jobs.count_up(connection, job, jobs.Counts(ok=len(new), failed=0, cached=0))
         settled = [images.Outcome(at, one, None) for at, one in zip(ordinals, mine, strict=True)]
-        images.settle(connection, job, settled)
+        facts = dict.fromkeys(mine, FACT) | protected
+        images.settle(connection, job, settled, version_id=version, facts=facts)
     return time.perf_counter() - began
 
 
@@ -135,7 +142,7 @@ def measure(url: str, what: str, count: int, *, shared: bool) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         used = sum(cpu for pid, cpu in server_seconds(deleting).items() if pid not in writers)
     with deleting.write() as connection:
-        connection.execute(text("TRUNCATE jobs, images, batches, predictions CASCADE"))
+        connection.execute(text("TRUNCATE jobs, images, batches, predictions, outcomes, totals, classes CASCADE"))
     deleting.close()
     writing.close()
     return {

@@ -144,13 +144,14 @@ def _jobs(connection: Connection, rows: int) -> list[Span]:
     spans = []
     for at, size in enumerate(map(int, sizes)):
         began, last = start + at * step, at == JOBS - 1
+        version_id = first.id if at < JOBS * 3 // 5 else second
         values = {
             "name": f"night {at}", "source": f"/photos/{at}", "state": JobState.RUNNING, "top_k": 5, "priority": 1,
-            "version_id": first.id if at < JOBS * 3 // 5 else second, "created_at": began, "started_at": began,
+            "version_id": version_id, "created_at": began, "started_at": began,
             "scanned_at": began, "total": size,
         }  # fmt: skip
         job = connection.execute(insert(JobRow).values(values).returning(JobRow.id)).scalar_one()
-        spans.append(Span(job, values["version_id"], size, began, began + 0.8 * step, last))
+        spans.append(Span(job, version_id, size, began, began + 0.8 * step, last))
     return spans
 
 

@@ -169,6 +169,10 @@ def questions(client: Client, draws: Draws, repeats: int, only: re.Pattern[str])
                 asked = [question.wanted(draws) for _ in range(repeats)]
                 page(client, asked[0], number)  # opens connections and compiles the statement
                 yield figures(name, [page(client, each, number) for each in asked])
+
+    def of_a_job(by: str) -> object:
+        return client.summary(str(draws.job()), by=by)
+
     others: dict[str, Callable[[], Any]] = {
         "status": lambda: client.job(str(draws.job())),
         "jobs": lambda: list(client.jobs(limit=PAGE)),
@@ -176,7 +180,7 @@ def questions(client: Client, draws: Draws, repeats: int, only: re.Pattern[str])
         "summary": client.summary,
         "summary of a job": lambda: client.summary(str(draws.job())),
         **{f"summary by {by}": partial(client.summary, by=by) for by in SUMMARIES},
-        **{f"summary of a job by {by}": (lambda by=by: client.summary(str(draws.job()), by=by)) for by in SUMMARIES},
+        **{f"summary of a job by {by}": partial(of_a_job, by) for by in SUMMARIES},
         "summary by make, since": lambda: client.summary(by="make", since=draws.moment()),
     }
     for name, ask in others.items():

@@ -41,7 +41,7 @@ def write_csv(pages: Iterable[Columns], stream: BinaryIO) -> int:
 def _lines(page: Columns) -> Iterator[str]:
     """Yield each row of a page as a line of the csv module, whose own writer would take longer than all the rest."""
     cells = page.cells(_cell)
-    cells["top"] = list(map(_quoted, top_texts(page.top)))
+    cells["top"] = [_in_quotes(text) if '"' in text else text for text in top_texts(page.top)]
     return map(",".join, zip(*(cells[name] for name in COLUMNS), strict=True))
 
 
@@ -56,7 +56,11 @@ def _cell(value: str | float | None) -> str:
 
 def _quoted(text: str) -> str:
     """Return a text in quotes if it needs them."""
-    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
+    return _in_quotes(text) if _SPECIAL.search(text) else text
+
+
+def _in_quotes(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
 
 
 def print_csv(rows: Iterable[Row], stream: TextIO, columns: Sequence[str] | None) -> int:

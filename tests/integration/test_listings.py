@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from jobs import Client, Job
 from jobs.errors import ListingNotFound, NotPossible, SettingsInvalid
@@ -402,3 +402,29 @@ def test_requests_that_contradict_themselves(client: Client, tmp_path: Path, run
         client.submit([folder / "acura" / "0.png"], manifest="cars.csv")
     assert runtime() is not None
     assert list(client.jobs()) == []
+
+
+def test_a_batch_reads_its_own_images_alone(client: Client, runtime: Make, tmp_path: Path) -> None:
+    """PostgreSQL takes a job that is newer than its statistics for a small one; that must cost nothing."""
+    if client.database.sqlite:
+        pytest.skip("SQLite keeps no statistics, and does not say how many rows it has read")
+    worker = runtime(batch_size=10)
+    for number in range(300):
+        photo(tmp_path / "shop" / f"{number // 5:03}" / f"{number}.png", ACURA)
+    done(client, worker, tmp_path / "shop")
+    with client.database.write() as connection:
+        name = connection.scalar(text("SELECT quote_ident(current_database())"))
+        connection.execute(text(f"ALTER DATABASE {name} SET enable_seqscan = off"))  # which is right for a small table
+        connection.execute(text("ANALYZE"))
+    worker.database.close()  # its next connections have the setting
+    listed(client, worker, tmp_path / "shop")
+    read: dict[str, int] = {}
+
+    @event.listens_for(worker.database.engine, "after_cursor_execute")
+    def note(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        with cursor.connection.cursor() as asked:
+            asked.execute("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'images'")
+            read[statement] = asked.fetchone()[0]  # in the transaction so far
+
+    assert classify_batch(worker)
+    assert 0 < max(read.values()) <= 100, {sql: rows for sql, rows in read.items() if rows > 100}

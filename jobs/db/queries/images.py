@@ -170,9 +170,10 @@ def _update(connection: Connection, job_id: int, finished: Sequence[Outcome], *,
         "error_message = new.message, finished_at = %s "
         "FROM unnest(%b::int[], %b::text[], %b::bytea[], %b::text[], %b::text[]) "
         "AS new(ordinal, status, content_hash, code, message) "
-        "WHERE images.job_id = %s AND images.ordinal = new.ordinal"
+        "WHERE images.job_id = %s AND images.ordinal = new.ordinal AND images.ordinal BETWEEN %s AND %s"
     )
-    connection.exec_driver_sql(sql, (moment, *columns, job_id))
+    first, last = min(columns[0]), max(columns[0])  # else all of a job that PostgreSQL takes for small would be read
+    connection.exec_driver_sql(sql, (moment, *columns, job_id, first, last))
 
 
 def _status(outcome: Outcome) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, cast
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    ScalarSelect,
     Select,
     and_,
     bindparam,
@@ -260,10 +261,22 @@ def claim(connection: Connection, job_id: int, *, names: Sequence[str] | None = 
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("LOCK TABLE corrections IN ROW EXCLUSIVE MODE"))
-    pending = (  # from the end: that is where most of those are that are left
+    pending = _last_pending(connection)
+    due = due_of(job_id).where(pending.is_(None))
+    if names is not None:
+        due = due.where(ListingRow.name.in_(names))
+    return list(connection.scalars(due.limit(limit).with_for_update(skip_locked=True)))
+
+
+def _last_pending(connection: Connection) -> ScalarSelect[int]:
+    """Select a pending image of a listing, from the end: that is where most of those are that are left."""
+    name: ColumnElement[str] = ListingRow.name.expression
+    if connection.dialect.name == "postgresql":
+        name = name.collate("default")  # as the index of images is: with another, all images of the job would be read
+    return (
         select(ImageRow.ordinal)
         .where(
-            ImageRow.listing == ListingRow.name,
+            ImageRow.listing == name,
             ImageRow.job_id == ListingRow.job_id,
             ImageRow.status == ImageStatus.PENDING,
         )
@@ -272,10 +285,6 @@ def claim(connection: Connection, job_id: int, *, names: Sequence[str] | None = 
         .correlate(ListingRow)
         .scalar_subquery()
     )
-    due = due_of(job_id).where(pending.is_(None))
-    if names is not None:
-        due = due.where(ListingRow.name.in_(names))
-    return list(connection.scalars(due.limit(limit).with_for_update(skip_locked=True)))
 
 
 def contents(connection: Connection, job_id: int, version_id: int, names: Sequence[str]) -> Iterator[Content]:
@@ -303,7 +312,9 @@ def paths(connection: Connection, job_id: int, ordinals: Collection[int]) -> Map
     found: dict[int, str] = {}
     listed = sorted(ordinals)
     for start in range(0, len(listed), TOGETHER):
-        some = and_(ImageRow.job_id == job_id, ImageRow.ordinal.in_(listed[start : start + TOGETHER]))
+        part = listed[start : start + TOGETHER]
+        # The range, too: PostgreSQL reads all images of a job that it takes for small, being newer than its statistics.
+        some = and_(ImageRow.job_id == job_id, ImageRow.ordinal.in_(part), ImageRow.ordinal.between(part[0], part[-1]))
         found |= {
             row.ordinal: row.path for row in connection.execute(select(ImageRow.ordinal, ImageRow.path).where(some))
         }

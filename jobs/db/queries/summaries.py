@@ -116,7 +116,8 @@ def listings(connection: Connection, job_id: int | None, *, since: date | None, 
 
 def _first_names(connection: Connection, limit: int) -> list[str]:
     """Walk along the index of listings, from each to the next."""
-    walk = select(func.min(ImageRow.listing).label("name"), literal(1).label("step")).cte("walk", recursive=True)
+    first = select(func.min(ImageRow.listing).label("name"), literal(1).label("step"))
+    walk = first.where(ImageRow.listing.is_not(None)).cte("walk", recursive=True)  # as the index is
     following = (
         select(func.min(ImageRow.listing)).where(ImageRow.listing > walk.c.name).correlate(walk).scalar_subquery()
     )

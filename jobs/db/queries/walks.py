@@ -95,16 +95,23 @@ class Narrowed:
         """Whether the rows of its classes can be merged."""
         return self.class_ids is not None and len(self.class_ids) <= MOST_BRANCHES
 
-    def conditions(self) -> Iterator[ColumnElement[bool]]:
-        """Yield what an outcome must fulfil, but for its class, its decision and being a failure."""
+    def conditions(self, *, along: Order | None = None) -> Iterator[ColumnElement[bool]]:
+        """Yield what an outcome must fulfil, but for its class, its decision and being a failure.
+
+        `along` an order that is not of the confidence, no index finds that: a planner, which takes decision and
+        confidence for independent, would expect few rows where there are many. Where they are few, `ranges` are sought.
+        """
+        confidence: ColumnElement[Any] = OutcomeRow.confidence.expression
+        if along not in (None, Order.SUREST, Order.UNSUREST):
+            confidence = confidence + 0
         if self.job_id is not None:
             yield OutcomeRow.job_id == self.job_id
         if self.version_ids is not None:
             yield OutcomeRow.version_id.in_(self.version_ids)
         if self.min_confidence is not None:
-            yield OutcomeRow.confidence >= self.min_confidence
+            yield confidence >= self.min_confidence
         if self.max_confidence is not None:
-            yield OutcomeRow.confidence <= self.max_confidence
+            yield confidence <= self.max_confidence
         if self.since is not None:
             yield OutcomeRow.finished_at >= self.since
         if self.until is not None:
@@ -225,7 +232,7 @@ def _branch(wanted: Narrowed, order: Order, *conditions: ColumnElement[bool], af
     """Return the wanted outcomes after a key; `conditions` are those in class and decision."""
     value: ColumnElement[Any] = null() if order is Order.BY_JOB else _column(order)  # then the index alone has the key
     query = select(value.label("value"), OutcomeRow.job_id, OutcomeRow.ordinal)
-    query = _of_listing(query.where(*wanted.conditions(), *conditions), wanted)
+    query = _of_listing(query.where(*wanted.conditions(along=order), *conditions), wanted)
     if after is None:
         return query
     place, last = [OutcomeRow.job_id, OutcomeRow.ordinal], [after.job_id, after.ordinal]
@@ -278,7 +285,7 @@ def _by_time(connection: Connection, wanted: Narrowed, order: Order, *, after: K
         return _by_class(connection, wanted, order, after=after, limit=limit)
     if wanted.listing is None and wanted.by_confidence and _are_few(connection, wanted.ranges()):
         parts = [_branch(wanted, order, each, *wanted.of_classes(), after=after) for each in wanted.ranges()]
-        return _merged(connection, [part.limit(FEW + 1) for part in parts], order, limit)
+        return _merged(connection, [_all_of(part, OutcomeRow.confidence) for part in parts], order, limit)
     if wanted.listing is None and wanted.decisions and not wanted.every_decision:
         decided = [OutcomeRow.decision == each for each in wanted.decisions]
         branches = [_branch(wanted, order, each, *wanted.of_classes(), after=after) for each in decided]
@@ -291,10 +298,15 @@ def _by_confidence(
 ) -> list[Key]:
     if wanted.few_classes and _are_few(connection, wanted.each_class()):
         parts = [_branch(wanted, order, each, *wanted.of_decisions(), after=after) for each in wanted.each_class()]
-        return _merged(connection, [part.limit(FEW + 1) for part in parts], order, limit)
+        return _merged(connection, [_all_of(part, OutcomeRow.finished_at) for part in parts], order, limit)
     decided = [OutcomeRow.decision == each for each in wanted.decisions]
     branches = [_branch(wanted, order, each, *wanted.of_class(), after=after) for each in decided]
     return _keys(connection, branches, order, limit)
+
+
+def _all_of(part: Branch, column: ColumnElement[Any] | Any) -> Branch:
+    """Return all of the few rows of a branch, in the order of the index that finds them, so that it is taken."""
+    return part.order_by(column, OutcomeRow.job_id, OutcomeRow.ordinal).limit(FEW + 1)
 
 
 def _are_few(connection: Connection, parts: Sequence[ColumnElement[bool]]) -> bool:
