@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from jobs import results
+from jobs import cursors, results
 from jobs.db.paging import pages
 from jobs.db.queries import jobs, listings
 from jobs.errors import JobNotFound, ListingNotFound, SettingsInvalid
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from jobs.backend import Backend
 
-__all__ = ["ListingFilters", "Listings", "Verdicts"]
+__all__ = ["ListingFilters", "ListingPage", "Listings", "Verdicts"]
 
 PAGE = 500
+LAST_NAME = "\U0010ffff"  # no listing's name comes after it
 _OF_JOB = re.compile(r"(\d{1,18}):(.+)", re.DOTALL)
 
 
@@ -64,7 +65,8 @@ class Listings:
         names: Any = make_filter(self._backend.database, None, **wanted)
         fields = {field: getattr(names, field) for field in wanted}
         fitting = listings.Filter(conflict=conflict, needs_review=needs_review, **fields)
-        return Verdicts(self._backend, number, fitting)
+        asked = {"job": number, "conflict": conflict, "needs_review": needs_review, **fields}
+        return Verdicts(self._backend, number, fitting, asked=asked)
 
     def get(self, listing: str) -> ListingDetails:
         """Return a listing, `JOB:NAME`, with its images. Raises JobNotFound, ListingNotFound or SettingsInvalid."""
@@ -107,33 +109,67 @@ def _top(row: Mapping[str, Any]) -> TopLabel:
     return {"label": row["label"], "confidence": row["confidence"]}
 
 
+class ListingPage(NamedTuple):
+    """Some verdicts, and the cursor of those that follow; None where these are the last."""
+
+    listings: list[Listing]
+    next: str | None
+
+
 class Verdicts:
     """The verdicts that fit a filter. Iterating asks the database anew, a page at a time."""
 
-    def __init__(self, backend: Backend, job_id: int | None, wanted: listings.Filter) -> None:
+    def __init__(
+        self, backend: Backend, job_id: int | None, wanted: listings.Filter, *, asked: Mapping[str, object]
+    ) -> None:
         self._backend = backend
         self._job_id = job_id
         self._wanted = wanted
+        self._asked = asked
 
     def __iter__(self) -> Iterator[Listing]:
+        return map(Listing.from_row, self._rows(None, size=PAGE))
+
+    def page(self, after: str | None = None, *, limit: int = 100) -> ListingPage:
+        """Return the next listings after a cursor, which an earlier page of the same query has returned as `next`.
+
+        Raises SettingsInvalid for a cursor of another query.
+        """
+        place: tuple[Any, ...] | None = None
+        if after is not None:
+            place = cursors.decode_values(after, asked=self._asked, kinds=((int,), (bool,), (float, int), (str,)))
+        rows = list(islice(self._rows(place, size=limit), limit))
+        following = None
+        if len(rows) == limit:
+            last = rows[-1]
+            values = (last.job_id, last.conflict, last.confidence, last.name)
+            following = cursors.encode_values(values, asked=self._asked)
+        return ListingPage(list(map(Listing.from_row, rows)), following)
+
+    def _rows(self, after: tuple[Any, ...] | None, *, size: int) -> Iterator[listings.ListingRecord]:
+        """Yield what follows a place: (job, conflict, confidence, name)."""
         if self._job_id is not None:
             job_ids = [self._job_id]
         else:
             with self._backend.database.read() as connection:
                 job_ids = sorted(listings.current(connection))
         if self._wanted.by_doubt:
-            streams = [self._of(job_id) for job_id in job_ids]
-            rows = heapq.merge(*streams, key=lambda row: (not row.conflict, row.confidence, row.job_id, row.name))
-        else:
-            rows = (row for job_id in job_ids for row in self._of(job_id))
-        return map(Listing.from_row, rows)
+            streams = [self._of(job_id, _in_doubt(job_id, after), size=size) for job_id in job_ids]
+            yield from heapq.merge(*streams, key=lambda row: (not row.conflict, row.confidence, row.job_id, row.name))
+            return
+        for job_id in job_ids:
+            if after is None or job_id > after[0]:
+                yield from self._of(job_id, None, size=size)
+            elif job_id == after[0]:
+                yield from self._of(job_id, listings.Place(*after[1:]), size=size)
 
-    def _of(self, job_id: int) -> Iterator[listings.ListingRecord]:
+    def _of(self, job_id: int, start: listings.Place | None, *, size: int) -> Iterator[listings.ListingRecord]:
         def fetch(after: listings.ListingRecord | None, limit: int) -> Sequence[listings.ListingRecord]:
+            place = start if after is None else listings.Place(after.conflict, after.confidence, after.name)
             with self._backend.database.read() as connection:
-                return listings.page(connection, job_id, self._wanted, after=after, limit=limit)
+                return listings.page(connection, job_id, self._wanted, after=place, limit=limit)
 
-        for rows in pages(fetch, key=lambda row: row, size=PAGE):
+        for rows in pages(fetch, key=lambda row: row, size=size):
             yield from rows
 
     def first(self, count: int) -> list[Listing]:
@@ -145,3 +181,12 @@ class Verdicts:
         from jobs import export
 
         return export.write_listings((row.to_dict() for row in self), Path(path))
+
+
+def _in_doubt(job_id: int, after: tuple[Any, ...] | None) -> listings.Place | None:
+    """Return where a job's listings continue after a place among those of all jobs: equal doubts come by job."""
+    if after is None:
+        return None
+    of_job, conflict, confidence, name = after
+    name = name if job_id == of_job else "" if job_id > of_job else LAST_NAME
+    return listings.Place(conflict, confidence, name)

@@ -97,6 +97,7 @@ ALLOWED: tuple[tuple[str, str, str], ...] = (
     ("jobs/", 'car photos|photos/"|/photos', "what users classify, and folders in examples"),
     ("jobs/cli/commands/report.py", '"--photos"', "an option of users"),
     ("jobs/", r"\bphotos?\b(: |`|\"|\})", "fields of the JSON of a verdict on a listing"),
+    ("jobs/web/pages/listings.py", r"verdict\.photo\b", "the same"),
     ("jobs/", "photos_changed", "a field of the JSON of a difference"),
     ("workers/classification/verdicts.py", r"\bphotos?\b(=|`)|one\.photo\b", "the same"),
     ("model/training/train.py", "statistics of plain photos", "a key of cards, as earlier releases wrote them"),

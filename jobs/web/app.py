@@ -31,7 +31,18 @@ from jobs.web.access import Access
 from jobs.web.bodies import BoundedBodies
 from jobs.web.console import Console, page
 from jobs.web.guard import Guard
-from jobs.web.pages import demo, gallery, jobs, models, monitoring, sign_in, training, workers
+from jobs.web.pages import (
+    demo,
+    gallery,
+    jobs,
+    listings,
+    models,
+    monitoring,
+    schedules,
+    sign_in,
+    training,
+    workers,
+)
 from jobs.web.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
@@ -57,8 +68,10 @@ ROUTES: tuple[Route, ...] = (
     *demo.ROUTES,
     *jobs.ROUTES,
     *gallery.ROUTES,
+    *listings.ROUTES,
     *models.ROUTES,
     *training.ROUTES,
+    *schedules.ROUTES,
     *workers.ROUTES,
     *monitoring.ROUTES,
     *sign_in.ROUTES,

@@ -12,6 +12,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from jobs.errors import SettingsInvalid
 from jobs.report.page import environment
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from jobs.web.access import Access
     from jobs.web.thumbnails import Thumbnails
 
-__all__ = ["Console", "Form", "console_of", "follows", "page", "posting", "redirect", "whole_number"]
+__all__ = ["Console", "Form", "console_of", "follows", "fraction", "page", "posting", "redirect", "whole_number"]
 
 
 @dataclass(frozen=True)
@@ -110,3 +111,13 @@ async def _file(data: FormData) -> bytes | None:
 def whole_number(text: str | None, *, default: int, most: int) -> int:
     """Return a number from 1 to `most` of a query or a form; `default` for what is none."""
     return min(most, max(1, int(text))) if text and re.fullmatch(r"[0-9]{1,9}", text) else default
+
+
+def fraction(text: str | None) -> float | None:
+    """Return a confidence that was written in per cent. Raises SettingsInvalid for what is none."""
+    if text is None:
+        return None
+    try:
+        return min(100.0, max(0.0, float(text))) / 100
+    except ValueError as exc:
+        raise SettingsInvalid(f"a confidence is a number from 0 to 100, not {text!r}") from exc

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from jobs import Client
 from tests.support.artifacts import write_artifact
+from tests.support.axe import violations
 from tests.support.processes import RunCars, WorkerProcess
 
 TOKEN = "a secret of many characters"
@@ -19,12 +18,6 @@ DROP = """content => {
     transfer.items.add(new File([new Uint8Array(content)], "car.jpg", {type: "image/jpeg"}));
     return transfer;
 }"""
-
-
-def violations(page: Page) -> list[tuple[str, Any]]:
-    """Return what axe-core finds that is serious or worse."""
-    found = Axe().run(page).response["violations"]
-    return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
 
 
 def test_a_photo_that_is_dropped_is_classified(

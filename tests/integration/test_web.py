@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import pytest
 from PIL import Image
@@ -22,6 +24,7 @@ from tests.support.processes import CHECKOUT, run_cars
 
 TOKEN = "a secret of many characters"
 HOSTILE = "<script>alert(1)</script>"
+MIXED = "50% <i>&'#?"
 NAMES = ("<img src=x onerror=alert(2)>.jpg", "\"' onload='alert(3).jpg", "{{7*7}}.jpg", "\u202egpj.exe.jpg")
 
 
@@ -46,8 +49,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> _Done:
     submitted = run_cars("submit", folder, "--name", HOSTILE, "--key", "k", env=env, timeout=240)
     assert submitted.returncode == 0, submitted.stderr
     assert run_cars("classify", folder / "<i>listing", env=env, timeout=240).returncode == 0
+    for number, shows in enumerate((100, 102)):  # cars of two makes, says the scripted engine
+        (above / "cars" / MIXED).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (shows, number, 0)).save(above / "cars" / MIXED / f"{number}.png")
+    assert run_cars("classify", above / "cars", env=env, timeout=240).returncode == 0
     settings = load(home=home, engine=SCRIPTED["CARS_ENGINE"])
     with Client(settings=settings) as client:
+        client.schedules.add("nightly", above / "cars", cron="0 2 * * *", timezone="Europe/Berlin")
         assert client.job("1").status().state == "completed_with_errors", "the same worker has done both"
     return _Done(settings, folder)
 
@@ -80,7 +88,12 @@ def form_token(browser: TestClient, page: str = "/") -> str:
     return found[1]
 
 
-PAGES = ("/", "/jobs", "/jobs/1", "/models", "/models/production", "/training", "/workers", "/jobs?state=running")
+MIXED_PAGE = f"/listing?{urlencode({'job': 3, 'name': MIXED})}"
+PAGES = (
+    *("/", "/jobs", "/jobs/1", "/models", "/models/production", "/training", "/workers", "/jobs?state=running"),
+    *("/listings", "/listings?job=1", MIXED_PAGE, "/review", "/schedules", "/schedules/nightly"),
+    "/schedules/nightly/remove",
+)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -106,7 +119,10 @@ def test_a_page_that_is_open_gets_only_what_changes(browser: TestClient, page: s
 
 
 def test_hostile_names_are_text_on_every_page(browser: TestClient) -> None:
-    for page in ("/jobs", "/jobs/1", "/jobs/99<i>x", "/jobs/1?make=<i>x", "/jobs/1?listing=<i>x", "/models/<i>x"):
+    own = ("/jobs", "/jobs/1", "/jobs/99<i>x", "/jobs/1?make=<i>x", "/jobs/1?listing=<i>x", "/models/<i>x")
+    listings = ("/listings", "/listings?job=<i>x", "/listings?make=<i>x", MIXED_PAGE, "/listing?job=1&name=<i>x")
+    others = ("/review", "/review?image=<i>x&label=<i>y&before=<i>z", "/review?after=<i>x", "/schedules/<i>x")
+    for page in (*own, *listings, *others):
         text = browser.get(page).text
         assert "<script>alert" not in text
         assert "<img src=x" not in text
@@ -165,6 +181,12 @@ def test_the_gallery_is_filtered_and_paged(browser: TestClient, monkeypatch: pyt
         "/static//etc/passwd",
         "/jobs/" + "9" * 400,
         "/models/..%2f..%2fetc",
+        "/listing?job=1&name=../secret",
+        "/listing?job=1:x&name=%00",
+        "/listing?job=../1&name=x",
+        "/listing",
+        "/listings?job=one",
+        "/schedules/..%2f..%2fetc",
     ],
 )
 def test_no_path_leads_out(browser: TestClient, address: str) -> None:
@@ -220,6 +242,72 @@ def test_forms_of_other_sites_are_refused(browser: TestClient, headers: dict[str
     for path in ("/jobs", "/sign-in"):
         answer = browser.post(path, data={"form_token": token, "source": "/"}, headers=headers)
         assert answer.status_code == 403
+
+
+def test_listings_are_filtered_and_paged(browser: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert browser.get("/listings?min_confidence=abc").status_code == 400
+    assert browser.get("/listings?make=Trabant").status_code == 400
+    assert browser.get("/listings?after=nonsense").status_code == 400
+    assert "conflict" in browser.get("/listings?job=3&only=conflict").text
+    assert "No listing fits" in browser.get("/listings?job=2").text
+    monkeypatch.setattr("jobs.web.pages.listings.LISTINGS", 1)
+    seen, page = list[str](), "/listings"
+    while page:
+        text = browser.get(page).text
+        seen += re.findall(r'href="/listing\?([^"]*)"', text)
+        following = re.search(r'href="([^"]*after=[^"]*)">Next page', text)
+        page = following[1].replace("&amp;", "&") if following else ""
+    with Client(settings=browser.app.state.console.client.settings) as client:  # type: ignore[attr-defined]
+        assert len(seen) == len(set(seen)) == len(list(client.listings.find()))
+
+
+def test_a_review_corrects_a_listing_and_is_undone(browser: TestClient) -> None:
+    page = browser.get("/review")
+    assert "Which car is" in page.text
+    image = html.unescape(re.findall(r'name="image" value="([^"]+)"', page.text)[0])
+    token = form_token(browser, "/review")
+    client = browser.app.state.console.client  # type: ignore[attr-defined]
+    refused = browser.post("/review", data={"form_token": token, "image": image, "label": "Trabant 601"})
+    assert refused.status_code == 400
+    assert "is not a class" in refused.text
+    assert "Which car is" in refused.text
+    label = html.unescape(re.findall(r'name="label" value="([^"]+)"', page.text)[0])
+    answer = browser.post("/review", data={"form_token": token, "image": image, "label": label})
+    assert [one.label for one in client.corrections] == [label]
+    following = browser.get(answer.headers["location"])
+    assert "is corrected to" in following.text
+    undone = browser.post("/review/undo", data={"form_token": token, "image": image})
+    assert undone.status_code == 303
+    assert list(client.corrections) == []
+    assert browser.post("/review/undo", data={"form_token": token, "image": image}).status_code == 409
+
+
+def test_a_schedule_is_added_paused_run_and_removed(browser: TestClient, done: _Done) -> None:
+    token = form_token(browser, "/schedules")
+    client = browser.app.state.console.client  # type: ignore[attr-defined]
+
+    def post(path: str, **fields: str) -> Any:
+        return browser.post(path, data={"form_token": token, **fields})
+
+    asked = {"name": "weekly", "source": str(done.folder), "cron": "0 3 * * 0"}
+    for wrong in ({"every": "15m"}, {"cron": "61 * * * *"}, {"name": "<i>x"}, {"keep": "many"}, {"source": "/nowhere"}):
+        refused = post("/schedules", **{**asked, **wrong})
+        assert (refused.status_code, 'role="alert"' in refused.text) == (400, True), wrong
+    assert post("/schedules", **asked, keep="7").status_code == 303
+    assert post("/schedules", **{**asked, "cron": "0 4 * * 0"}).status_code == 400, "another one of this name"
+    assert post("/schedules/weekly/pause").headers["location"] == "/schedules/weekly"
+    assert client.schedules.show("weekly").paused
+    assert "paused" in browser.get("/schedules").text
+    post("/schedules/weekly/resume")
+    assert not client.schedules.show("weekly").paused
+    job = post("/schedules/weekly/run").headers["location"].rpartition("/")[2]
+    assert "is still running" in post("/schedules/weekly/run").text
+    client.job(job).cancel()
+    assert "Remove" in browser.get("/schedules/weekly/remove").text
+    assert client.schedules.show("weekly"), "not before it is confirmed"
+    assert post("/schedules/weekly/remove").status_code == 303
+    assert [one.name for one in client.schedules.list()] == ["nightly"]
+    client.job(job).delete()
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", ""])

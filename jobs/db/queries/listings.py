@@ -46,6 +46,7 @@ __all__ = [
     "Content",
     "Filter",
     "ListingRecord",
+    "Place",
     "Shared",
     "Verdict",
     "add",
@@ -84,6 +85,14 @@ class Content(NamedTuple):
     probabilities: bytes | None
     correction: str | None
     corrected_at: datetime | None
+
+
+class Place(NamedTuple):
+    """Where a page of a job's listings has ended: after which one, in the order of the filter."""
+
+    conflict: bool
+    confidence: float
+    name: str
 
 
 class Verdict(NamedTuple):
@@ -383,7 +392,7 @@ def current(connection: Connection) -> list[int]:
 
 
 def page(
-    connection: Connection, job_id: int, wanted: Filter, *, after: ListingRecord | None, limit: int
+    connection: Connection, job_id: int, wanted: Filter, *, after: Place | None, limit: int
 ) -> list[ListingRecord]:
     """List the job's next listings with a verdict, in the order of the filter."""
     query = _with_version().where(ListingRow.job_id == job_id, *wanted.conditions())

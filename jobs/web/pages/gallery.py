@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from jobs.errors import LabelNotFound, SettingsInvalid
 from jobs.states import Decision, ImageFailure, ImageStatus
-from jobs.web.console import console_of, follows, page
+from jobs.web.console import console_of, follows, fraction, page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobs.records import Result
     from jobs.results import ResultFilters
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "thumbnail_address"]
 
 IMAGES = 48  # on a page
 
@@ -63,22 +63,12 @@ def _page(job: Job, asked: Mapping[str, str], *, after: str | None) -> tuple[Seq
         "make": asked.get("make"),
         "status": asked.get("status"),
         "listing": asked.get("listing"),
-        "min_confidence": _fraction(asked.get("min_confidence")),
-        "max_confidence": _fraction(asked.get("max_confidence")),
+        "min_confidence": fraction(asked.get("min_confidence")),
+        "max_confidence": fraction(asked.get("max_confidence")),
         "top_k": 3,
     }
     found = job.results(**wanted).page(after, limit=IMAGES)
     return found.results, found.next
-
-
-def _fraction(text: str | None) -> float | None:
-    """Return a confidence that was written in per cent."""
-    if text is None:
-        return None
-    try:
-        return min(100.0, max(0.0, float(text))) / 100
-    except ValueError as exc:
-        raise SettingsInvalid(f"a confidence is a number from 0 to 100, not {text!r}") from exc
 
 
 def thumbnail_address(job: str, path: str) -> str:

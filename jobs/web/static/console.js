@@ -1,5 +1,14 @@
 // What pages do beyond htmx: an image may be dropped or pasted into the demo. Without JavaScript its form does the same.
+// On the page of reviews a key does what the element that names it in `data-key` does; there is a button for each.
 "use strict";
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+  const meant = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+  if (!meant) return;
+  event.preventDefault();
+  if (meant.matches("input")) meant.focus();
+  else meant.click();
+});
 (() => {
   const form = document.querySelector("form[data-drop]");
   if (!form) return;
