@@ -36,7 +36,7 @@ def fill(folder: Path, settings_home: Path) -> None:
             file = folder / f"car {listing:02}" / f"{shot}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             image = draw(CARS[listing % len(CARS)], seed=100 * listing + shot)
-            # The left edge tells the scripted engine a class; every fifth listing shows cars of two makes.
+            # The left edge tells the scripted engine which class to say; every fifth listing shows cars of two makes.
             edge = 10 * listing + (60 if listing % 5 == 4 and shot else 0)
             image.paste((edge, 120, 140), (0, 0, image.width // 8, image.height))
             image.save(file)
@@ -52,7 +52,8 @@ def take(address: str, target: Path, chromium: str) -> None:
     listing = f"/listing?{urlencode({'job': 2, 'name': 'car 00'})}"
     pages = {
         "demo": "/", "jobs": "/jobs", "job": "/jobs/1", "listings": "/listings", "listing": listing,
-        "review": "/review", "schedules": "/schedules", "schedule": "/schedules/nightly", "models": "/models", "workers": "/workers",
+        "review": "/review", "schedules": "/schedules", "schedule": "/schedules/nightly",
+        "models": "/models", "workers": "/workers",
     }  # fmt: skip
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

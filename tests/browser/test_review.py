@@ -23,6 +23,12 @@ def mixed(folder: Path, count: int) -> Path:
     return folder
 
 
+def press(page: Page, key: str) -> None:
+    """Press a key once the page has loaded, its script included."""
+    page.wait_for_load_state()
+    page.keyboard.press(key)
+
+
 def test_a_review_by_keyboard_with_undo(
     page: Page, console: Callable[..., str], local_worker: WorkerProcess, tmp_path: Path
 ) -> None:
@@ -33,21 +39,21 @@ def test_a_review_by_keyboard_with_undo(
         expect(title).to_contain_text("car 0")
         expect(page.locator(".photos img")).to_have_count(2)
         said = page.get_by_role("button", name="1 ").first.get_attribute("value")
-        page.keyboard.press("1")
+        press(page, "1")
         expect(title).to_contain_text("car 1")
         expect(page.get_by_role("status")).to_contain_text("is corrected to")
         assert [one.label for one in client.corrections] == [said]
-        page.keyboard.press("u")
+        press(page, "u")
         expect(title).to_contain_text("car 0")
         assert list(client.corrections) == []
-        page.keyboard.press("s")
+        press(page, "s")
         expect(title).to_contain_text("car 1")
-        page.keyboard.press("/")
+        press(page, "/")
         expect(page.get_by_label("Another class")).to_be_focused()
         page.keyboard.type(said or "")
-        page.keyboard.press("Enter")
+        press(page, "Enter")
         expect(title).to_contain_text("car 2")
-        page.keyboard.press("s")
+        press(page, "s")
         expect(page.get_by_text("Nothing more needs a review")).to_be_visible()
 
 
