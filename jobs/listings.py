@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby, islice
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["ListingFilters", "ListingPage", "Listings", "Verdicts"]
 
 PAGE = 500
-LAST_NAME = "\U0010ffff"  # no listing's name comes after it
 _OF_JOB = re.compile(r"(\d{1,18}):(.+)", re.DOTALL)
 
 
@@ -128,49 +126,30 @@ class Verdicts:
         self._asked = asked
 
     def __iter__(self) -> Iterator[Listing]:
-        return map(Listing.from_row, self._rows(None, size=PAGE))
+        def fetch(after: listings.ListingRecord | None, limit: int) -> Sequence[listings.ListingRecord]:
+            return self._rows(None if after is None else _place(after), limit=limit)
+
+        for rows in pages(fetch, key=lambda row: row, size=PAGE):
+            yield from map(Listing.from_row, rows)
 
     def page(self, after: str | None = None, *, limit: int = 100) -> ListingPage:
         """Return the next listings after a cursor, which an earlier page of the same query has returned as `next`.
 
         Raises SettingsInvalid for a cursor of another query.
         """
-        place: tuple[Any, ...] | None = None
+        place = None
         if after is not None:
-            place = cursors.decode_values(after, asked=self._asked, kinds=((int,), (bool,), (float, int), (str,)))
-        rows = list(islice(self._rows(place, size=limit), limit))
-        following = None
-        if len(rows) == limit:
-            last = rows[-1]
-            values = (last.job_id, last.conflict, last.confidence, last.name)
-            following = cursors.encode_values(values, asked=self._asked)
+            kinds = ((int,), (bool,), (float, int), (str,))
+            place = listings.Place(*cursors.decode_values(after, asked=self._asked, kinds=kinds))
+        rows = self._rows(place, limit=limit)
+        full = len(rows) == limit
+        following = cursors.encode_values(_place(rows[-1]), asked=self._asked) if full else None
         return ListingPage(list(map(Listing.from_row, rows)), following)
 
-    def _rows(self, after: tuple[Any, ...] | None, *, size: int) -> Iterator[listings.ListingRecord]:
-        """Yield what follows a place: (job, conflict, confidence, name)."""
-        if self._job_id is not None:
-            job_ids = [self._job_id]
-        else:
-            with self._backend.database.read() as connection:
-                job_ids = sorted(listings.current(connection))
-        if self._wanted.by_doubt:
-            streams = [self._of(job_id, _in_doubt(job_id, after), size=size) for job_id in job_ids]
-            yield from heapq.merge(*streams, key=lambda row: (not row.conflict, row.confidence, row.job_id, row.name))
-            return
-        for job_id in job_ids:
-            if after is None or job_id > after[0]:
-                yield from self._of(job_id, None, size=size)
-            elif job_id == after[0]:
-                yield from self._of(job_id, listings.Place(*after[1:]), size=size)
-
-    def _of(self, job_id: int, start: listings.Place | None, *, size: int) -> Iterator[listings.ListingRecord]:
-        def fetch(after: listings.ListingRecord | None, limit: int) -> Sequence[listings.ListingRecord]:
-            place = start if after is None else listings.Place(after.conflict, after.confidence, after.name)
-            with self._backend.database.read() as connection:
-                return listings.page(connection, job_id, self._wanted, after=place, limit=limit)
-
-        for rows in pages(fetch, key=lambda row: row, size=size):
-            yield from rows
+    def _rows(self, after: listings.Place | None, *, limit: int) -> Sequence[listings.ListingRecord]:
+        with self._backend.database.read() as connection:
+            runs = [self._job_id] if self._job_id is not None else sorted(listings.current(connection))
+            return listings.page(connection, runs, self._wanted, after=after, limit=limit)
 
     def first(self, count: int) -> list[Listing]:
         """Return the first ones."""
@@ -183,10 +162,5 @@ class Verdicts:
         return export.write_listings((row.to_dict() for row in self), Path(path))
 
 
-def _in_doubt(job_id: int, after: tuple[Any, ...] | None) -> listings.Place | None:
-    """Return where a job's listings continue after a place among those of all jobs: equal doubts come by job."""
-    if after is None:
-        return None
-    of_job, conflict, confidence, name = after
-    name = name if job_id == of_job else "" if job_id > of_job else LAST_NAME
-    return listings.Place(conflict, confidence, name)
+def _place(row: listings.ListingRecord) -> listings.Place:
+    return listings.Place(row.job_id, row.conflict, row.confidence, row.name)

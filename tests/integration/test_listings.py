@@ -16,6 +16,7 @@ from sqlalchemy import event, text
 
 from jobs import Client, Job
 from jobs.errors import ListingNotFound, NotPossible, SettingsInvalid
+from jobs.listings import ListingFilters
 from jobs.queues import FINISH_JOB
 from jobs.records import Listing
 from tests.support.artifacts import CLASSES
@@ -428,3 +429,32 @@ def test_a_batch_reads_its_own_images_alone(client: Client, runtime: Make, tmp_p
 
     assert classify_batch(worker)
     assert 0 < max(read.values()) <= 100, {sql: rows for sql, rows in read.items() if rows > 100}
+
+
+@pytest.mark.parametrize("wanted", [{}, {"needs_review": True}, {"min_confidence": 0.0}, {"decision": "unknown"}])
+def test_pages_of_several_runs_neither_skip_nor_repeat(
+    client: Client, runtime: Make, tmp_path: Path, wanted: ListingFilters
+) -> None:
+    worker = runtime()
+    for source in ("a", "b", "c"):  # of equal doubt
+        done(client, worker, shop(tmp_path / source))
+    everything = list(client.listings.find(**wanted))
+    assert len({row.job for row in everything}) == 3
+    for limit in (1, 2, 5):
+        seen: list[Listing] = []
+        after: str | None = None
+        while True:
+            found = client.listings.find(**wanted).page(after, limit=limit)
+            seen += found.listings
+            if found.next is None:
+                break
+            after = found.next
+        assert seen == everything, limit
+    if not wanted:
+        assert everything == sorted(everything, key=lambda row: (int(row.job), row.listing))
+    if "needs_review" in wanted:
+        assert everything == sorted(
+            everything, key=lambda row: (not row.conflict, row.confidence, int(row.job), row.listing)
+        )
+    with pytest.raises(SettingsInvalid, match="another query"):
+        client.listings.find(make="Acura").page(after)

@@ -6,26 +6,33 @@ themselves are asked, through their index.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, cast
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Integer,
     ScalarSelect,
     Select,
     and_,
     bindparam,
     delete,
     func,
+    literal,
     or_,
     select,
     text,
+    true,
     tuple_,
     update,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute
 
 from jobs.db.database import now
@@ -88,8 +95,9 @@ class Content(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a page of a job's listings has ended: after which one, in the order of the filter."""
+    """Where a page has ended: after which listing, in the order of the filter."""
 
+    job_id: int
     conflict: bool
     confidence: float
     name: str
@@ -392,27 +400,61 @@ def current(connection: Connection) -> list[int]:
 
 
 def page(
-    connection: Connection, job_id: int, wanted: Filter, *, after: Place | None, limit: int
+    connection: Connection, job_ids: Sequence[int], wanted: Filter, *, after: Place | None, limit: int
 ) -> list[ListingRecord]:
-    """List the job's next listings with a verdict, in the order of the filter."""
-    query = _with_version().where(ListingRow.job_id == job_id, *wanted.conditions())
+    """List the next listings of these jobs with a verdict, in the order of the filter: of equal doubt by job and
+    name.
+    """
+    query = _with_version().where(*wanted.conditions())
     if (index := wanted.index) is not None:
         query = _by_index(query, index)
+    by_name: list[ColumnElement[Any]] = [ListingRow.job_id.expression, ListingRow.name.expression]
     if not wanted.by_doubt:
         if after is not None:
-            query = query.where(ListingRow.name > after.name)
-        return _records(connection, query.order_by(ListingRow.name).limit(limit))
+            job_ids = [job_id for job_id in job_ids if job_id >= after.job_id]
+            query = query.where(or_(ListingRow.job_id > after.job_id, ListingRow.name > after.name))
+        return _first(connection, job_ids, query, order=by_name, limit=limit)
     rows: list[ListingRecord] = []
     for conflict in (True, False):  # one after the other, so that the index has the order
         if (after is not None and conflict and not after.conflict) or (wanted.conflict and not conflict):
             continue
         part = query.where(ListingRow.conflict.is_(conflict))
         if after is not None and after.conflict == conflict:
-            later = or_(ListingRow.confidence > after.confidence, ListingRow.name > after.name)
+            same_job = and_(ListingRow.job_id == after.job_id, ListingRow.name > after.name)
+            later = or_(ListingRow.confidence > after.confidence, ListingRow.job_id > after.job_id, same_job)
             part = part.where(ListingRow.confidence >= after.confidence, later)
-        part = part.order_by(ListingRow.confidence, ListingRow.name).limit(limit - len(rows))
-        rows += _records(connection, part) if len(rows) < limit else []
+        if len(rows) < limit:
+            order = [ListingRow.confidence.expression, *by_name]
+            rows += _first(connection, job_ids, part, order=order, limit=limit - len(rows))
     return rows
+
+
+def _first(
+    connection: Connection,
+    job_ids: Sequence[int],
+    query: Select[*tuple[Any, ...]],
+    *,
+    order: Sequence[ColumnElement[Any]],
+    limit: int,
+) -> list[ListingRecord]:
+    """Merge the first rows of each job, along its part of an index."""
+    part, names = query.order_by(*order).limit(limit), [str(column.key) for column in order]
+    if len(job_ids) == 1:
+        return _records(connection, part.where(ListingRow.job_id == job_ids[0]))
+    if connection.dialect.name == "sqlite":
+        part = part.where(ListingRow.job_id == bindparam("run"))
+        few = {"yield_per": 1 + limit // max(1, len(job_ids))}
+        found = [connection.execute(part, {"run": job_id}, execution_options=few) for job_id in job_ids]
+        streams = [map(ListingRecord._make, result) for result in found]
+        place = attrgetter(*names)
+        rows = list(islice(heapq.merge(*streams, key=place), limit))
+        for result in found:
+            result.close()
+        return rows
+    runs = func.unnest(literal(list(job_ids), ARRAY(Integer))).table_valued("id", name="runs").render_derived()
+    of_run = part.where(ListingRow.job_id == runs.c.id).lateral()
+    merged = select(*of_run.c).select_from(runs).join(of_run, true())
+    return _records(connection, merged.order_by(*(of_run.c[name] for name in names)).limit(limit))
 
 
 def get(connection: Connection, job_id: int, name: str) -> ListingRecord | None:
