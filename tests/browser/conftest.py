@@ -33,7 +33,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(chromium: Browser) -> Iterator[Page]:
+def page(chromium: Browser, console: Callable[..., str]) -> Iterator[Page]:  # noqa: ARG001 - consoles end after it
     """Return a page; in the end nothing may have been loaded from another host, and no error logged."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
