@@ -405,6 +405,26 @@ def test_requests_that_contradict_themselves(client: Client, tmp_path: Path, run
     assert list(client.jobs()) == []
 
 
+def test_no_statement_of_a_batch_goes_through_the_job(client: Client, runtime: Make, tmp_path: Path) -> None:
+    if not client.database.sqlite:
+        pytest.skip("PostgreSQL says how many rows it has read: the next test")
+    worker = runtime(batch_size=3)
+    listed(client, worker, shop(tmp_path / "shop"))
+    plans: dict[str, list[str]] = {}
+
+    @event.listens_for(worker.database.engine, "after_cursor_execute")
+    def note(_connection: Any, cursor: Any, statement: str, values: Any, _context: Any, many: bool) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
+            rows = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", values[0] if many else values)
+            plans[statement] = [row[-1] for row in rows]
+
+    for _ in range(4):
+        classify_batch(worker)
+    assert any("ix_images_listing" in line for lines in plans.values() for line in lines)
+    through = ("SCAN images", "SEARCH images USING PRIMARY KEY (job_id=?)")
+    assert [sql for sql, lines in plans.items() if any(line.startswith(through) for line in lines)] == []
+
+
 def test_a_batch_reads_its_own_images_alone(client: Client, runtime: Make, tmp_path: Path) -> None:
     """PostgreSQL takes a job that is newer than its statistics for a small one; that must cost nothing."""
     if client.database.sqlite:

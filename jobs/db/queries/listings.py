@@ -215,6 +215,7 @@ class Filter:
 DUE = cast("ColumnElement[bool]", text("listings.due"))
 """Whether a verdict is due, as the index of those says it: SQLite would not use it for `due = 1`."""
 _REVIEW = cast("ColumnElement[bool]", text(f"({NEEDS_REVIEW.replace('source', 'listings.source')})"))
+_BY_LISTING = "INDEXED BY ix_images_listing"  # SQLite would take the primary key, and so all images of the job
 _VERDICT = tuple(getattr(ListingRow, name) for name in ListingRecord._fields[1:-1])
 _COLUMNS = (ListingRow.job_id, *_VERDICT, VersionRow.name.label("model_version"))
 
@@ -286,12 +287,16 @@ def claim(connection: Connection, job_id: int, *, names: Sequence[str] | None = 
 
 
 def _last_pending(connection: Connection) -> ScalarSelect[int]:
-    """Select a pending image of a listing, from the end: that is where most of those are that are left."""
+    """Select a pending image of a listing, from the end: that is where most of those are that are left.
+
+    By the index of listings: left alone, both databases would go through all images of the job.
+    """
     name: ColumnElement[str] = ListingRow.name.expression
     if connection.dialect.name == "postgresql":
-        name = name.collate("default")  # as the index of images is: with another, all images of the job would be read
+        name = name.collate("default")  # as the index of images is; it has no use for another
     return (
         select(ImageRow.ordinal)
+        .with_hint(ImageRow.__table__, _BY_LISTING, "sqlite")
         .where(
             ImageRow.listing == name,
             ImageRow.job_id == ListingRow.job_id,
@@ -318,6 +323,7 @@ def contents(connection: Connection, job_id: int, version_id: int, names: Sequen
         )
         .outerjoin(PredictionRow, predicted)
         .outerjoin(CorrectionRow, CorrectionRow.content_hash == ImageRow.content_hash)
+        .with_hint(ImageRow.__table__, _BY_LISTING, "sqlite")
         .where(ImageRow.job_id == job_id, ImageRow.listing.in_(names))
         .order_by(ImageRow.listing, ImageRow.ordinal)
     )
