@@ -33,8 +33,11 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(chromium: Browser, console: Callable[..., str]) -> Iterator[Page]:  # noqa: ARG001 - consoles end after it
-    """Return a page; in the end nothing may have been loaded from another host, and no error logged."""
+def page(chromium: Browser, console: Callable[..., str]) -> Iterator[Page]:
+    """Return a page; in the end nothing may have been loaded from another host, and no error logged.
+
+    It depends on the consoles so that it ends before them: a page that still asks for progress would log an error.
+    """
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
     opened.set_default_timeout(SECONDS)
