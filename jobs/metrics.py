@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -87,13 +87,48 @@ class _Jobs(Collector):
         yield took
 
     def _counters(self, connection: Connection) -> Iterator[Metric]:
-        ok, failed = self._classified.update(connection)
+        counted = self._classified.update(connection)
         images = CounterMetricFamily(
             "cars_images_processed", "Images that got a result since this exporter started.", labels=["status"]
         )
-        images.add_metric([ImageStatus.OK], ok)
-        images.add_metric([ImageStatus.FAILED], failed)
+        images.add_metric([ImageStatus.OK], counted.ok)
+        images.add_metric([ImageStatus.FAILED], counted.failed)
         yield images
+        engine = CounterMetricFamily(
+            "cars_engine_seconds", "Seconds of inference, of all workers together, since this exporter started."
+        )
+        engine.add_metric([], counted.engine_seconds)
+        yield engine
+        reclaimed = CounterMetricFamily(
+            "cars_leases_reclaimed", "Leases of lost batches that were reclaimed since this exporter started."
+        )
+        reclaimed.add_metric([], counted.reclaimed)
+        yield reclaimed
+
+
+class _Counted(NamedTuple):
+    """Counters of a job that only grow."""
+
+    ok: int
+    failed: int
+    engine_seconds: float
+    reclaimed: int
+
+    @classmethod
+    def of(cls, row: metrics.Progress) -> _Counted:
+        return cls(row.ok, row.failed, row.engine_seconds, row.reclaimed)
+
+    def plus(self, counted: _Counted, *, since: _Counted) -> _Counted:
+        """Return the sums with what has been counted `since`."""
+        return _Counted(
+            ok=self.ok + max(0, counted.ok - since.ok),
+            failed=self.failed + max(0, counted.failed - since.failed),
+            engine_seconds=self.engine_seconds + max(0.0, counted.engine_seconds - since.engine_seconds),
+            reclaimed=self.reclaimed + max(0, counted.reclaimed - since.reclaimed),
+        )
+
+
+_NOTHING = _Counted(0, 0, 0.0, 0)
 
 
 class _Growth:
@@ -103,22 +138,22 @@ class _Growth:
 
     def __init__(self) -> None:
         self._since: datetime | None = None
-        self._seen: Mapping[int, tuple[int, int]] = {}
-        self._ok = self._failed = 0
+        self._seen: Mapping[int, _Counted] = {}
+        self._grown = _NOTHING
 
-    def update(self, connection: Connection) -> tuple[int, int]:
-        """Return how many images have become `ok` and `failed`."""
+    def update(self, connection: Connection) -> _Counted:
+        """Return by how much."""
         moment = metrics.backlog(connection).now
         since = self._since or moment
         rows = metrics.progress(connection, since=since)
         for row in rows:
-            new = (0, 0) if self._since is not None and row.created_at >= since else (row.ok, row.failed)
-            ok, failed = self._seen.get(row.job_id, new)
-            self._ok += max(0, row.ok - ok)
-            self._failed += max(0, row.failed - failed)
-        self._seen = {row.job_id: (row.ok, row.failed) for row in rows}
+            counted = _Counted.of(row)
+            new = _NOTHING if self._since is not None and row.created_at >= since else counted
+            before = self._seen.get(row.job_id, new)
+            self._grown = self._grown.plus(counted, since=before)
+        self._seen = {row.job_id: _Counted.of(row) for row in rows}
         self._since = moment
-        return self._ok, self._failed
+        return self._grown
 
 
 def _totals(connection: Connection) -> Iterator[Metric]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEAD", "VERSION_TABLE", "bundled", "check", "migrate", "prepare"]
 
-HEAD = "0011"  # the newest migration: known without loading Alembic, which every command would wait for
+HEAD = "0012"  # the newest migration: known without loading Alembic, which every command would wait for
 ADVISORY_LOCK = 0x63617273  # "cars"
 
 

@@ -182,6 +182,8 @@ class JobRow(Base):
     canceled: Mapped[int] = mapped_column(Integer, server_default="0")
     cached: Mapped[int] = mapped_column(Integer, server_default="0")  # of ok: predicted before
     unchanged: Mapped[int] = mapped_column(Integer, server_default="0")  # of cached: not even read
+    reclaimed: Mapped[int] = mapped_column(Integer, server_default="0")  # leases of its batches
+    engine_seconds: Mapped[float] = mapped_column(server_default="0")  # that inference took, of what is committed
     skipped: Mapped[int] = mapped_column(Integer, server_default="0")  # files that are not images
     skipped_suffixes: Mapped[Json] = mapped_column(server_default="{}")  # how many of them have which
     listing_depth: Mapped[int | None] = mapped_column(SmallInteger)  # None: of a release that had no verdicts
@@ -370,7 +372,7 @@ class OutcomeRow(Base):
         Index("ix_outcomes_time", "finished_at", "job_id", "ordinal"),
         Index("ix_outcomes_class", "class_id", "finished_at", "job_id", "ordinal"),
         Index("ix_outcomes_decision", "decision", "finished_at", "job_id", "ordinal"),
-        Index("ix_outcomes_confidence", "decision", "confidence", "job_id", "ordinal"),
+        Index("ix_outcomes_confidence", "decision", "confidence", "job_id", "ordinal", "finished_at"),
         Index("ix_outcomes_job_class", "job_id", "class_id", "ordinal"),
         _failures("ix_outcomes_failed_time", "finished_at", "job_id", "ordinal"),
         _failures("ix_outcomes_failed", "job_id", "ordinal"),

@@ -5,6 +5,7 @@ leave the interpreter's lock. The cores are busy with one or the other from the 
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def classify(
     known: Callable[[set[bytes]], set[bytes]],
     limits: Limits | None = None,
     on_progress: Callable[[], None] | None = None,
+    on_inference: Callable[[float], None] | None = None,
 ) -> Iterator[Outcome]:
     """Yield exactly one outcome per item, in no particular order.
 
@@ -74,10 +76,18 @@ def classify(
     error; any other, and any of `engine` or `known`, ends the call, after the threads have ended. `known` gets SHA-256
     digests and returns those that need no inference; it is called from the calling thread, once for `limits.lookup`
     images or so. The same bytes are inferred once per call, which keeps 4 C bytes per image. `on_progress`
-    is called from any of the threads whenever an image was read, decoded or inferred. Closing the generator stops
-    the threads.
+    is called from any of the threads whenever an image was read, decoded or inferred; `on_inference` from the calling
+    thread, with the seconds that the engine took for some of them. Closing the generator stops the threads.
     """
-    run = _Run(iter(items), read=read, engine=engine, known=known, limits=limits or Limits(), on_progress=on_progress)
+    run = _Run(
+        iter(items),
+        read=read,
+        engine=engine,
+        known=known,
+        limits=limits or Limits(),
+        on_progress=on_progress,
+        on_inference=on_inference,
+    )
     try:
         yield from run.outcomes()
     finally:
@@ -96,9 +106,11 @@ class _Run:
         known: Callable[[set[bytes]], set[bytes]],
         limits: Limits,
         on_progress: Callable[[], None] | None,
+        on_inference: Callable[[float], None] | None,
     ) -> None:
         self._items, self._engine, self._known, self._limits = items, engine, known, limits
         self._on_progress = on_progress or (lambda: None)
+        self._on_inference = on_inference or (lambda _: None)
         self._batch: int = getattr(engine, "preferred_batch", _BATCH)
         decoders = limits.decode_threads or available_cores(hyperthreads=True)
         readers = limits.read_threads or max(1, decoders // 2)
@@ -236,7 +248,9 @@ class _Run:
 
     def _infer(self) -> None:
         group = [self._decoded.popleft() for _ in range(min(self._batch, len(self._decoded)))]
+        start = time.perf_counter()
         logits = self._engine.logits(np.stack([image.pixels for image in group if image.pixels is not None]))
+        self._on_inference(time.perf_counter() - start)
         expected = (len(group), len(self._engine.classes))
         if logits.shape != expected:
             raise ModelError(f"the engine gave logits of shape {logits.shape}, not {expected}")

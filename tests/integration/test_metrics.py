@@ -107,6 +107,33 @@ def test_what_was_processed_is_counted_once_and_never_falls(
 
 
 @embedded
+def test_a_lost_lease_and_the_time_of_the_engine_are_counted(
+    backend: Backend, worker: Callable[..., WorkerProcess], photos: Callable[..., Path], tmp_path: Path
+) -> None:
+    (gate := tmp_path / "gate").touch()
+    engine = {"CARS_ENGINE": "tests.support.gated_engine:GatedEngine", "GATE": str(gate)}
+    busy = worker({**backend.env, **engine}, "--queues", "classify,control", "--concurrency", "1")
+    with Client() as client:
+        exposition = client.metrics()
+        assert samples(exposition)["cars_leases_reclaimed_total"] == 0
+        job = client.submit(photos(2))
+        wait_until(partial(reaches, exposition, 'cars_batches_in_flight{state="leased"}', 1))
+        for child in busy.child_pids():
+            os.kill(child, signal.SIGKILL)
+        wait_until(partial(reaches, exposition, "cars_leases_reclaimed_total", 1), message="the lost lease")
+        assert samples(exposition)["cars_engine_seconds_total"] == 0, "nothing is committed yet"
+        gate.unlink()
+        job.wait(timeout=60)
+        counted = samples(exposition)
+        assert 0 < counted["cars_engine_seconds_total"] < 60
+        assert counted["cars_leases_reclaimed_total"] == 1
+        job.delete()
+        after = samples(exposition)
+    assert after["cars_engine_seconds_total"] == counted["cars_engine_seconds_total"]
+    assert after["cars_leases_reclaimed_total"] == 1
+
+
+@embedded
 def test_a_missed_schedule_and_a_notification_that_waits_move_what_the_alerts_name(
     backend: Backend, photos: Callable[..., Path]
 ) -> None:

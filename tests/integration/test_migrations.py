@@ -16,6 +16,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
+from jobs import Client
 from jobs.db import migrate
 from jobs.db.database import Database
 from jobs.db.queries import incremental
@@ -126,6 +127,47 @@ def test_earlier_jobs_of_single_files_are_never_current(database: Database) -> N
     assert migrate.migrate(database)["from"] == "0008"
     with database.read() as connection:
         assert incremental.current_run(connection, "/cars") == 2
+
+
+def test_what_the_release_before_listings_has_written(database: Database, url: str) -> None:
+    """Its listings were whole folders and had no verdicts: they stay, and get none."""
+    migrate.migrate(database)
+    downgrade(database, "0008")
+    with database.write() as connection:
+        add_job(connection, 1, state="completed")
+        digest = {"digest": bytes(32)}
+        connection.execute(
+            text(
+                "INSERT INTO images (job_id, ordinal, path, listing, status, crashes, content_hash, finished_at) "
+                "VALUES (1, 0, 'a/b/x.jpg', 'a/b', 'ok', 0, :digest, CURRENT_TIMESTAMP)"
+            ),
+            digest,
+        )
+        connection.execute(
+            text(
+                "INSERT INTO outcomes (job_id, ordinal, version_id, class_id, confidence, finished_at, decision) "
+                "VALUES (1, 0, 1, 1, 0.5, CURRENT_TIMESTAMP, 'unknown')"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO corrections (content_hash, label, created_at) "
+                "VALUES (:digest, 'Audi TT RS Coupe 2012', CURRENT_TIMESTAMP)"
+            ),
+            digest,
+        )
+    assert migrate.migrate(database)["from"] == "0008"
+    with Client(database_url=url, broker_url="memory://") as client:
+        (result,) = client.results("1")
+        assert (result.listing, result.correction) == ("a/b", "Audi TT RS Coupe 2012")
+        assert [row.path for row in client.results(listing="a/b")] == ["a/b/x.jpg"]
+        assert list(client.listings.find()) == list(client.listings.find("1")) == []
+        assert [correction.author for correction in client.corrections] == [None]
+        assert (client.job("1").status().state, client.job("1").status().unchanged) == ("completed", None)
+        with database.read() as connection:
+            tags = connection.execute(text("SELECT path, listing, correction FROM image_tags")).all()
+            assert tags == [("a/b/x.jpg", "a/b", "Audi TT RS Coupe 2012")]
+            assert connection.execute(text("SELECT * FROM listing_tags")).all() == []
 
 
 def test_many_processes_at_once(database: Database, url: str) -> None:

@@ -118,9 +118,11 @@ def _work(runtime: Runtime, claim: batches.Claim, job: jobs.Work | None, pending
         try:
             card = _load(runtime, claim, version).card
             lease.progress()
-            outcomes = _infer(runtime, job, version, pending, lease)
+            outcomes, took = _infer(runtime, job, version, pending, lease)
             lease.check()
-            sent = _commit(runtime, claim, version_id=version.id, outcomes=outcomes, card=card, lease=lease)
+            sent = _commit(
+                runtime, claim, version_id=version.id, outcomes=outcomes, engine_seconds=took, card=card, lease=lease
+            )
         except (LeaseLost, DatabaseUnavailable, Pruned):
             raise
         except Exception as exc:
@@ -159,12 +161,15 @@ def _load(runtime: Runtime, claim: batches.Claim, version: VersionRecord) -> Loa
 
 def _infer(
     runtime: Runtime, job: jobs.Work, version: VersionRecord, pending: Sequence[tuple[int, str]], lease: Lease
-) -> list[pipeline.Outcome]:
+) -> tuple[list[pipeline.Outcome], float]:
+    """Return what became of the images, and for how many seconds the engine worked on them."""
+
     def known(hashes: set[bytes]) -> set[bytes]:
         with runtime.database.read() as connection:
             return predictions.known(connection, version.id, hashes)
 
-    outcomes = []
+    outcomes: list[pipeline.Outcome] = []
+    engine_seconds: list[float] = []
     try:
         with runtime.sources.open(job.source) as source:
             for outcome in pipeline.classify(
@@ -174,6 +179,7 @@ def _infer(
                 known=known,
                 limits=_limits(runtime, job.source),
                 on_progress=lease.progress,
+                on_inference=engine_seconds.append,
             ):
                 outcomes.append(outcome)
                 lease.check()
@@ -182,7 +188,7 @@ def _infer(
     except SourceError:
         runtime.sources.forget(job.source)
         raise
-    return outcomes
+    return outcomes, sum(engine_seconds)
 
 
 def _reader(source: Source) -> Callable[[str], bytes]:
@@ -208,6 +214,7 @@ def _commit(
     claim: batches.Claim,
     version_id: int,
     outcomes: Sequence[pipeline.Outcome],
+    engine_seconds: float,
     card: Card,
     lease: Lease,
 ) -> list[int]:
@@ -218,7 +225,9 @@ def _commit(
     deadline = time.monotonic() + runtime.settings.lease_seconds
     while True:
         try:
-            return runtime.storage.commit(claim, version_id=version_id, outcomes=written, rows=rows)
+            return runtime.storage.commit(
+                claim, version_id=version_id, outcomes=written, rows=rows, engine_seconds=engine_seconds
+            )
         except DatabaseUnavailable:
             if time.monotonic() > deadline:
                 raise

@@ -36,6 +36,7 @@ class Storage:
         version_id: int,
         outcomes: Sequence[images.Outcome],
         rows: Sequence[predictions.Prediction],
+        engine_seconds: float = 0.0,
     ) -> list[int]:
         """Write everything about a batch; return the batches that entered the window. Raises LeaseLost or Pruned.
 
@@ -46,7 +47,8 @@ class Storage:
         failed = sum(outcome.error is not None for outcome in outcomes)
         reused = {o.content_hash for o in outcomes if o.error is None and o.content_hash is not None} - new
         cached = sum(o.error is None and o.content_hash in reused for o in outcomes)
-        counts = jobs.Counts(ok=len(outcomes) - failed, failed=failed, cached=cached)
+        ok = len(outcomes) - failed
+        counts = jobs.Counts(ok=ok, failed=failed, cached=cached, engine_seconds=engine_seconds)
         with self._database.write() as connection:
             stored_by_others = predictions.store(connection, version_id, rows) < len(rows)
             wanted = reused | new if stored_by_others else reused

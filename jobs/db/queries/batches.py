@@ -247,6 +247,7 @@ def reclaim(connection: Connection, batch_id: int, *, job_id: int, owner: str | 
     ).one_or_none()
     if batch is None or job is None or job.state != JobState.RUNNING:
         return 0
+    connection.execute(update(JobRow).where(JobRow.id == job_id).values(reclaimed=JobRow.reclaimed + 1))
     if batch.loading:
         _put_off(connection, batch_id, job_id)
         return 0

@@ -66,6 +66,8 @@ class JobRecord(NamedTuple):
     canceled: int
     cached: int
     unchanged: int
+    reclaimed: int
+    engine_seconds: float
     skipped: int
     skipped_suffixes: Mapping[str, int]
     listing_depth: int | None
@@ -124,6 +126,7 @@ class Counts(NamedTuple):
     ok: int = 0
     failed: int = 0
     cached: int = 0
+    engine_seconds: float = 0.0
 
 
 def add(connection: Connection, values: Mapping[str, Any]) -> int:
@@ -281,6 +284,7 @@ def count_up(connection: Connection, job_id: int, counts: Counts) -> bool:
             ok=JobRow.ok + counts.ok,
             failed=JobRow.failed + counts.failed,
             cached=JobRow.cached + counts.cached,
+            engine_seconds=JobRow.engine_seconds + counts.engine_seconds,
             **NOT_WAITING,
         )
     )

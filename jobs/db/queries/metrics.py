@@ -52,11 +52,13 @@ class Backlog(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How many images of a job are classified."""
+    """What a job has counted: images that are classified, seconds of inference, leases that were reclaimed."""
 
     job_id: int
     ok: int
     failed: int
+    engine_seconds: float
+    reclaimed: int
     created_at: datetime
 
 
@@ -96,7 +98,7 @@ def backlog(connection: Connection) -> Backlog:
 
 def progress(connection: Connection, *, since: datetime) -> list[Progress]:
     """List the jobs that are open or have ended since."""
-    columns = (JobRow.id, JobRow.ok, JobRow.failed, JobRow.created_at)
+    columns = (JobRow.id, JobRow.ok, JobRow.failed, JobRow.engine_seconds, JobRow.reclaimed, JobRow.created_at)
     query = select(*columns).where(or_(JobRow.finished_at.is_(None), JobRow.finished_at >= since))
     return list(map(Progress._make, connection.execute(query)))
 
