@@ -293,7 +293,7 @@ class ListingRow(Base):
         Index("ix_listings_label", "job_id", "label", "name"),
         Index("ix_listings_make", "job_id", "make", "name"),
         Index("ix_listings_decision", "job_id", "decision", "name"),
-        Index("ix_listings_updated_at", "updated_at"),
+        Index("ix_listings_updated_at", "job_id", "updated_at"),
         Index("ix_listings_due", "job_id", postgresql_where=text("due"), sqlite_where=text("due")),
         Index(
             "ix_listings_review",

@@ -7,14 +7,16 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from sqlalchemy import event, text
+from sqlalchemy import event, text, update
 
 from jobs import Client, Job
+from jobs.db.tables import ListingRow
 from jobs.errors import ListingNotFound, NotPossible, SettingsInvalid
 from jobs.listings import ListingFilters
 from jobs.queues import FINISH_JOB
@@ -451,7 +453,16 @@ def test_a_batch_reads_its_own_images_alone(client: Client, runtime: Make, tmp_p
     assert 0 < max(read.values()) <= 100, {sql: rows for sql, rows in read.items() if rows > 100}
 
 
-@pytest.mark.parametrize("wanted", [{}, {"needs_review": True}, {"min_confidence": 0.0}, {"decision": "unknown"}])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"needs_review": True},
+        {"min_confidence": 0.0},
+        {"decision": "unknown"},
+        {"make": "Acura", "needs_review": True},
+    ],
+)
 def test_pages_of_several_runs_neither_skip_nor_repeat(
     client: Client, runtime: Make, tmp_path: Path, wanted: ListingFilters
 ) -> None:
@@ -460,7 +471,7 @@ def test_pages_of_several_runs_neither_skip_nor_repeat(
         done(client, worker, shop(tmp_path / source))
     everything = list(client.listings.find(**wanted))
     assert len({row.job for row in everything}) == 3
-    for limit in (1, 2, 5):
+    for limit in (5, 2, 1):
         seen: list[Listing] = []
         after: str | None = None
         while True:
@@ -478,3 +489,37 @@ def test_pages_of_several_runs_neither_skip_nor_repeat(
         )
     with pytest.raises(SettingsInvalid, match="another query"):
         client.listings.find(make="Acura").page(after)
+
+
+@pytest.mark.parametrize("few", [0, 2, 1000])
+@pytest.mark.parametrize(
+    "wanted", [{}, {"needs_review": True}, {"make": "Acura"}, {"make": "Acura", "max_confidence": 1.0}]
+)
+def test_what_has_changed_since(
+    client: Client,
+    runtime: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+    wanted: ListingFilters,
+) -> None:
+    """Many in order or few that are sorted, of all jobs together or of each: it is the same, in pages of any size."""
+    monkeypatch.setattr("jobs.db.queries.listings.FEW", few)
+    worker = runtime()
+    old, one, every = (done(client, worker, shop(tmp_path / source)) for source in ("a", "b", "c"))
+    before = (ListingRow.job_id == int(old.id)) | ((ListingRow.job_id == int(one.id)) & (ListingRow.name != "mixed"))
+    with client.database.write() as connection:
+        connection.execute(update(ListingRow).where(before).values(updated_at=datetime(2020, 1, 1, tzinfo=UTC)))
+    expected = [row for row in client.listings.find(**wanted) if row.updated_at >= "2021"]
+    assert {row.job for row in expected} <= {one.id, every.id}
+    since: ListingFilters = {**wanted, "since": "2021-01-01"}
+    for limit in (1, 2, 5):
+        seen: list[Listing] = []
+        after: str | None = None
+        while True:
+            found = client.listings.find(**since).page(after, limit=limit)
+            seen += found.listings
+            after = found.next
+            if after is None:
+                break
+        assert seen == expected, limit

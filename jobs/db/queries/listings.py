@@ -77,6 +77,7 @@ __all__ = [
 ]
 
 TOGETHER = 500  # values named in one statement
+FEW = 5000  # rows that are sorted rather than met in their order
 _OPEN = (JobState.QUEUED, JobState.RUNNING)
 _OWN_END = (JobState.COMPLETED, JobState.COMPLETED_WITH_ERRORS)
 
@@ -186,12 +187,18 @@ class Filter:
 
     @property
     def index(self) -> str | None:
-        """The index that has the rows in their order."""
+        """The index that has the rows in their order; None: the primary key."""
         if self.needs_review:
             return "review"
         if self.by_doubt:
             return "conflict"
         return next((name for name in ("label", "make", "decision") if getattr(self, name) is not None), None)
+
+    def named(self) -> tuple[str, ColumnElement[bool]] | None:
+        """Return the index that has the wanted names together, and the condition."""
+        if self.label is not None:
+            return "label", _one_of(ListingRow.label, self.label)
+        return None if self.make is None else ("make", _one_of(ListingRow.make, self.make))
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:
         """Yield what a row must fulfil."""
@@ -412,8 +419,14 @@ def page(
     name.
     """
     query = _with_version().where(*wanted.conditions())
-    if (index := wanted.index) is not None:
-        query = _by_index(query, index)
+    if wanted.since is not None:
+        job_ids = _with_verdicts_since(connection, job_ids, wanted.since)
+    index = wanted.index
+    if index is None:
+        return _in_turn(connection, job_ids, query, since=wanted.since, after=after, limit=limit)
+    named = wanted.named() if wanted.by_doubt and len(job_ids) <= TOGETHER else None
+    few = named is not None and _are_few(connection, job_ids, *named)
+    query = _by_index(query, named[0] if named is not None and few else index)
     by_name: list[ColumnElement[Any]] = [ListingRow.job_id.expression, ListingRow.name.expression]
     if not wanted.by_doubt:
         if after is not None:
@@ -431,8 +444,58 @@ def page(
             part = part.where(ListingRow.confidence >= after.confidence, later)
         if len(rows) < limit:
             order = [ListingRow.confidence.expression, *by_name]
-            rows += _first(connection, job_ids, part, order=order, limit=limit - len(rows))
+            rows += _first(connection, job_ids, part, order=order, limit=limit - len(rows), together=few)
     return rows
+
+
+def _with_verdicts_since(connection: Connection, job_ids: Sequence[int], since: datetime) -> list[int]:
+    """Return those of the jobs that have a verdict from that time on, each by a look at the end of an index."""
+    newest = select(func.max(ListingRow.updated_at)).where(ListingRow.job_id == JobRow.id).scalar_subquery()
+    found: list[int] = []
+    for start in range(0, len(job_ids), TOGETHER):
+        some = JobRow.id.in_(job_ids[start : start + TOGETHER])
+        found += connection.scalars(select(JobRow.id).where(some, newest >= since))
+    return sorted(found)
+
+
+def _in_turn(
+    connection: Connection,
+    job_ids: Sequence[int],
+    query: Select[*tuple[Any, ...]],
+    *,
+    since: datetime | None,
+    after: Place | None,
+    limit: int,
+) -> list[ListingRecord]:
+    """List the next verdicts by job and name: of a job after the other, or of all together if few are from `since` on.
+
+    Few are found by the index of times and sorted, many are met soon in the order of names.
+    """
+
+    def few(ids: Sequence[int]) -> bool:
+        return since is not None and _are_few(connection, ids, "updated_at", ListingRow.updated_at >= since)
+
+    together = len(job_ids) <= TOGETHER and few(job_ids)
+    rows: list[ListingRecord] = []
+    for some in [list(job_ids)] if together else [[job_id] for job_id in job_ids]:
+        if len(rows) >= limit or (after is not None and some[-1:] < [after.job_id]):
+            continue
+        part = query.where(ListingRow.job_id.in_(some) if together else ListingRow.job_id == some[0])
+        if after is not None and after.job_id in some:
+            part = part.where(tuple_(ListingRow.job_id, ListingRow.name) > (after.job_id, after.name))
+        if together or few(some):
+            part = _by_index(part, "updated_at")
+        rows += _records(connection, part.order_by(ListingRow.job_id, ListingRow.name).limit(limit - len(rows)))
+    return rows
+
+
+def _are_few(connection: Connection, job_ids: Sequence[int], index: str, condition: ColumnElement[bool]) -> bool:
+    """Return whether few listings of these jobs fulfil the condition that the index finds, looking at no more of
+    them.
+    """
+    some = select(ListingRow.job_id).where(ListingRow.job_id.in_(job_ids), condition).limit(FEW + 1)
+    found = select(func.count()).select_from(_by_index(some, index).subquery())
+    return (connection.scalar(found) or 0) <= FEW
 
 
 def _first(
@@ -442,9 +505,12 @@ def _first(
     *,
     order: Sequence[ColumnElement[Any]],
     limit: int,
+    together: bool = False,
 ) -> list[ListingRecord]:
-    """Merge the first rows of each job, along its part of an index."""
+    """Merge the first rows of each job, along its part of an index; or sort those of all jobs, where they are few."""
     part, names = query.order_by(*order).limit(limit), [str(column.key) for column in order]
+    if together:
+        return _records(connection, part.where(ListingRow.job_id.in_(job_ids)))
     if len(job_ids) == 1:
         return _records(connection, part.where(ListingRow.job_id == job_ids[0]))
     if connection.dialect.name == "sqlite":
