@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from jobs import cursors, results
 from jobs.db.paging import pages
-from jobs.db.queries import jobs, listings
+from jobs.db.queries import jobs, listing_pages, listings
 from jobs.errors import JobNotFound, ListingNotFound, SettingsInvalid
 from jobs.filters import make_filter
 from jobs.job import Job
@@ -62,7 +62,7 @@ class Listings:
             raise SettingsInvalid(f"no such filter: {', '.join(sorted(unknown))}")
         names: Any = make_filter(self._backend.database, None, **wanted)
         fields = {field: getattr(names, field) for field in wanted}
-        fitting = listings.Filter(conflict=conflict, needs_review=needs_review, **fields)
+        fitting = listing_pages.Filter(conflict=conflict, needs_review=needs_review, **fields)
         asked = {"job": number, "conflict": conflict, "needs_review": needs_review, **fields}
         return Verdicts(self._backend, number, fitting, asked=asked)
 
@@ -73,7 +73,7 @@ class Listings:
             raise SettingsInvalid(f"{listing!r} names no listing: give JOB:NAME, as in `cars listings`")
         number, name = self._number(match[1]), match[2]
         with self._backend.database.read() as connection:
-            row = listings.get(connection, number, name)
+            row = listing_pages.get(connection, number, name)
         if row is None:
             raise ListingNotFound(
                 f"job {number} has no verdict on a listing {name!r}; `cars listings {number}` lists those that it has"
@@ -118,7 +118,7 @@ class Verdicts:
     """The verdicts that fit a filter. Iterating asks the database anew, a page at a time."""
 
     def __init__(
-        self, backend: Backend, job_id: int | None, wanted: listings.Filter, *, asked: Mapping[str, object]
+        self, backend: Backend, job_id: int | None, wanted: listing_pages.Filter, *, asked: Mapping[str, object]
     ) -> None:
         self._backend = backend
         self._job_id = job_id
@@ -126,7 +126,7 @@ class Verdicts:
         self._asked = asked
 
     def __iter__(self) -> Iterator[Listing]:
-        def fetch(after: listings.ListingRecord | None, limit: int) -> Sequence[listings.ListingRecord]:
+        def fetch(after: listing_pages.ListingRecord | None, limit: int) -> Sequence[listing_pages.ListingRecord]:
             return self._rows(None if after is None else _place(after), limit=limit)
 
         for rows in pages(fetch, key=lambda row: row, size=PAGE):
@@ -140,16 +140,16 @@ class Verdicts:
         place = None
         if after is not None:
             kinds = ((int,), (bool,), (float, int), (str,))
-            place = listings.Place(*cursors.decode_values(after, asked=self._asked, kinds=kinds))
+            place = listing_pages.Place(*cursors.decode_values(after, asked=self._asked, kinds=kinds))
         rows = self._rows(place, limit=limit)
         full = len(rows) == limit
         following = cursors.encode_values(_place(rows[-1]), asked=self._asked) if full else None
         return ListingPage(list(map(Listing.from_row, rows)), following)
 
-    def _rows(self, after: listings.Place | None, *, limit: int) -> Sequence[listings.ListingRecord]:
+    def _rows(self, after: listing_pages.Place | None, *, limit: int) -> Sequence[listing_pages.ListingRecord]:
         with self._backend.database.read() as connection:
             runs = [self._job_id] if self._job_id is not None else sorted(listings.current(connection))
-            return listings.page(connection, runs, self._wanted, after=after, limit=limit)
+            return listing_pages.page(connection, runs, self._wanted, after=after, limit=limit)
 
     def first(self, count: int) -> list[Listing]:
         """Return the first ones."""
@@ -162,5 +162,5 @@ class Verdicts:
         return export.write_listings((row.to_dict() for row in self), Path(path))
 
 
-def _place(row: listings.ListingRecord) -> listings.Place:
-    return listings.Place(row.job_id, row.conflict, row.confidence, row.name)
+def _place(row: listing_pages.ListingRecord) -> listing_pages.Place:
+    return listing_pages.Place(row.job_id, row.conflict, row.confidence, row.name)

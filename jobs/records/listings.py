@@ -49,7 +49,7 @@ class Listing(Record):
 
     @classmethod
     def from_row(cls, row: Selected) -> Self:
-        """Make one of a row of `queries.listings.page`."""
+        """Make one of a row of `queries.listing_pages.page`."""
         fields = {name: getattr(row, name) for name in cls.__slots__ if name not in ("job", "listing", "updated_at")}
         return cls(job=str(row.job_id), listing=row.name, updated_at=iso(row.updated_at), **fields)
 

@@ -504,7 +504,7 @@ def test_what_has_changed_since(
     wanted: ListingFilters,
 ) -> None:
     """Many in order or few that are sorted, of all jobs together or of each: it is the same, in pages of any size."""
-    monkeypatch.setattr("jobs.db.queries.listings.FEW", few)
+    monkeypatch.setattr("jobs.db.queries.listing_pages.FEW", few)
     worker = runtime()
     old, one, every = (done(client, worker, shop(tmp_path / source)) for source in ("a", "b", "c"))
     before = (ListingRow.job_id == int(old.id)) | ((ListingRow.job_id == int(one.id)) & (ListingRow.name != "mixed"))
