@@ -34,38 +34,59 @@ class Tally(NamedTuple):
     images: int
 
 
+DECISIONS = tuple(decision.value for decision in Decision)
 DECIDED = (Decision.MODEL.value, Decision.MAKE.value)
 
 
 def groups(connection: Connection, job_id: int | None, *, by: SummaryKey | None, since: date | None) -> list[Group]:
-    """Sum up a job's finished images, or all, by a key; the largest group first, days in their order."""
-    value: Any = _value(by)
+    """Sum up a job's finished images, or all, by a key; the largest group first, days in their order.
+
+    First by what the totals have, then these few sums by the key: SQLite would sort all totals with its columns.
+    """
+    parts = [TotalRow.outcome, *_parts(by)]
+    sums = func.sum(TotalRow.images).label("images"), func.sum(TotalRow.confidence).label("confidence")
+    some = select(*parts, *sums).where(*_those(job_id, since), *_fitting(by)).group_by(*parts).subquery()
+    value = _value(by, some.c)
     of_value = [] if by is None else [value]
-    failed = TotalRow.class_id == NO_CLASS
-    decided = TotalRow.outcome.in_(DECIDED)
-    sums = [
-        func.coalesce(func.sum(case((condition, TotalRow.images), else_=0)), 0)
+    failed, decided = some.c.outcome.not_in(DECISIONS), some.c.outcome.in_(DECIDED)
+    counts = [
+        func.coalesce(func.sum(case((condition, some.c.images), else_=0)), 0)
         for condition in (~failed, failed, decided)
     ]
-    columns = (*(of_value or [null()]), *sums, func.coalesce(func.sum(TotalRow.confidence), 0.0))
-    query = select(*columns).select_from(TotalRow)
-    query = query.outerjoin(ClassRow, ClassRow.id == TotalRow.class_id).where(*_those(job_id, since), *_fitting(by))
-    if by is SummaryKey.VERSION:
-        query = query.join(JobRow, JobRow.id == TotalRow.job_id).join(VersionRow, VersionRow.id == JobRow.version_id)
+    query = select(*(of_value or [null()]), *counts, func.coalesce(func.sum(some.c.confidence), 0.0))
+    match by:
+        case SummaryKey.MAKE | SummaryKey.MODEL | SummaryKey.BODY | SummaryKey.YEAR:
+            query = query.outerjoin_from(some, ClassRow, ClassRow.id == some.c.class_id)
+        case SummaryKey.VERSION:
+            query = query.join_from(some, JobRow, JobRow.id == some.c.job_id)
+            query = query.join(VersionRow, VersionRow.id == JobRow.version_id)
     query = query.group_by(*of_value)
-    images = func.sum(TotalRow.images).desc()
+    images = func.sum(some.c.images).desc()
     query = query.order_by(*([value] if by is SummaryKey.DAY else [images, *of_value]))
-    return [Group(*row) for row in connection.execute(query)]
+    return list(map(Group._make, connection.execute(query)))
 
 
-def _value(by: SummaryKey | None) -> Any:
+def _parts(by: SummaryKey | None) -> list[Any]:
+    """Return the columns of totals, beside the outcome, that tell the value of a key."""
     match by:
         case SummaryKey.DAY:
-            return TotalRow.day
+            return [TotalRow.day]
+        case SummaryKey.VERSION:
+            return [TotalRow.job_id]
+        case SummaryKey.MAKE | SummaryKey.MODEL | SummaryKey.BODY | SummaryKey.YEAR:
+            return [TotalRow.class_id]
+        case _:
+            return []
+
+
+def _value(by: SummaryKey | None, totals: Any) -> Any:
+    match by:
+        case SummaryKey.DAY:
+            return totals.day
         case SummaryKey.VERSION:
             return VersionRow.name
         case SummaryKey.DECISION | SummaryKey.CODE:
-            return TotalRow.outcome
+            return totals.outcome
         case None | SummaryKey.LISTING:
             return None
         case _:

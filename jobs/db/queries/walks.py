@@ -39,6 +39,7 @@ __all__ = ["Key", "Narrowed", "Order", "count", "keys"]
 
 MOST_BRANCHES = 64  # classes whose rows are merged; so many classes together are frequent enough to be met soon
 FEW = 10_000  # rows that are sorted rather than sought along another index
+_BY_DECISION = "INDEXED BY ix_outcomes_decision"  # SQLite would sort all of a decision, which the other index covers
 
 
 class Order(IntEnum):
@@ -289,6 +290,7 @@ def _by_time(connection: Connection, wanted: Narrowed, order: Order, *, after: K
     if wanted.listing is None and wanted.decisions and not wanted.every_decision:
         decided = [OutcomeRow.decision == each for each in wanted.decisions]
         branches = [_branch(wanted, order, each, *wanted.of_classes(), after=after) for each in decided]
+        branches = [branch.with_hint(OutcomeRow.__table__, _BY_DECISION, "sqlite") for branch in branches]
         return _keys(connection, branches, order, limit)
     return _keys(connection, [_branch(wanted, order, *wanted.of_classes(), after=after)], order, limit)
 
