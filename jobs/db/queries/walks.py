@@ -39,6 +39,7 @@ __all__ = ["Key", "Narrowed", "Order", "count", "keys"]
 
 MOST_BRANCHES = 64  # classes whose rows are merged; so many classes together are frequent enough to be met soon
 FEW = 10_000  # rows that are sorted rather than sought along another index
+FEW_COVERED = 30_000  # the same where one index has all that is sorted: looks at a table take most of the time
 _BY_DECISION = "INDEXED BY ix_outcomes_decision"  # SQLite would sort all of a decision, which the other index covers
 
 
@@ -284,9 +285,10 @@ def _of_job(connection: Connection, wanted: Narrowed, *, after: Key | None, limi
 def _by_time(connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int) -> list[Key]:
     if wanted.listing is None and wanted.few_classes:
         return _by_class(connection, wanted, order, after=after, limit=limit)
-    if wanted.listing is None and wanted.by_confidence and _are_few(connection, wanted.ranges()):
+    if wanted.listing is None and wanted.by_confidence and _are_few(connection, wanted.ranges(), FEW_COVERED):
         parts = [_branch(wanted, order, each, *wanted.of_classes(), after=after) for each in wanted.ranges()]
-        return _merged(connection, [_all_of(part, OutcomeRow.confidence) for part in parts], order, limit)
+        parts = [_all_of(part, OutcomeRow.confidence, FEW_COVERED) for part in parts]
+        return _merged(connection, parts, order, limit)
     if wanted.listing is None and wanted.decisions and not wanted.every_decision:
         decided = [OutcomeRow.decision == each for each in wanted.decisions]
         branches = [_branch(wanted, order, each, *wanted.of_classes(), after=after) for each in decided]
@@ -298,22 +300,22 @@ def _by_time(connection: Connection, wanted: Narrowed, order: Order, *, after: K
 def _by_confidence(
     connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int
 ) -> list[Key]:
-    if wanted.few_classes and _are_few(connection, wanted.each_class()):
+    if wanted.few_classes and _are_few(connection, wanted.each_class(), FEW):
         parts = [_branch(wanted, order, each, *wanted.of_decisions(), after=after) for each in wanted.each_class()]
-        return _merged(connection, [_all_of(part, OutcomeRow.finished_at) for part in parts], order, limit)
+        return _merged(connection, [_all_of(part, OutcomeRow.finished_at, FEW) for part in parts], order, limit)
     decided = [OutcomeRow.decision == each for each in wanted.decisions]
     branches = [_branch(wanted, order, each, *wanted.of_class(), after=after) for each in decided]
     return _keys(connection, branches, order, limit)
 
 
-def _all_of(part: Branch, column: ColumnElement[Any] | Any) -> Branch:
+def _all_of(part: Branch, column: ColumnElement[Any] | Any, few: int) -> Branch:
     """Return all of the few rows of a branch, in the order of the index that finds them, so that it is taken."""
-    return part.order_by(column, OutcomeRow.job_id, OutcomeRow.ordinal).limit(FEW + 1)
+    return part.order_by(column, OutcomeRow.job_id, OutcomeRow.ordinal).limit(few + 1)
 
 
-def _are_few(connection: Connection, parts: Sequence[ColumnElement[bool]]) -> bool:
-    """Return whether few outcomes fulfil these conditions together, looking at no more of them."""
-    left = FEW
+def _are_few(connection: Connection, parts: Sequence[ColumnElement[bool]], few: int) -> bool:
+    """Return whether at most `few` outcomes fulfil these conditions together, looking at no more of them."""
+    left = few
     for part in parts:
         some = select(OutcomeRow.ordinal).where(part).limit(left + 1).subquery()
         left -= connection.scalar(select(func.count()).select_from(some)) or 0
