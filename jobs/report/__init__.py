@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from jobs.db.queries import listings
 from jobs.disk import new_file
-from jobs.report.findings import collect
+from jobs.report.findings import LISTINGS, collect
 from jobs.report.page import environment
 from jobs.report.thumbnails import take
 
@@ -34,8 +35,10 @@ class Written(NamedTuple):
 
 def write(backend: Backend, job: ReportedJob, file: Path, *, images: int) -> Written:
     """Write the report on a job with at most so many images; see `Job.report`. Raises OutputError, JobNotFound."""
+    with backend.database.read() as connection:
+        in_conflict = listings.in_conflict(connection, job.number, limit=LISTINGS)
     with new_file(file) as stream:
-        findings = collect(job, images=images)
+        findings = collect(job, images=images, in_conflict=in_conflict)
         wanted = [image for group in findings.groups for image in group.images]
         thumbnails = take(backend, job, wanted)
         template = environment().get_template("report.html")

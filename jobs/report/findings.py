@@ -19,14 +19,14 @@ from jobs.states import Decision, ImageStatus
 if TYPE_CHECKING:
     from jobs.report.subject import ReportedJob
 
-__all__ = ["BINS", "Conflict", "Duplicate", "Findings", "Group", "Image", "collect"]
+__all__ = ["BINS", "LISTINGS", "Conflict", "Duplicate", "Findings", "Group", "Image", "collect"]
 
 BINS = 20  # of the histogram of confidences
 _TOP = 3  # labels of an image
 _BARS = 15
 _EXAMPLES = 5  # per code of failures
 _ROWS = 30  # of a table of conflicts or duplicates
-_LISTINGS = 200_000  # that are looked at for conflicts
+LISTINGS = 200_000  # that are looked at for conflicts
 _CONTENTS = 500_000  # that are looked at for duplicates
 _FOR_CONFLICTS, _FOR_FAILURES, _FOR_EACH_DECISION = 0.15, 0.1, 0.2  # fractions of all images; the sample has the rest
 
@@ -54,7 +54,7 @@ class Group(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """A listing whose images show cars of several makes, says the model; each make with its number of images."""
+    """A listing whose images show cars of several makes; each make with the number of images that seem to show it."""
 
     listing: str
     makes: list[tuple[str, int]]
@@ -85,9 +85,12 @@ class Findings:
     groups: Sequence[Group]
 
 
-def collect(job: ReportedJob, *, images: int) -> Findings:
-    """Return the findings on a job, with `images` images chosen. Raises JobNotFound."""
-    found = _Collection(seed=job.id, images=images)
+def collect(job: ReportedJob, *, images: int, in_conflict: Iterable[str] | None) -> Findings:
+    """Return the findings on a job, with `images` images chosen. Raises JobNotFound.
+
+    `in_conflict`: the listings of which the verdict says so; None where there are no verdicts.
+    """
+    found = _Collection(seed=job.id, images=images, in_conflict=in_conflict)
     for result in job.results(top_k=_TOP):
         found.add(result)
     return found.findings(job.status())
@@ -153,24 +156,32 @@ class _Sample:
 
 @dataclass
 class _Listings:
-    """Which makes the images of each listing show, each with an image of it."""
+    """Which makes the images of each listing show, each with an image of it.
 
+    The verdicts say which listings are in conflict. Of a job without verdicts it is all whose images show several makes
+    for certain.
+    """
+
+    in_conflict: frozenset[str] | None
     seen: dict[str, dict[str, tuple[int, Image]]] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
-        if result.listing is None or result.make is None or result.decision == Decision.UNKNOWN:
+        if result.listing is None or result.make is None:
             return
-        if result.listing not in self.seen and len(self.seen) >= _LISTINGS:
+        if self.in_conflict is not None:
+            if result.listing not in self.in_conflict:
+                return
+        elif result.decision == Decision.UNKNOWN or (result.listing not in self.seen and len(self.seen) >= LISTINGS):
             return
         makes = self.seen.setdefault(result.listing, {})
         images, image = makes.get(result.make) or (0, _image(result)._replace(top=()))
         makes[result.make] = (images + 1, image)
 
     def conflicts(self) -> list[tuple[Conflict, list[Image]]]:
-        """List those of several makes, the one first whose minority is the largest; with an image of each make."""
+        """List those in conflict, the one first whose minority is the largest; with an image of each make."""
         found = []
         for listing, makes in self.seen.items():
-            if len(makes) > 1:
+            if len(makes) > 1 or self.in_conflict is not None:
                 ordered = sorted(makes.items(), key=lambda item: -item[1][0])
                 conflict = Conflict(listing, [(make, images) for make, (images, _) in ordered])
                 found.append((conflict, [image for _, (_, image) in ordered]))
@@ -201,7 +212,7 @@ class _Contents:
 class _Collection:
     """What one pass over the results collects."""
 
-    def __init__(self, *, seed: str, images: int) -> None:
+    def __init__(self, *, seed: str, images: int, in_conflict: Iterable[str] | None) -> None:
         self._images = images
         self._decisions: Counter[str] = Counter()
         self._makes: Counter[str] = Counter()
@@ -209,7 +220,8 @@ class _Collection:
         self._histogram = {decision.value: [0] * BINS for decision in Decision}
         self._codes: Counter[str] = Counter()
         self._failed: dict[str, list[Image]] = {}
-        self._listings, self._contents = _Listings(), _Contents()
+        self._listings = _Listings(None if in_conflict is None else frozenset(in_conflict))
+        self._contents = _Contents()
         self._lowest = {decision.value: _Lowest(int(images * _FOR_EACH_DECISION)) for decision in Decision}
         self._sample = _Sample(images, seed=seed)
 

@@ -11,6 +11,7 @@ import uvicorn
 
 from jobs.errors import OutputError
 from jobs.web.app import make
+from jobs.web.connections import Connection
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -38,6 +39,7 @@ def serve(client: Client, *, host: str, port: int, ready: Callable[[int], None])
         proxy_headers=False,  # an address that a client names itself would be free to guess tokens
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        http=Connection,
         ws="none",
     )
     for number in (signal.SIGTERM, signal.SIGINT):

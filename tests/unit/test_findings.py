@@ -28,8 +28,8 @@ class _Job:
         return iter(self._rows)
 
 
-def findings(rows: Sequence[Result], *, images: int = 50) -> Findings:
-    return collect(cast("Job", _Job(rows)), images=images)
+def findings(rows: Sequence[Result], *, images: int = 50, in_conflict: Sequence[str] | None = None) -> Findings:
+    return collect(cast("Job", _Job(rows)), images=images, in_conflict=in_conflict)
 
 
 def row(number: int, **changes: Any) -> Result:
@@ -84,6 +84,18 @@ def test_listings_whose_photos_name_several_makes_are_in_conflict() -> None:
     found = findings(rows)
     assert [(conflict.listing, conflict.makes) for conflict in found.conflicts] == [("bad", [("Acura", 2), ("BMW", 1)])]
     assert found.all_conflicts == 1
+
+
+def test_where_there_are_verdicts_they_say_which_listings_are_in_conflict() -> None:
+    rows = [row(n, listing="sound", make=make) for n, make in enumerate(["Acura", "BMW"])]
+    rows += [row(10, listing="bad", make="Audi"), row(11, listing="bad", make="BMW", decision="unknown")]
+    rows += [row(20, listing="people", make="Acura")]  # said to be in conflict by corrections
+    found = findings(rows, in_conflict=["bad", "people"])
+    assert [(conflict.listing, conflict.makes) for conflict in found.conflicts] == [
+        ("bad", [("Audi", 1), ("BMW", 1)]),
+        ("people", [("Acura", 1)]),
+    ]
+    assert found.all_conflicts == 2
 
 
 def test_duplicates_are_contents_in_several_listings() -> None:

@@ -54,6 +54,7 @@ __all__ = [
     "delete_some",
     "due_jobs",
     "due_of",
+    "in_conflict",
     "paths",
     "set_due",
     "set_unfinished_due",
@@ -298,6 +299,14 @@ def current_jobs() -> Select[int]:
 def current(connection: Connection) -> list[int]:
     """Return the current run of each source; see `current_jobs`."""
     return [job_id for job_id in connection.scalars(current_jobs()) if job_id is not None]
+
+
+def in_conflict(connection: Connection, job_id: int, *, limit: int) -> list[str] | None:
+    """Return the names of listings in conflict; None of a job of a release that had no verdicts."""
+    if connection.scalar(select(JobRow.listing_depth).where(JobRow.id == job_id)) is None:
+        return None
+    query = select(ListingRow.name).where(ListingRow.job_id == job_id, ListingRow.conflict.is_(True))
+    return list(connection.scalars(by_index(query, "conflict").limit(limit)))
 
 
 def shared(connection: Connection, job_id: int) -> Iterator[Shared]:
