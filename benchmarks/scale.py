@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -146,29 +146,52 @@ def servers() -> Iterator[tuple[Postgres, Redis]]:
         postgres.remove()
 
 
+class Running(NamedTuple):
+    """A worker with the engine that does nothing, a client of its database, and the environment of both."""
+
+    worker: WorkerProcess
+    client: Client
+    env: dict[str, str]
+
+
+@contextmanager
+def running(folder: Path, *, url: str, broker: str, home: Path) -> Iterator[Running]:
+    """Migrate a new database and run a worker on it that may read this folder."""
+    env = {
+        "CARS_HOME": str(home),
+        "CARS_DATABASE_URL": url,
+        "CARS_BROKER_URL": broker,
+        "CARS_SOURCE_ROOTS": str(folder.parent),
+        "CARS_ENGINE": "benchmarks.scale:NoopEngine",
+    }
+    migrated(env)
+    command = [sys.executable, "-P", "-m", "workers", "worker", "--concurrency", str(PROCESSES)]
+    worker = WorkerProcess(command, env=env, log=home.with_suffix(".log"))
+    try:
+        worker.wait_ready()
+        settings = load(**{name.removeprefix("CARS_").lower(): value for name, value in env.items()})
+        with Client(settings=settings) as client:
+            yield Running(worker, client, env)
+    finally:
+        worker.stop()
+
+
+def migrated(env: dict[str, str]) -> None:
+    """Make the tables of a database."""
+    done = run_cars("migrate", env=env)
+    assert done.returncode == 0, done.stderr
+
+
 def measure(count: int, folder: Path, postgres: Postgres, redis: Redis) -> dict[str, Any]:
     """Run one job of `count` images in a new database and return its figures."""
+    home = folder.parent / f"home-{count}"
     with postgres.database() as url, postgres.database() as spare, redis.database() as broker:
-        home = folder.parent / f"home-{count}"
-        env = {
-            "CARS_HOME": str(home),
-            "CARS_DATABASE_URL": url,
-            "CARS_BROKER_URL": broker,
-            "CARS_SOURCE_ROOTS": str(folder.parent),
-            "CARS_ENGINE": "benchmarks.scale:NoopEngine",
-        }
-        for database in (url, spare):
-            done = run_cars("migrate", env={**env, "CARS_DATABASE_URL": database})
-            assert done.returncode == 0, done.stderr
-        command = [sys.executable, "-P", "-m", "workers", "worker", "--concurrency", str(PROCESSES)]
-        worker = WorkerProcess(command, env=env, log=folder.parent / f"worker-{count}.log")
-        try:
-            worker.wait_ready()
-            settings = load(**{name.removeprefix("CARS_").lower(): value for name, value in env.items()})
-            with Client(settings=settings) as client, Sampler(worker, redis, int(broker.rpartition("/")[2])) as sampler:
-                seconds = run_job(client, folder)
-        finally:
-            worker.stop()
+        with (
+            running(folder, url=url, broker=broker, home=home) as (worker, client, env),
+            Sampler(worker, redis, int(broker.rpartition("/")[2])) as sampler,
+        ):
+            migrated({**env, "CARS_DATABASE_URL": spare})
+            seconds = run_job(client, folder)
         copied = raw_copy(url, spare)
     return {
         "images": count,

@@ -16,6 +16,7 @@ from jobs import Client
 from jobs.db.database import Database
 from jobs.errors import LabelNotFound, SettingsInvalid, VersionNotFound
 from jobs.job import Job
+from jobs.records import Result
 from jobs.results import Results
 from model.cards import read
 from tests.support.artifacts import CLASSES
@@ -227,6 +228,38 @@ def test_sorted_and_limited(client: Client, job: Job, monkeypatch: pytest.Monkey
                 assert paths(client.results(limit=limit)) == ["broken.png", *by_confidence[::-1]][:limit]
                 assert paths(ask(sort="confidence", limit=limit)) == [*by_confidence, "broken.png"][:limit]
             assert paths(ask(sort="confidence", make="Acura", limit=2)) == ["b/1.png", "a/1.png"]
+
+
+@pytest.mark.parametrize("few", [0, 1, 30_000])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"max_confidence": 0.2},
+        {"min_confidence": 0.1, "max_confidence": 0.3},
+        {"decision": "model", "min_confidence": 0.2},
+        {"decision": "model"},
+        {"status": "ok"},
+        {"status": "ok", "max_confidence": 0.3, "body": "sedan"},
+    ],
+)
+def test_of_a_job_in_the_order_of_its_paths_many_as_few(
+    client: Client, job: Job, monkeypatch: pytest.MonkeyPatch, few: int, wanted: dict[str, Any]
+) -> None:
+    """Rows of outcomes alone are walked, or sorted: images and predictions of the whole job are never joined."""
+    monkeypatch.setattr("jobs.db.queries.walks.FEW_COVERED", few)
+    set_confidences(client)
+    fits: dict[str, Callable[[Result, Any], bool]] = {
+        "max_confidence": lambda row, most: row.confidence is not None and row.confidence <= most,
+        "min_confidence": lambda row, least: row.confidence is not None and row.confidence >= least,
+        "decision": lambda row, decision: row.decision == decision,
+        "status": lambda row, status: row.status == status,
+        "body": lambda row, body: row.body is not None and row.body.lower() == body,
+    }
+    expected = [row.path for row in job.results() if all(fits[name](row, value) for name, value in wanted.items())]
+    assert expected
+    with statements(client.database) as sent:
+        assert [path for page in cut(job.results(**wanted), 2) for path in page] == expected
+    assert not [sql for sql in sent if "ORDER BY images.ordinal" in sql]
 
 
 def test_a_listing_sorted_by_confidence_has_no_others(client: Client, job: Job) -> None:

@@ -207,7 +207,7 @@ def page(connection: Connection, wanted: Filter, *, after: Key | None, limit: in
     """List the keys of the next images of a job, in the order of their paths."""
     assert wanted.job_id is not None
     narrowed = wanted.narrowed(connection)
-    if (narrowed.few_classes or not narrowed.decisions) and wanted.listing is None:
+    if (narrowed.few_classes or not narrowed.failures or not narrowed.decisions) and wanted.listing is None:
         return walks.keys(connection, narrowed, Order.BY_JOB, after=after, limit=limit)
     query = _joined(select(ImageRow.ordinal)).where(*wanted.conditions()).order_by(ImageRow.ordinal).limit(limit)
     if after is not None:

@@ -276,9 +276,13 @@ def _by_class_in_turn(
 
 
 def _of_job(connection: Connection, wanted: Narrowed, *, after: Key | None, limit: int) -> list[Key]:
-    """Along the job's part of the index of classes, or of failures."""
-    if wanted.class_ids is not None:
+    """Along the job's part of the index of classes, or of failures, or along all of the job; few are sorted."""
+    if wanted.few_classes:
         return _by_class(connection, wanted, Order.BY_JOB, after=after, limit=limit)
+    if wanted.by_confidence and _are_few(connection, wanted.ranges(), FEW_COVERED):
+        parts = [_branch(wanted, Order.BY_JOB, each, *wanted.of_class(), after=after) for each in wanted.ranges()]
+        parts = [_all_of(part, OutcomeRow.confidence, FEW_COVERED) for part in parts]
+        return _merged(connection, parts, Order.BY_JOB, limit)
     return _keys(connection, [_branch(wanted, Order.BY_JOB, *wanted.of_decisions(), after=after)], Order.BY_JOB, limit)
 
 
