@@ -20,6 +20,7 @@ from jobs.records import Result
 from jobs.results import Results
 from model.cards import read
 from tests.support.artifacts import CLASSES
+from tests.support.backends import embedded
 from workers.artifacts import BUNDLED
 from workers.classification.classify import classify_batch
 from workers.classification.scan import scan_job
@@ -260,6 +261,41 @@ def test_of_a_job_in_the_order_of_its_paths_many_as_few(
     with statements(client.database) as sent:
         assert [path for page in cut(job.results(**wanted), 2) for path in page] == expected
     assert not [sql for sql in sent if "ORDER BY images.ordinal" in sql]
+
+
+@embedded
+@pytest.mark.parametrize(
+    ("of_job", "wanted", "index"),
+    [
+        (False, {"decision": "model", "max_confidence": 0.9}, "ix_outcomes_decision"),
+        (False, {"decision": "model", "sort": "confidence"}, "ix_outcomes_confidence"),
+        (False, {"make": "Acura", "decision": "model"}, "ix_outcomes_class"),
+        (False, {"listing": "a", "sort": "confidence"}, "ix_images_listing"),
+        (False, {"listing": "a", "decision": "model"}, "ix_images_listing"),
+        (False, {"listing": "a", "make": "Acura", "sort": "confidence"}, "ix_images_listing"),
+        (True, {"decision": "model"}, "PRIMARY KEY"),
+        (True, {"decision": "model", "max_confidence": 0.9}, "PRIMARY KEY"),
+        (True, {"make": "Acura", "decision": "model"}, "ix_outcomes_job_class"),
+    ],
+)
+def test_sqlite_takes_the_index_that_has_the_rows_together(
+    client: Client, job: Job, monkeypatch: pytest.MonkeyPatch, of_job: bool, wanted: dict[str, Any], index: str
+) -> None:
+    """It would sort all rows of another index that covers the question."""
+    monkeypatch.setattr("jobs.db.queries.walks.FEW_COVERED", -1)
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if "outcomes" in statement and "ORDER BY" in statement and "count(" not in statement:
+            sent.append((statement, parameters))
+
+    event.listen(client.database.engine, "before_cursor_execute", note)
+    (job.results if of_job else client.results)(**wanted).page(limit=2)
+    with client.database.read() as connection:
+        for statement, parameters in sent.copy():
+            plan = [row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+            assert any(index in step for step in plan), plan
+    assert sent
 
 
 def test_a_listing_sorted_by_confidence_has_no_others(client: Client, job: Job) -> None:

@@ -40,7 +40,6 @@ __all__ = ["Key", "Narrowed", "Order", "count", "keys"]
 MOST_BRANCHES = 64  # classes whose rows are merged; so many classes together are frequent enough to be met soon
 FEW = 10_000  # rows that are sorted rather than sought along another index
 FEW_COVERED = 30_000  # the same where one index has all that is sorted: looks at a table take most of the time
-_BY_DECISION = "INDEXED BY ix_outcomes_decision"  # SQLite would sort all of a decision, which the other index covers
 
 
 class Order(IntEnum):
@@ -121,25 +120,29 @@ class Narrowed:
         if self.latest is not None:
             yield OutcomeRow.finished_at <= self.latest
 
-    def of_class(self) -> list[ColumnElement[bool]]:
-        """Return what an outcome must fulfil in its class."""
-        return [] if self.class_ids is None else [OutcomeRow.class_id.in_(self.class_ids)]
+    def of_class(self, *, hidden: bool = False) -> list[ColumnElement[bool]]:
+        """Return what an outcome must fulfil in its class; `hidden`, no index finds that."""
+        if self.class_ids is None:
+            return []
+        class_id: ColumnElement[Any] = OutcomeRow.class_id.expression
+        return [(class_id + 0 if hidden else class_id).in_(self.class_ids)]
 
     def each_class(self) -> list[ColumnElement[bool]]:
         """Return a condition for each of its classes."""
         return [OutcomeRow.class_id == each for each in self.class_ids or ()]
 
-    def of_decisions(self) -> list[ColumnElement[bool]]:
-        """Return what an outcome must fulfil in its decision, or in being a failure."""
+    def of_decisions(self, *, hidden: bool = False) -> list[ColumnElement[bool]]:
+        """Return what an outcome must fulfil in its decision, or in being a failure; `hidden`, no index finds that."""
         if not self.decisions:
             return [OutcomeRow.error_code.is_not(None)]
         if not self.every_decision:
-            return [OutcomeRow.decision.in_(self.decisions)]
+            decision: ColumnElement[Any] = OutcomeRow.decision.expression
+            return [(decision + "" if hidden else decision).in_(self.decisions)]
         return [] if self.failures or self.class_ids is not None else [OutcomeRow.decision.is_not(None)]
 
-    def of_classes(self) -> list[ColumnElement[bool]]:
-        """Return what an outcome must fulfil in its class and decision."""
-        return [*self.of_class(), *self.of_decisions()]
+    def of_classes(self, *, hidden: bool = False) -> list[ColumnElement[bool]]:
+        """Return what an outcome must fulfil in its class and decision; `hidden`, no index finds that."""
+        return [*self.of_class(hidden=hidden), *self.of_decisions(hidden=hidden)]
 
     def ranges(self) -> list[ColumnElement[bool]]:
         """Return a condition for each of its decisions: that, and the bounds of the confidence."""
@@ -246,7 +249,7 @@ def _branch(wanted: Narrowed, order: Order, *conditions: ColumnElement[bool], af
 
 def _by_class(connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int) -> list[Key]:
     """Merge the rows of each class, which lie together in the index."""
-    decided = wanted.of_decisions()
+    decided = wanted.of_decisions(hidden=order is Order.BY_JOB)
     if connection.dialect.name == "sqlite":
         return _by_class_in_turn(connection, wanted, order, after=after, limit=limit)
     ids = func.unnest(literal(wanted.class_ids, ARRAY(Integer))).table_valued("id", name="wanted").render_derived()
@@ -263,7 +266,8 @@ def _by_class_in_turn(
     and all have one statement.
     """
     of_class = OutcomeRow.class_id == bindparam("class_id")
-    query = _branch(wanted, order, of_class, *wanted.of_decisions(), after=after)
+    query = _branch(wanted, order, of_class, *wanted.of_decisions(hidden=order is Order.BY_JOB), after=after)
+    query = _by_index(query, "job_class" if order is Order.BY_JOB else "class", wanted)
     query = query.order_by(*_sorted(order, OutcomeRow)).limit(limit)
     a_few = {"yield_per": 1 + limit // len(wanted.class_ids or ())}
     found = [connection.execute(query, {"class_id": each}, execution_options=a_few) for each in wanted.class_ids or ()]
@@ -281,40 +285,63 @@ def _of_job(connection: Connection, wanted: Narrowed, *, after: Key | None, limi
         return _by_class(connection, wanted, Order.BY_JOB, after=after, limit=limit)
     if wanted.by_confidence and _are_few(connection, wanted.ranges(), FEW_COVERED):
         parts = [_branch(wanted, Order.BY_JOB, each, *wanted.of_class(), after=after) for each in wanted.ranges()]
-        parts = [_all_of(part, OutcomeRow.confidence, FEW_COVERED) for part in parts]
+        parts = [_all_of(part, "confidence", wanted, FEW_COVERED) for part in parts]
         return _merged(connection, parts, Order.BY_JOB, limit)
-    return _keys(connection, [_branch(wanted, Order.BY_JOB, *wanted.of_decisions(), after=after)], Order.BY_JOB, limit)
+    all_of_it = _branch(wanted, Order.BY_JOB, *wanted.of_classes(hidden=True), after=after)
+    return _keys(connection, [all_of_it], Order.BY_JOB, limit)
 
 
 def _by_time(connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int) -> list[Key]:
+    if _is_small_listing(connection, wanted):
+        return _keys(connection, [_branch(wanted, order, *wanted.of_classes(hidden=True), after=after)], order, limit)
     if wanted.listing is None and wanted.few_classes:
         return _by_class(connection, wanted, order, after=after, limit=limit)
     if wanted.listing is None and wanted.by_confidence and _are_few(connection, wanted.ranges(), FEW_COVERED):
         parts = [_branch(wanted, order, each, *wanted.of_classes(), after=after) for each in wanted.ranges()]
-        parts = [_all_of(part, OutcomeRow.confidence, FEW_COVERED) for part in parts]
+        parts = [_all_of(part, "confidence", wanted, FEW_COVERED) for part in parts]
         return _merged(connection, parts, order, limit)
     if wanted.listing is None and wanted.decisions and not wanted.every_decision:
         decided = [OutcomeRow.decision == each for each in wanted.decisions]
         branches = [_branch(wanted, order, each, *wanted.of_classes(), after=after) for each in decided]
-        branches = [branch.with_hint(OutcomeRow.__table__, _BY_DECISION, "sqlite") for branch in branches]
-        return _keys(connection, branches, order, limit)
+        return _keys(connection, [_by_index(branch, "decision", wanted) for branch in branches], order, limit)
     return _keys(connection, [_branch(wanted, order, *wanted.of_classes(), after=after)], order, limit)
 
 
 def _by_confidence(
     connection: Connection, wanted: Narrowed, order: Order, *, after: Key | None, limit: int
 ) -> list[Key]:
+    if _is_small_listing(connection, wanted):
+        return _keys(connection, [_branch(wanted, order, *wanted.of_classes(hidden=True), after=after)], order, limit)
     if wanted.few_classes and _are_few(connection, wanted.each_class(), FEW):
         parts = [_branch(wanted, order, each, *wanted.of_decisions(), after=after) for each in wanted.each_class()]
-        return _merged(connection, [_all_of(part, OutcomeRow.finished_at, FEW) for part in parts], order, limit)
+        return _merged(connection, [_all_of(part, "class", wanted, FEW) for part in parts], order, limit)
     decided = [OutcomeRow.decision == each for each in wanted.decisions]
     branches = [_branch(wanted, order, each, *wanted.of_class(), after=after) for each in decided]
-    return _keys(connection, branches, order, limit)
+    return _keys(connection, [_by_index(branch, "confidence", wanted) for branch in branches], order, limit)
 
 
-def _all_of(part: Branch, column: ColumnElement[Any] | Any, few: int) -> Branch:
+def _is_small_listing(connection: Connection, wanted: Narrowed) -> bool:
+    """Return whether a listing is wanted that has few images, which its index finds and which are then sorted."""
+    if wanted.listing is None:
+        return False
+    some = select(ImageRow.ordinal).where(ImageRow.listing == wanted.listing).limit(FEW + 1).subquery()
+    return (connection.scalar(select(func.count()).select_from(some)) or 0) <= FEW
+
+
+def _by_index(part: Branch, name: str, wanted: Narrowed) -> Branch:
+    """Name the index for SQLite, which would rather sort all that another one covers. A listing has its own index."""
+    if wanted.listing is not None:
+        return part
+    return part.with_hint(OutcomeRow.__table__, f"INDEXED BY ix_outcomes_{name}", "sqlite")
+
+
+_ORDERED_BY = {"confidence": OutcomeRow.confidence, "class": OutcomeRow.finished_at}
+
+
+def _all_of(part: Branch, index: str, wanted: Narrowed, few: int) -> Branch:
     """Return all of the few rows of a branch, in the order of the index that finds them, so that it is taken."""
-    return part.order_by(column, OutcomeRow.job_id, OutcomeRow.ordinal).limit(few + 1)
+    in_order = part.order_by(_ORDERED_BY[index], OutcomeRow.job_id, OutcomeRow.ordinal)
+    return _by_index(in_order, index, wanted).limit(few + 1)
 
 
 def _are_few(connection: Connection, parts: Sequence[ColumnElement[bool]], few: int) -> bool:
