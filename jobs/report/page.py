@@ -27,7 +27,12 @@ def environment(*packages: str) -> Environment:
     """Return the environment with the templates of these packages (in their folders `templates`) and of this one."""
     loaders = [PackageLoader(package) for package in (*packages, "jobs.report")]
     made = Environment(
-        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        auto_reload=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     made.filters |= {"name": safe, "number": _number, "percent": _percent, "moment": _moment, "span": _span}
     made.globals |= {"meanings": MEANINGS, "fraction": _fraction, "stacked": _stacked}

@@ -43,6 +43,7 @@ from jobs.web.pages import (
     training,
     workers,
 )
+from jobs.web.recent import Recent
 from jobs.web.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def make(client: Client, *, host: str, form_seconds: float = FORM_SECONDS) -> St
     """
     settings = client.settings
     access = Access(host=host, token=settings.web_token, hosts=settings.web_hosts)
-    console = Console(client, access, Thumbnails(settings), Preview(settings), client.metrics())
+    console = Console(client, access, Thumbnails(settings), Preview(settings), client.metrics(), Recent())
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jobs.metrics import Exposition
     from jobs.preview import Preview
     from jobs.web.access import Access
+    from jobs.web.recent import Recent
     from jobs.web.thumbnails import Thumbnails
 
 __all__ = ["Console", "Form", "console_of", "follows", "fraction", "page", "posting", "redirect", "whole_number"]
@@ -36,6 +37,7 @@ class Console:
     thumbnails: Thumbnails
     demo: Preview
     exposition: Exposition
+    recent: Recent
 
 
 def console_of(request: Request) -> Console:

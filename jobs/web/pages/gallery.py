@@ -27,9 +27,11 @@ IMAGES = 48  # on a page
 
 def show(request: Request) -> Response:
     """Show a job and a page of its images."""
-    job = console_of(request).client.job(request.path_params["id"])
+    console, name = console_of(request), request.path_params["id"]
     if follows(request):
-        return page(request, "job_status.html", job=job.status())
+        recent = console.recent.get(("job", name), lambda: console.client.job(name).status())
+        return page(request, "job_status.html", job=recent)
+    job = console.client.job(name)
     asked = {name: value for name, value in request.query_params.items() if name in _FIELDS and value}
     images: Sequence[Result] = ()
     status, message, following = 200, None, None

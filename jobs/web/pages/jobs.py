@@ -28,13 +28,15 @@ def show(request: Request) -> Response:
 
 
 def _list(request: Request, *, values: Mapping[str, str], message: str | None, status: int = 200) -> Response:
-    client = console_of(request).client
+    console = console_of(request)
+    client = console.client
     limit = whole_number(request.query_params.get("limit"), default=ROWS, most=MOST_ROWS)
     asked = request.query_params.get("state")
     state = asked if asked in list(JobState) else None
-    found = list(client.jobs(state=state, limit=limit))
     if follows(request):
-        return page(request, "jobs_list.html", jobs=found, state=state)
+        newest = console.recent.get(("jobs", state, limit), lambda: list(client.jobs(state=state, limit=limit)))
+        return page(request, "jobs_list.html", jobs=newest, state=state)
+    found = list(client.jobs(state=state, limit=limit))
     versions = [version.name for version in client.models() if version.state is not VersionState.RETIRED]
     return page(
         request,
