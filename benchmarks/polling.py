@@ -1,4 +1,4 @@
-"""What open browsers take from a job: the rate of a large one while browsers show it and ask how far it is, and without.
+"""What open browsers take from a job: its rate while browsers show it and ask how far it is, and without them.
 
     PYTHONPATH=. python -P -m benchmarks.polling [--images 100000] [--browsers 20] [--repeats 3]
 
