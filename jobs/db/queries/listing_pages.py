@@ -106,11 +106,15 @@ class Filter:
             return "conflict"
         return next((name for name in ("label", "make", "decision") if getattr(self, name) is not None), None)
 
-    def named(self) -> tuple[str, ColumnElement[bool]] | None:
-        """Return the index that has the wanted names together, and the condition."""
+    def narrowest(self) -> tuple[str, ColumnElement[bool]] | None:
+        """Return an index that finds what may be few rows, and the condition."""
         if self.label is not None:
             return "label", _one_of(ListingRow.label, self.label)
-        return None if self.make is None else ("make", _one_of(ListingRow.make, self.make))
+        if self.make is not None:
+            return "make", _one_of(ListingRow.make, self.make)
+        if self.decision is not None:
+            return "decision", ListingRow.decision == self.decision
+        return ("conflict", ListingRow.conflict.is_(True)) if self.conflict else None
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:
         """Yield what a row must fulfil."""
@@ -145,18 +149,22 @@ def page(
     query = _with_version().where(*wanted.conditions())
     if wanted.since is not None:
         job_ids = _with_verdicts_since(connection, job_ids, wanted.since)
-    index = wanted.index
-    if index is None:
-        return _in_turn(connection, job_ids, query, since=wanted.since, after=after, limit=limit)
-    named = wanted.named() if wanted.by_doubt and len(job_ids) <= TOGETHER else None
-    few = named is not None and _are_few(connection, job_ids, *named)
-    query = by_index(query, named[0] if named is not None and few else index)
+    index, narrowest = wanted.index, wanted.narrowest()
+    merged = len(job_ids) > 1 or wanted.by_doubt  # else the index has the order
+    few = narrowest is not None and merged and len(job_ids) <= TOGETHER and _are_few(connection, job_ids, *narrowest)
+    if narrowest is not None and few:
+        query = by_index(query, narrowest[0])
+    elif index is not None:
+        query = by_index(query, index)
     by_name: list[ColumnElement[Any]] = [ListingRow.job_id.expression, ListingRow.name.expression]
+    if not wanted.by_doubt and not few:
+        since = wanted.since if index is None else None
+        return _in_turn(connection, job_ids, query, since=since, after=after, limit=limit)
     if not wanted.by_doubt:
         if after is not None:
             job_ids = [job_id for job_id in job_ids if job_id >= after.job_id]
             query = query.where(or_(ListingRow.job_id > after.job_id, ListingRow.name > after.name))
-        return _first(connection, job_ids, query, order=by_name, limit=limit)
+        return _first(connection, job_ids, query, order=by_name, limit=limit, together=True)
     rows: list[ListingRecord] = []
     for conflict in (True, False):  # one after the other, so that the index has the order
         if (after is not None and conflict and not after.conflict) or (wanted.conflict and not conflict):
